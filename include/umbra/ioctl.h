@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Private ioctls of a mounted umbrafs: what the kernel's FUSE does not pass by itself.
+ *
+ * They are made on an open descriptor of a file or directory of the mount. Offsets and lengths are bytes; reserved
+ * fields (pad) must be zero. Fields marked (in) are read, (out) written. Common errors:
+ *	ENOTTY	not an umbrafs mount (or one that does not know this call)
+ *	EINVAL	a reserved field is not zero, unknown flags, a range that makes no sense
+ *	EROFS	mounted read-only
+ *	EIO	unreadable memory in the way; the file system has been stopped after a failure
+ *	ENOSPC, EFBIG, EDQUOT as for write(2)
+ *
+ * Coherence with the kernel's page cache: pages of the *destination* range are written back and dropped before such a call changes
+ * it and dropped again after it, before the call returns. Pages of the *source* that were dirtied through a shared writable
+ * mapping are not: call fsync(2) on the source first (data written with write(2) needs nothing). Dirtying the destination
+ * through a mapping while the call runs gives either result in that page.
+ */
+#ifndef UMBRA_IOCTL_H
+#define UMBRA_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define UMBRA_IOC_TYPE 0xd5
+
+/*
+ * Names an open file to another call. Taken from an open descriptor (so the kernel has checked the right to open it), it is
+ * random, good for one use, within a minute, by the process that took it.
+ */
+struct umbra_token {
+	__u8 bytes[32];
+};
+/* EBADF: opened with O_WRONLY (a source must be readable). */
+#define UMBRA_IOC_TOKEN _IOR(UMBRA_IOC_TYPE, 1, struct umbra_token)
+
+/*
+ * Makes [dst_off, dst_off + len) of this file share the blocks of [src_off, src_off + len) of the token's file, all of it or
+ * nothing (FICLONERANGE's rules: whole blocks, or up to the end of the source; len 0 = to the end of the source).
+ *	EBADF	this descriptor is not open for writing
+ *	EACCES	the token is not known, used up, too old or another process's
+ *	EINVAL	not aligned to blocks, past the end of the source, overlapping in one file, not regular files
+ */
+struct umbra_clone_range {
+	struct umbra_token token; /* (in) */
+	__u64 src_off, len, dst_off; /* (in) */
+	__u64 flags;		     /* (in) 0 */
+	__u64 cloned;		     /* (out) bytes that are shared now */
+};
+#define UMBRA_IOC_CLONE_RANGE _IOWR(UMBRA_IOC_TYPE, 2, struct umbra_clone_range)
+
+/*
+ * Compares the two ranges and, if they are equal, makes this file share the blocks of the token's file. Alignment and errors as
+ * for CLONE_RANGE; len is not cut. status: 0 shared, 1 the bytes differ and nothing was done.
+ */
+struct umbra_dedupe_range {
+	struct umbra_token token; /* (in) */
+	__u64 src_off, len, dst_off; /* (in) */
+	__u32 flags;		     /* (in) 0 */
+	__u32 status;		     /* (out) */
+	__u64 deduped;		     /* (out) bytes */
+};
+#define UMBRA_IOC_DEDUPE_RANGE _IOWR(UMBRA_IOC_TYPE, 3, struct umbra_dedupe_range)
+
+/* One piece of a file. A hole is not listed. */
+#define UMBRA_EXTENT_UNWRITTEN 0x1u /* allocated, reads as zero */
+#define UMBRA_EXTENT_SHARED 0x2u    /* owners > 1 */
+#define UMBRA_EXTENT_INLINE 0x4u    /* in the inode itself: dev_off is that of the inode */
+#define UMBRA_EXTENT_LAST 0x8u	    /* the last one of the file */
+struct umbra_extent {
+	__u64 file_off, dev_off, len;
+	__u32 flags;
+	__u32 owners; /* how many files (or places of one file) have these blocks */
+};
+#define UMBRA_EXTENTS_MAX 500
+/* Pieces from byte off on; ask again from the end of the last one until count is 0 or the last piece says LAST. */
+struct umbra_extents {
+	__u64 off;    /* (in) */
+	__u32 flags;  /* (in) 0 */
+	__u32 count;  /* (in) 0 or how many at most; (out) how many there are */
+	struct umbra_extent extents[UMBRA_EXTENTS_MAX]; /* (out) */
+};
+#define UMBRA_IOC_EXTENTS _IOWR(UMBRA_IOC_TYPE, 4, struct umbra_extents)
+
+/*
+ * fallocate(2) with all its modes: COLLAPSE_RANGE, INSERT_RANGE and UNSHARE_RANGE too, which the kernel does not pass on.
+ * EBADF: not open for writing. Else as fallocate(2).
+ */
+struct umbra_fallocate {
+	__u64 off, len; /* (in) */
+	__u32 mode;	/* (in) FALLOC_FL_* */
+	__u32 pad;
+};
+#define UMBRA_IOC_FALLOCATE _IOW(UMBRA_IOC_TYPE, 5, struct umbra_fallocate)
+
+/* What the pool is. */
+#define UMBRA_INFO_READONLY 0x1u /* mounted read-only */
+#define UMBRA_INFO_META_DUP 0x2u /* metadata is kept twice */
+#define UMBRA_INFO_DEVICE 0x4u	 /* a device-DAX node */
+#define UMBRA_INFO_FAILED 0x8u	 /* takes no writes any more: see failed */
+struct umbra_info {
+	__u32 major, minor;	   /* format */
+	__u32 block_size, ag_count;
+	__u64 size, ag_size;	   /* bytes */
+	__u64 compat, ro_compat, incompat;
+	__u64 created_ns, mounted_ns; /* since 1970 */
+	__u64 align;		   /* of direct mappings of the device */
+	__u32 mount_count, lane_count, lane_size;
+	__u32 flags;		   /* UMBRA_INFO_* */
+	__u32 threads;
+	__u32 pid;		   /* of the daemon */
+	__u8 uuid[16];
+	char label[40];
+	char durability[16];	   /* flush, msync or process */
+	char version[24];	   /* of the daemon */
+	char failed[128];	   /* why, if it has failed */
+	char pool[1024];	   /* path as given at mount */
+};
+#define UMBRA_IOC_INFO _IOR(UMBRA_IOC_TYPE, 6, struct umbra_info)
+
+/* How full it is and what it has done since the mount. */
+struct umbra_stats {
+	__u64 total_blocks, free_blocks, reserve_blocks; /* as statfs: the reserve is not in free */
+	__u64 inodes, free_inodes;
+	__u64 meta_chunks, meta_free_units;
+	__u64 commits, aborts, retries, lines_logged, heals, damaged_units, replayed_records;
+	__u64 cached_inodes;
+	__u64 requests, read_bytes, written_bytes, cloned_bytes;
+	__u64 pad[16];
+};
+#define UMBRA_IOC_STATS _IOR(UMBRA_IOC_TYPE, 7, struct umbra_stats)
+
+/*
+ * Who owns a range of the device. For root and the user who mounted. Records follow each other in data, record_size bytes each
+ * (a multiple of 8); an owner of several pieces comes several times. Ask again with what came back in cursor; done when count is 0.
+ * Not a snapshot: what changes between two calls may be seen or not.
+ *	EPERM	neither root nor the mounting user
+ */
+enum umbra_owner_kind {
+	UMBRA_OWNER_FILE = 1, /* ino, file_off, path */
+	UMBRA_OWNER_TREE,     /* not used by this version */
+	UMBRA_OWNER_SUPER,
+	UMBRA_OWNER_JOURNAL,
+	UMBRA_OWNER_GROUP,    /* header and trees of an allocation group */
+	UMBRA_OWNER_META,     /* chunk of metadata: inodes and trees */
+	UMBRA_OWNER_MIRROR,   /* second copy of such a chunk */
+	UMBRA_OWNER_BAD,      /* bad memory that nobody may use */
+	UMBRA_OWNER_REMAP,    /* stands in for one unit of metadata */
+	UMBRA_OWNER_FORWARD,  /* being moved */
+};
+struct umbra_owner {
+	__u64 dev_off, len;
+	__u64 ino, file_off; /* of files */
+	__u16 kind;
+	__u16 record_size;
+	__u32 path_len; /* 0: no name any more (an unlinked file that is still open) */
+	char path[];	/* from the root of the mount, not NUL-terminated */
+};
+#define UMBRA_OWNERS_DATA 16000
+struct umbra_owners {
+	__u64 dev_off, len; /* (in) */
+	__u64 cursor[3];    /* (in) zeros at first; (out) */
+	__u32 count;	    /* (out) records in data */
+	__u32 pad;
+	__u8 data[UMBRA_OWNERS_DATA]; /* (out) */
+};
+#define UMBRA_IOC_OWNERS _IOWR(UMBRA_IOC_TYPE, 8, struct umbra_owners)
+
+/*
+ * Clones whole files by inode number into this directory: data shared, owner, mode, times and attributes as the source's. For root,
+ * since nobody checks the right to read each of them; the kernel's dirty pages of the sources are the caller's to flush (syncfs(2)).
+ * Stops at the first error: done says how many names were made, error (an errno) why the next one was not.
+ *	EPERM	not root
+ *	ENOTDIR	not a directory
+ */
+struct umbra_clone_name {
+	__u64 ino;
+	__u16 record_size; /* multiple of 8 */
+	__u16 name_len;
+	__u32 pad;
+	char name[]; /* not NUL-terminated */
+};
+#define UMBRA_CLONE_DATA 16320
+struct umbra_clone_files {
+	__u32 count; /* (in) records in data */
+	__u32 size;  /* (in) bytes of data in use */
+	__u32 done;  /* (out) */
+	__u32 error; /* (out) */
+	__u8 data[UMBRA_CLONE_DATA]; /* (in) struct umbra_clone_name */
+};
+#define UMBRA_IOC_CLONE_FILES _IOWR(UMBRA_IOC_TYPE, 9, struct umbra_clone_files)
+
+#endif

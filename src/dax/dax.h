@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Access to the memory of a pool: open and map, store, flush, fence, guarded reads.
+ *
+ * Offsets and lengths are bytes from the start of the pool. A store is visible at once and durable after the
+ * next dax_fence() of the same thread (not of another one). Other threads see stores in their order only after that
+ * fence, or after a mutex was released. Whoever reads through dax_ptr() outside a guard takes a SIGBUS that
+ * kills the process; inside a guard (dax_guard_enter) the thread jumps back to it. Each open makes
+ * sure that the SIGBUS handler is in place; no thread that touches a pool may block SIGBUS (the kernel would kill the process).
+ *
+ * Asserts: a range outside the pool, a store to a pool opened readonly.
+ *
+ * Backends: device-DAX node, plain file, RAM with a trace of every store and fence for crash tests.
+ */
+#ifndef UMBRA_DAX_DAX_H
+#define UMBRA_DAX_DAX_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "util/util.h"
+
+struct dax;
+
+/* How stores become durable; AUTO picks FLUSH for device-DAX and MAP_SYNC files, PROCESS for tmpfs (memory
+ * itself is the medium there), MSYNC for every other file. */
+enum dax_durability { DAX_AUTO, DAX_FLUSH, DAX_MSYNC, DAX_PROCESS };
+
+struct dax_opts {
+	enum dax_durability durability;
+	bool readonly;
+	bool create; /* plain file: create or resize it to size_bytes */
+	uint64_t size_bytes; /* with create: a multiple of 4096, or 0: as large as it is; a device must have as much */
+	uint64_t limit_bytes; /* 0, or: map no more than this of the pool (a superblock says how much is in use) */
+};
+
+/*
+ * Opens and maps the pool at path and takes its exclusive lock (flock), shared if readonly.
+ * Errors: -errno, with one line in why (naming path and cause): -EBUSY held by another process, -EINVAL neither
+ * a device-DAX node nor a regular file, or of a size that no pool has (0, not a multiple of 4096), or a durability
+ * that it cannot have (-EOPNOTSUPP: flush on a file without MAP_SYNC), -ENODEV, -ENXIO device too small or disabled,
+ * what open(2), mmap(2), ftruncate(2) say. A file that create made is removed again on failure.
+ */
+must_check int dax_open(const char *path, const struct dax_opts *opts, struct dax **out, char *why,
+			size_t why_size);
+void dax_close(struct dax *dax);
+
+/*
+ * A trace sees each store before it is applied (a move as a store of what it copies) and each fence after it; ctx is
+ * the caller's. All three functions are called by the thread that stores or fences; none may be NULL.
+ */
+struct dax_trace {
+	void (*store)(void *ctx, uint64_t off, const void *src, size_t len_bytes);
+	void (*zero)(void *ctx, uint64_t off, size_t len_bytes);
+	void (*fence)(void *ctx);
+	void *ctx;
+};
+
+/* A pool in anonymous memory, zero at first, or a copy of image if not NULL. trace may be NULL. */
+must_check int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace,
+			    struct dax **out);
+
+uint64_t dax_size_bytes(const struct dax *dax);
+uint64_t dax_align_bytes(const struct dax *dax); /* alignment that direct mappings of it must respect */
+bool dax_is_device(const struct dax *dax);
+bool dax_is_readonly(const struct dax *dax);
+enum dax_durability dax_durability(const struct dax *dax); /* never DAX_AUTO */
+const char *dax_durability_name(enum dax_durability durability);
+int dax_fd(const struct dax *dax); /* -1 for RAM */
+
+/* Read-only view from off, which must lie inside the pool or at its end (asserted). */
+const void *dax_ptr(const struct dax *dax, uint64_t off);
+
+/*
+ * Stores (copy from src in ordinary memory, zero, copy within the pool). Non-temporal or flushed as fits; durable
+ * after the next fence. Guarded: -EIO where the memory is bad or the file below has no room (the range is then partly
+ * written). dax_move takes overlapping ranges.
+ */
+must_check int dax_store(struct dax *dax, uint64_t off, const void *src, size_t len_bytes);
+must_check int dax_zero(struct dax *dax, uint64_t off, size_t len_bytes);
+must_check int dax_move(struct dax *dax, uint64_t dst_off, uint64_t src_off, size_t len_bytes);
+
+/*
+ * All earlier stores of this thread are durable when it returns (what 'durable' means: dax_durability). Where an msync()
+ * fails it says so in the log, and every later store to this pool is refused with -EIO.
+ */
+void dax_fence(struct dax *dax);
+
+/* Guarded copy out of the pool: -EIO where the memory is bad, with the first bad byte's offset in *bad_off
+ * (may be NULL). */
+must_check int dax_load(const struct dax *dax, void *dst, uint64_t off, size_t len_bytes, uint64_t *bad_off);
+
+/* Guarded compare of len_bytes: *same set; -EIO as dax_load. */
+must_check int dax_same(const struct dax *dax, uint64_t a_off, uint64_t b_off, size_t len_bytes, bool *same);
+
+/*
+ * Tell the backing store that a range is free: punches the file under a plain pool, zeroes it in RAM, nothing on a
+ * device; whole pages inside the range only. Takes effect at once, so freeing the range must be durable before.
+ */
+void dax_discard(struct dax *dax, uint64_t off, uint64_t len_bytes);
+
+/*
+ * A guarded section of the calling thread. Sections nest; the innermost is jumped to. Inside a section the code
+ * must hold nothing that it cannot drop after the jump (a mutex, memory known to nobody else).
+ *
+ *	struct dax_guard g;
+ *	if (dax_guard_enter(&g) == 0) { ... dax_ptr() reads ... dax_guard_leave(&g); }
+ *	else { bad memory at g.bad_off; the section has already been left }
+ */
+struct dax_guard {
+	sigjmp_buf env;
+	struct dax_guard *outer;
+	uint64_t bad_off; /* in the pool, of the address that faulted */
+	const struct dax *dax;
+};
+
+#define dax_guard_enter(g) (dax_guard_push(g), sigsetjmp((g)->env, 0))
+void dax_guard_push(struct dax_guard *g);
+void dax_guard_leave(struct dax_guard *g);
+
+#endif

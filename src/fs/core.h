@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the parts of fs/ share: the inode table, the runner of operations, access to inodes inside a transaction.
+ *
+ * An operation is a function that is run inside a transaction, perhaps several times: it must look at everything again each
+ * time, and change nothing of its own on errors (outputs are set only on success, by assignment).
+ *
+ * Lock order: rename_lock, drain_lock, slow_lock, then the locks of a transaction (inodes by number, groups by number), then
+ * work_lock. rename_lock, drain_lock and slow_lock are never taken inside a transaction.
+ */
+#ifndef UMBRA_FS_CORE_H
+#define UMBRA_FS_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <urcu/urcu-memb.h>
+#include <urcu/rculfhash.h>
+#include <urcu/list.h>
+
+#include "fs/fs.h"
+#include "space/space.h"
+#include "txn/txn.h"
+
+/* An inode in DRAM: exists while it is referenced, opened or part of a running operation. */
+struct inode {
+	struct txn_lock lock; /* covers the inode's record and trees, and the fields marked (l) */
+	uint64_t ino;
+	_Atomic uint64_t pins;	/* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
+	_Atomic uint64_t refs;	/* lookups of the kernel */
+	_Atomic uint32_t opens, write_opens;
+	_Atomic bool checked;	/* the inode tree says that it is allocated; set under (l), any mode */
+	_Atomic bool unlinked;	/* no name left: free it when refs and opens are gone */
+	_Atomic bool freeing;	/* somebody is about to free it, or it is in fs->orphans */
+	bool atime_queued;	/* in fs->atimes; under work_lock */
+	_Atomic int64_t atime_ns; /* newer access time, not on media yet, since 1970; 0: none */
+	struct space_stream stream; /* (l) */
+	struct cds_list_head orphan_link, atime_link;
+	struct cds_lfht_node node;
+	struct rcu_head rcu;
+};
+
+struct fs {
+	struct pool *pool;
+	struct fs_opts opts;
+	uint64_t name_seed, parent_seed; /* of the hashes */
+	uint64_t hash_last;		 /* highest key of a name */
+
+	struct cds_lfht *inodes;
+	_Atomic uint64_t inode_count;
+
+	pthread_mutex_t slow_lock;   /* of operations that lost many rounds; recursive */
+	pthread_mutex_t rename_lock; /* directories move between directories one at a time */
+	pthread_mutex_t drain_lock;  /* whoever empties the queues */
+
+	pthread_mutex_t work_lock;
+	pthread_cond_t work_cond;
+	struct cds_list_head orphans; /* inodes to free, pinned */
+	struct cds_list_head atimes;  /* inodes with an access time to write, pinned */
+	pthread_t worker;
+	bool worker_runs, worker_idle, worker_stop;
+	_Atomic bool orphans_scanned; /* those that an earlier mount left have been looked at */
+};
+
+/* One run of an operation. */
+#define OP_HELD_FEW 6
+struct op {
+	struct fs *fs;
+	struct txn *tx;
+	const struct fs_cred *cred; /* may be NULL */
+	struct inode_time now;
+	struct inode **held; /* inodes pinned by this run */
+	unsigned held_count, held_size;
+	struct inode *held_few[OP_HELD_FEW];
+};
+
+typedef int (*op_fn)(struct op *op, void *arg);
+
+/*
+ * Runs fn in a transaction and commits it (aborts on a negative result, which is returned; else fn's value is). Starts again on -EDEADLK with
+ * the blocked lock taken first, on -ENOBUFS after space_refill(), on the first -ENOSPC after draining orphans; takes the pool-wide
+ * slow lock after some rounds so that nobody starves. An error of the commit itself is not tried again.
+ */
+must_check int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg);
+
+/* The inode with its lock held to the end of the operation; inode may be NULL. -ESTALE: no such inode. -EDEADLK. */
+must_check int op_inode(struct op *op, uint64_t ino, bool write, struct inode **inode);
+/* Two of them in lock order (they may be the same). */
+must_check int op_inode_pair(struct op *op, uint64_t a, bool a_write, struct inode **ia, uint64_t b, bool b_write,
+			     struct inode **ib);
+/* The lock alone: the number may be of no inode. */
+must_check int op_hold(struct op *op, uint64_t ino, bool write, struct inode **inode);
+
+/* The record of a locked inode: attributes decoded, or put back into its image. */
+must_check int inode_get(struct op *op, uint64_t ino, struct inode_attr *attr);
+must_check int inode_put(struct op *op, const struct inode_attr *attr);
+must_check int inode_record(struct op *op, uint64_t ino, const struct m_inode **record);
+must_check int inode_edit(struct op *op, uint64_t ino, struct m_inode **record);
+static inline uint64_t inode_laddr(uint64_t ino)
+{
+	return ino << INODE_SHIFT;
+}
+static inline uint32_t inode_agno(struct fs *fs, uint64_t ino)
+{
+	return pool_laddr_ag(fs->pool, inode_laddr(ino));
+}
+
+/* Its trees. */
+void inode_data_tree(struct op *op, uint64_t ino, enum node_kind kind, struct btree *bt); /* NODE_EXTENT, NODE_DIR */
+void inode_attr_tree(struct op *op, uint64_t ino, struct btree *bt);
+
+/* Sets mtime and ctime (or ctime alone) to op->now and counts the change; in *attr only. */
+void attr_touch(struct op *op, struct inode_attr *attr, bool mtime);
+/* Clears setuid, and setgid where group-executable, as a write by an unprivileged user does. */
+void attr_kill_priv(struct inode_attr *attr);
+/* The same, and takes file capabilities (security.capability) away; for a locked inode. */
+must_check int inode_kill_priv(struct op *op, struct inode_attr *attr);
+
+/* What the DRAM inode says when the transaction has committed. */
+enum inode_event {
+	INODE_MADE,	/* checked, not unlinked unless nlink is 0 (tmpfile) */
+	INODE_UNLINKED, /* lost its last name */
+	INODE_NAMED,	/* has a name again */
+	INODE_FREED,
+	INODE_REF,	/* one more reference */
+};
+void inode_on_commit(struct op *op, struct inode *inode, enum inode_event event);
+
+/* ---- itable.c: the table of inodes ---- */
+
+must_check int itable_open(struct fs *fs);
+void itable_close(struct fs *fs);
+/* The inode with one more pin (or as many as given), made if it is not there; make = false: NULL then. NULL: no memory. */
+struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make);
+void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count);
+/* One more reference (with its pin) to an inode that is pinned; back again. Both may free an orphan: hold no lock in inode_unref. */
+void inode_ref(struct inode *inode);
+void inode_unref(struct fs *fs, struct inode *inode, uint64_t count);
+/* RCU of the calling thread; op_run and itable.c do it by themselves. */
+void thread_register(void);
+/* attr as others see it: with the access time that is not on media yet. */
+void inode_show(const struct inode *inode, struct inode_attr *attr);
+
+/* ---- namei.c: for all that make inodes and names ---- */
+
+/* -ENOTDIR, -ENOENT (removed), -EPERM (immutable): whether names can be made in this directory. */
+must_check int dir_may_add(const struct inode_attr *dir);
+/* The type of directory entries that stands for a mode. */
+uint8_t mode_dt(uint32_t mode);
+/* Name of a new entry: length and bytes. */
+must_check int name_check(const char *name, size_t len);
+
+/* Attributes of a new inode in dir: owner, group, setgid, umask or default ACL, inherited flags. acl gets what inode_new_acl() will store. */
+struct new_acl {
+	void *access, *dflt; /* blobs in the transaction's memory; NULL: none */
+	size_t access_size, dflt_size;
+};
+must_check int inode_template(struct op *op, const struct inode_attr *dir, uint32_t mode, uint32_t rdev,
+			      struct inode_attr *attr, struct new_acl *acl);
+/* Takes a number near group agno and makes the record from attr (number, generation and times are filled in); locked for writing. */
+must_check int inode_new(struct op *op, uint32_t agno, struct inode_attr *attr, struct inode **inode);
+must_check int inode_new_acl(struct op *op, struct inode_attr *attr, const struct new_acl *acl);
+/* A name in a locked directory for a locked inode: entry, parent item, size and times of the directory (nlink is the caller's). -EEXIST. */
+must_check int name_add(struct op *op, struct inode_attr *dir, const char *name, size_t len,
+			const struct inode_attr *attr);
+/* The inode lost one name (count links: 2 for a directory), of that key in dir: parent item, nlink, ctime, orphan. */
+must_check int name_drop(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t dir, uint64_t key);
+
+/* ---- data.c ---- */
+
+/* Frees everything of a locked inode past a block, at most what fits in this transaction; *done when nothing is left. */
+must_check int data_free_past(struct op *op, struct inode *inode, uint64_t file_blk, bool *done);
+/* Sets the size of a locked regular file in this transaction as far as it can; *more: the rest is under an intent, call data_resume(). */
+must_check int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size, bool *more);
+must_check int data_resume(struct fs *fs); /* continues all intents */
+
+/* ---- orphan.c ---- */
+
+must_check int orphan_add(struct op *op, const struct inode_attr *attr);    /* nlink is 0 now */
+must_check int orphan_remove(struct op *op, uint64_t ino);		    /* it got a name again */
+/* Frees data, attributes and number, in as many transactions as it takes. -EBUSY: it is referenced, or has a name. */
+must_check int orphan_free(struct fs *fs, uint64_t ino);
+void orphan_drain(struct fs *fs);
+/* Frees the pinned inode if nobody needs it any more: in the background if there is one. No lock held. */
+void orphan_check(struct fs *fs, struct inode *inode);
+
+/* ---- atime.c ---- */
+
+/* A read of a locked inode happened: notes the access time if the mount options want it. */
+void atime_note(struct op *op, struct inode *inode, const struct inode_attr *attr);
+/* Writes what was noted. No lock held. */
+void atime_flush(struct fs *fs);
+
+/* ---- work.c: the background thread ---- */
+
+must_check int work_start(struct fs *fs);
+void work_stop(struct fs *fs);
+/* There is something in fs->orphans; work_lock is held. */
+void work_wake(struct fs *fs);
+
+#endif

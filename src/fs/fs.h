@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The file system: inodes, directories, file data, clones, attributes. Knows no FUSE.
+ *
+ * Every call is atomic after a crash and durable when it returns, but for access times (batched) and long frees (they go on in
+ * the background under an intent or the orphan list). Results are 0 or a count, or -errno as the system call would give. Access
+ * checks are the caller's (the kernel does them); the rules that only the file system can apply are applied here: setuid
+ * clearing, setgid inheritance, ACL inheritance, link counts, limits.
+ *
+ * An inode number that fs_lookup, fs_create ... return is a reference, as in the FUSE protocol: the number is not given to another file
+ * before as many fs_forget()s. Any other number may be passed too, and gives -ESTALE if it is not an inode.
+ */
+#ifndef UMBRA_FS_FS_H
+#define UMBRA_FS_FS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "media/inode.h"
+#include "txn/pool.h"
+#include "util/util.h"
+
+struct fs;
+
+struct fs_opts {
+	bool readonly;
+	bool noatime;
+	bool strictatime;
+	bool background; /* a thread that frees orphans and batches access times; else fs_work() does */
+};
+
+/* Opens the file system in an open pool, continues intents. */
+must_check int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out);
+/* Gives back orphans that nobody references any more, writes pending access times. */
+void fs_close(struct fs *fs);
+/* Background work by hand: orphans, access times. For tests and fs_opts.background = false. */
+void fs_work(struct fs *fs);
+struct pool *fs_pool(const struct fs *fs);
+
+#define FS_NAME_MAX 255u
+#define FS_LINK_MAX 4000000000u
+#define FS_SIZE_MAX ((1ull << 63) - BLOCK_SIZE) /* bytes */
+#define FS_SYMLINK_MAX 4095u
+#define FS_XATTR_VALUE_MAX 65536u
+
+/* Who asks (for ownership of what is made, setgid rules) and the FUSE request. */
+struct fs_cred {
+	uint32_t uid, gid;
+	uint32_t umask;
+	bool kill_priv_exempt; /* CAP_FSETID: setuid and setgid stay on write and chmod */
+	uint64_t request_id;
+};
+
+/* inode_attr of media/inode.h is what getattr gives. A name is len bytes, any but NUL and '/'. */
+must_check int fs_lookup(struct fs *fs, uint64_t dir, const char *name, size_t len, struct inode_attr *attr);
+void fs_forget(struct fs *fs, uint64_t ino, uint64_t count);
+/* One more reference to an inode by number and generation (NFS handle; gen 0 = any). -ESTALE. */
+must_check int fs_ref(struct fs *fs, uint64_t ino, uint64_t gen, struct inode_attr *attr);
+must_check int fs_getattr(struct fs *fs, uint64_t ino, struct inode_attr *attr);
+
+#define FS_SET_MODE 0x1u
+#define FS_SET_UID 0x2u
+#define FS_SET_GID 0x4u
+#define FS_SET_SIZE 0x8u
+#define FS_SET_ATIME 0x10u
+#define FS_SET_MTIME 0x20u
+#define FS_SET_CTIME 0x40u
+#define FS_SET_KILLPRIV 0x80u /* clear setuid, and setgid where group-executable */
+#define FS_SET_FLAGS 0x100u   /* INODE_* that users may set */
+#define FS_SET_PROJID 0x200u
+struct fs_set {
+	uint32_t what;
+	uint32_t mode, uid, gid, flags, projid;
+	uint64_t size;
+	struct inode_time atime, mtime, ctime;
+};
+/* Returns the new attributes. A mode also goes into an access ACL. */
+must_check int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct fs_set *set,
+			  struct inode_attr *attr);
+
+/* mode has the type: S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK. One reference on success. */
+must_check int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
+			uint32_t mode, uint32_t rdev, struct inode_attr *attr);
+/* An unnamed regular file (O_TMPFILE) owned as if made in dir; fs_link() names it. */
+must_check int fs_tmpfile(struct fs *fs, const struct fs_cred *cred, uint64_t dir, uint32_t mode,
+			  struct inode_attr *attr);
+must_check int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
+			  const char *target, size_t target_len, struct inode_attr *attr);
+/* Reads into buf (FS_SYMLINK_MAX + 1 bytes, NUL-terminated). */
+must_check int fs_readlink(struct fs *fs, uint64_t ino, char *buf);
+must_check int fs_link(struct fs *fs, uint64_t ino, uint64_t dir, const char *name, size_t len,
+		       struct inode_attr *attr);
+must_check int fs_unlink(struct fs *fs, uint64_t dir, const char *name, size_t len);
+must_check int fs_rmdir(struct fs *fs, uint64_t dir, const char *name, size_t len);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT of <linux/fs.h>. */
+must_check int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
+			 uint64_t new_dir, const char *new_name, size_t new_len, unsigned flags);
+
+/* Entries from cookie on (0 = from the start; then the cookie of the last one seen). fill returns non-zero to stop before that entry.
+ * '.' and '..' come first. ref: entries get a reference and attr, as lookup (readdirplus); else attr is NULL. */
+struct fs_dirent {
+	uint64_t ino;
+	uint64_t cookie; /* of this entry: pass it to go on after it */
+	uint8_t type;	 /* DT_* */
+	const char *name;
+	size_t name_len;
+	const struct inode_attr *attr;
+};
+must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref,
+			  int (*fill)(void *arg, const struct fs_dirent *entry), void *arg);
+
+/* ---- data ---- */
+
+/* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
+must_check int fs_opened(struct fs *fs, uint64_t ino, bool write, bool truncate, const struct fs_cred *cred);
+void fs_closed(struct fs *fs, uint64_t ino, bool write);
+
+/* Bytes read (short at the end of the file). Holes and unwritten ranges read as zero. Guarded: -EIO on bad memory. */
+must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
+#define FS_WRITE_APPEND 0x1u   /* at the end, whatever off says */
+#define FS_WRITE_KILLPRIV 0x2u /* clear setuid and setgid */
+#define FS_WRITE_CACHED 0x4u   /* write-back of a page: never past the end of the file */
+must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
+			    size_t size_bytes, uint64_t off, unsigned flags);
+/* mode: FALLOC_FL_* of <linux/falloc.h>, all of them. */
+must_check int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off,
+			    uint64_t len);
+/* whence SEEK_DATA or SEEK_HOLE; -ENXIO past the end. */
+must_check int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *found);
+
+/*
+ * Copies len bytes by sharing blocks wherever both offsets allow it; len is cut at the end of the source. Returns bytes copied; *shared_bytes (may be
+ * NULL) how many of them without copying. -EINVAL: overlap within one file. CLONE_STRICT: all by sharing or -EINVAL (FICLONERANGE's rules; len 0 = to the end).
+ */
+#define FS_CLONE_STRICT 0x1u
+#define FS_CLONE_KILLPRIV 0x2u
+must_check int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off, uint64_t dst,
+			    uint64_t dst_off, uint64_t len, unsigned flags, uint64_t *shared_bytes);
+/* Shares equal ranges: *same = false and nothing done if the bytes differ. Offsets and len in whole blocks, or len to the end of both files. */
+must_check int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, uint64_t len,
+			 bool *same);
+
+#define FS_EXTENT_UNWRITTEN 0x1u
+#define FS_EXTENT_SHARED 0x2u
+#define FS_EXTENT_INLINE 0x4u
+#define FS_EXTENT_LAST 0x8u
+struct fs_extent {
+	uint64_t file_off, dev_off, len; /* bytes */
+	uint32_t flags;
+	uint32_t owners;
+};
+/* Extents from byte off on, at most max of them, split where the number of owners changes; returns how many. */
+must_check int fs_map(struct fs *fs, uint64_t ino, uint64_t off, struct fs_extent *extents, unsigned max);
+
+/* A new file name in dir_dst that is a clone of inode src with its attributes (umbractl clone); many in one transaction where they fit. */
+struct fs_clone_item {
+	uint64_t src;
+	const char *name; /* in dir */
+	size_t name_len;
+	uint64_t new_ino; /* out */
+};
+must_check int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, struct fs_clone_item *items,
+			      unsigned count, unsigned *done);
+
+/* ---- attributes ---- */
+
+/* flags: XATTR_CREATE, XATTR_REPLACE. acl_kill_sgid: FUSE_SETXATTR_ACL_KILL_SGID. Names with their prefix (user. trusted. security. system.posix_acl_*). */
+must_check int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t size_bytes,
+			   int flags, bool acl_kill_sgid);
+/* Size, or with size_bytes != 0 the value; -ERANGE, -ENODATA. */
+must_check ssize_t fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size_t size_bytes);
+must_check ssize_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size_bytes);
+must_check int fs_removexattr(struct fs *fs, uint64_t ino, const char *name);
+
+/* ---- whole file system ---- */
+
+struct fs_statfs {
+	uint64_t total_blk, free_blk, total_inodes, free_inodes;
+};
+must_check int fs_statfs(struct fs *fs, struct fs_statfs *st);
+
+/* A path of the inode from the root, by its first parent; '/' for the root. -ENOENT: it has no name (unlinked). -ENAMETOOLONG. */
+must_check int fs_path(struct fs *fs, uint64_t ino, char *buf, size_t size_bytes);
+
+/* In-core inodes (stats), references included. */
+uint64_t fs_cached_inodes(const struct fs *fs);
+
+#endif

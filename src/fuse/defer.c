@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A queue of work and its threads. See defer.h. One lock, held only to put in and take out.
+ */
+#include "fuse/defer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <urcu/urcu-memb.h>
+
+struct defer {
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct defer_work *first, **last; /* (lock) */
+	bool closing;			  /* (lock) */
+	unsigned count;
+	pthread_t threads[];
+};
+
+static struct defer_work *defer_take(struct defer *defer)
+{
+	struct defer_work *work;
+
+	pthread_mutex_lock(&defer->lock);
+	while (!defer->first && !defer->closing)
+		pthread_cond_wait(&defer->more, &defer->lock);
+	work = defer->first;
+	if (work) {
+		defer->first = work->next;
+		if (!defer->first)
+			defer->last = &defer->first;
+	}
+	pthread_mutex_unlock(&defer->lock);
+	return work;
+}
+
+static void *defer_run(void *arg)
+{
+	struct defer *defer = arg;
+	struct defer_work *work;
+
+	urcu_memb_register_thread();
+	while ((work = defer_take(defer)))
+		work->fn(work);
+	urcu_memb_unregister_thread();
+	return NULL;
+}
+
+int defer_open(unsigned threads, struct defer **out)
+{
+	struct defer *defer = calloc(1, sizeof(*defer) + threads * sizeof(defer->threads[0]));
+	sigset_t all, old;
+	int rc = 0;
+
+	if (!defer)
+		return -ENOMEM;
+	pthread_mutex_init(&defer->lock, NULL);
+	pthread_cond_init(&defer->more, NULL);
+	defer->last = &defer->first;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the thread that waits for them */
+	while (defer->count < threads && rc == 0) {
+		rc = -pthread_create(&defer->threads[defer->count], NULL, defer_run, defer);
+		if (rc == 0)
+			defer->count++;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc) {
+		defer_close(defer);
+		return rc;
+	}
+	*out = defer;
+	return 0;
+}
+
+bool defer_add(struct defer *defer, struct defer_work *work)
+{
+	bool taken;
+
+	work->next = NULL;
+	pthread_mutex_lock(&defer->lock);
+	taken = !defer->closing;
+	if (taken) {
+		*defer->last = work;
+		defer->last = &work->next;
+		pthread_cond_signal(&defer->more);
+	}
+	pthread_mutex_unlock(&defer->lock);
+	return taken;
+}
+
+void defer_close(struct defer *defer)
+{
+	pthread_mutex_lock(&defer->lock);
+	defer->closing = true;
+	pthread_cond_broadcast(&defer->more);
+	pthread_mutex_unlock(&defer->lock);
+	for (unsigned i = 0; i < defer->count; i++)
+		pthread_join(defer->threads[i], NULL);
+	pthread_cond_destroy(&defer->more);
+	pthread_mutex_destroy(&defer->lock);
+	free(defer);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the parts of this floor share: the session's state, answers, the handlers of requests (by subject).
+ */
+#ifndef UMBRA_FUSE_OPS_H
+#define UMBRA_FUSE_OPS_H
+
+#define FUSE_USE_VERSION 312
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fs/fs.h"
+#include "fuse/defer.h"
+#include "fuse/session.h"
+#include "fuse/token.h"
+#include "fuse/wire.h"
+
+/*
+ * How long the kernel may believe what it was told. Everything changes through the kernel, and where it does not (private
+ * ioctls) it is told so.
+ */
+#define OPS_TIMEOUT_S (30.0 * 86400)
+
+#define OPS_WRITE_MAX (1u << 20) /* bytes of one READ or WRITE */
+#define OPS_XATTR_MAX 65536u	 /* bytes of a list or value, the kernel's limit too */
+
+struct worker {
+	pthread_t thread;
+	struct session *session;
+	_Atomic bool done;
+	char *request;	/* a request; the data of a WRITE in it starts at a page */
+	char *buf;	/* OPS_WRITE_MAX bytes for replies, at a page */
+	uint64_t *refs; /* given with the READDIRPLUS reply in the making */
+	_Atomic uint64_t requests, read_bytes, written_bytes, cloned_bytes; /* written by this thread alone */
+};
+/* Of the calling thread; handlers run on workers only. */
+extern _Thread_local struct worker *worker_now;
+
+struct session {
+	struct fs *fs;
+	struct session_opts opts;
+	struct fuse_session *se;
+	int fd; /* /dev/fuse */
+	bool mounted_by_helper; /* fusermount3 */
+	struct wire wire;
+	bool direct_bulk; /* the kernel keeps its cache right beside direct writes */
+	struct defer *defer;
+	struct token_table *tokens;
+	struct worker *workers;
+	_Atomic unsigned running; /* workers */
+	pthread_mutex_t lock;
+	pthread_cond_t ended;	  /* (lock) the last worker is gone, or stop */
+	bool stop;		  /* (lock) */
+	bool detached;		  /* (lock) no longer in the tree of mounts */
+	_Atomic bool exiting;
+	unsigned dev_major, dev_minor; /* of the mount: where its attributes are */
+};
+
+extern const struct fuse_lowlevel_ops ops_all;
+
+static inline struct session *req_session(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* Who asks. */
+struct fs_cred ops_cred(fuse_req_t req);
+
+static inline void worker_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* ---- attributes ---- */
+
+void ops_stat(const struct inode_attr *attr, struct stat *st);
+void ops_entry(const struct inode_attr *attr, struct fuse_entry_param *entry);
+/* Answers with an entry that has one reference; gives the reference back if the kernel does not take it. */
+void ops_reply_entry(fuse_req_t req, const struct inode_attr *attr);
+/* rc <= 0 */
+void ops_reply(fuse_req_t req, int rc);
+
+/*
+ * fi->fh of an open file or directory: what a later request must know of the open, which it does not carry itself.
+ */
+#define OPS_FH_WRITE 0x1u
+#define OPS_FH_READ 0x2u
+#define OPS_FH_DIR 0x4u
+
+/* ---- handlers ---- */
+
+/* ops_meta.c */
+void ops_lookup(fuse_req_t req, fuse_ino_t dir, const char *name);
+void ops_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
+void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void ops_readlink(fuse_req_t req, fuse_ino_t ino);
+void ops_statfs(fuse_req_t req, fuse_ino_t ino);
+/* Answers a STATX request itself; what is not a reply of libfuse's goes out through session_send(). */
+void ops_statx(struct session *session, const void *request);
+
+/* ops_dir.c */
+void ops_mknod(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, dev_t rdev);
+void ops_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode);
+void ops_symlink(fuse_req_t req, const char *target, fuse_ino_t dir, const char *name);
+void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *name);
+void ops_unlink(fuse_req_t req, fuse_ino_t dir, const char *name);
+void ops_rmdir(fuse_req_t req, fuse_ino_t dir, const char *name);
+void ops_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t new_dir, const char *new_name,
+		unsigned flags);
+void ops_opendir(fuse_req_t req, fuse_ino_t dir, struct fuse_file_info *fi);
+void ops_readdir(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_readdirplus(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_fsyncdir(fuse_req_t req, fuse_ino_t dir, int datasync, struct fuse_file_info *fi);
+
+/* ops_data.c */
+void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, struct fuse_file_info *fi);
+void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi, fuse_ino_t dst,
+			 off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
+void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* ops_xattr.c */
+void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_ioctl.c: the ioctls that every file system has; the private ones go on to ops_private(). */
+void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
+	       const void *in, size_t in_size, size_t out_size);
+/* ops_private.c: false if it is none of ours. */
+bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in,
+		 size_t in_size, size_t out_size);
+
+/* session.c: writes a message to the kernel. -errno */
+must_check int session_send(struct session *session, struct iovec *iov, int count);
+/* session.c: sums of the workers' counters. */
+struct session_counts {
+	uint64_t requests, read_bytes, written_bytes, cloned_bytes;
+};
+void session_counts(struct session *session, struct session_counts *counts);
+
+/* mount.c */
+must_check int mount_attach(struct session *session, char *why, size_t why_size);
+void mount_detach(struct session *session); /* lazily */
+
+#endif

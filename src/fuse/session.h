@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A file system mounted through FUSE: mount it, answer the kernel's requests, unmount it.
+ *
+ * Threads: `threads` workers that each read one request from the kernel, carry it out and answer it, and a few helpers for what
+ * has to talk to the kernel itself (defer.h). No lock of this floor is ever held across a call of the file system or of the kernel.
+ */
+#ifndef UMBRA_FUSE_SESSION_H
+#define UMBRA_FUSE_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/fs.h"
+#include "util/util.h"
+
+struct session;
+
+/* Which opens bypass the kernel's page cache. */
+enum session_dax {
+	SESSION_DAX_INODE,  /* those of files marked so, and those for writing only (bulk data) */
+	SESSION_DAX_ALWAYS, /* all */
+	SESSION_DAX_NEVER,  /* none */
+};
+
+struct session_opts {
+	const char *source;	/* the pool as the user named it: what mount(8) and df(1) show */
+	const char *mountpoint; /* absolute */
+	unsigned long mount_flags; /* MS_* of <sys/mount.h> */
+	bool allow_other;
+	unsigned threads; /* at least 1 */
+	enum session_dax dax;
+};
+
+/*
+ * Mounts. From here on the kernel sends requests, which wait until session_run(). opts and its strings must outlive the session.
+ * On error -errno and one line in why; nothing is left mounted.
+ */
+must_check int session_open(struct fs *fs, const struct session_opts *opts, struct session **out, char *why,
+			    size_t why_size);
+
+/* Starts the workers. */
+must_check int session_run(struct session *session);
+
+/* Waits until the kernel has closed the connection (umount) or session_stop() has been called. */
+void session_wait(struct session *session);
+
+/* Flushes dirty pages as far as the kernel lets go of them, detaches the mount and makes session_wait() return. Any thread. */
+void session_stop(struct session *session);
+
+/* Ends the threads and frees everything; the mount is gone afterwards. Not under session_wait(). */
+void session_close(struct session *session);
+
+/* Detaches a mount whose daemon is dead from dir ("Transport endpoint is not connected"). 0: done, -ENOENT: there is none. */
+must_check int session_detach_dead(const char *dir);
+
+#endif

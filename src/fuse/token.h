@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Tokens: names of open files that one process gives to another call (UMBRA_IOC_TOKEN).
+ *
+ * A table of fixed size; the oldest token makes room for a new one. A token is used up by the first one who shows it, right or wrong process.
+ */
+#ifndef UMBRA_FUSE_TOKEN_H
+#define UMBRA_FUSE_TOKEN_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <umbra/ioctl.h>
+
+#include "util/util.h"
+
+struct token_table;
+
+struct token_file {
+	uint64_t ino, gen;
+	unsigned mode; /* OPS_FH_* */
+	pid_t pid;     /* process (not thread) that asked */
+};
+
+must_check int token_open(struct token_table **out);
+void token_close(struct token_table *table);
+
+must_check int token_make(struct token_table *table, const struct token_file *file, struct umbra_token *token);
+/* -EACCES: no such token, used, expired, or another process's. */
+must_check int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid, struct token_file *file);
+
+/* The process that a thread belongs to; the number itself where that cannot be seen. */
+pid_t token_process(pid_t thread);
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Space of a pool: blocks, their owners and how many they are, metadata units, inode numbers.
+ *
+ * Truth on media, per group: bitmap, refcount tree (two or more owners), rmap tree (every owner), inode tree. In DRAM: a copy
+ * of the bitmap that also holds what running transactions took (or have not yet given back), with a summary of each chunk; it alone decides
+ * what may be allocated. It is loaded when a group is first used.
+ *
+ * All functions with a transaction take the lock of the groups that they edit (txn_lock_ag) and may return
+ *	-EDEADLK  lock order: abort and start again (txn.h)
+ *	-ENOBUFS  metadata units of a group run low: abort, space_refill(), start again
+ *	-ENOSPC, -EIO, -EUCLEAN
+ * Blocks that a transaction frees can be allocated again only after its commit.
+ */
+#ifndef UMBRA_SPACE_SPACE_H
+#define UMBRA_SPACE_SPACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "btree/btree.h"
+#include "txn/pool.h"
+#include "txn/txn.h"
+#include "util/util.h"
+
+/* Sets up and frees the DRAM part; pool_space(pool) points to it. */
+must_check int space_open(struct pool *pool);
+void space_close(struct pool *pool);
+
+struct space_totals {
+	uint64_t total_blk;	/* what data could use in an empty pool */
+	uint64_t free_blk;	/* without the reserve */
+	uint64_t inode_count, inode_free;
+	uint64_t meta_chunks, meta_free_units;
+	uint64_t reserve_blk;
+};
+
+/* Sums of the groups' counters (a snapshot, no locks kept). */
+must_check int space_totals(struct pool *pool, struct space_totals *totals);
+
+/* ---- file data ---- */
+
+/*
+ * Where a file's next blocks should come from: a few windows of blocks set aside in DRAM around what was written last, so that
+ * files written in small pieces or at random places get contiguous blocks. Zeroed = none. Covered by the inode's lock;
+ * taken back by the allocator when space runs out.
+ */
+struct space_stream {
+	void *windows; /* NULL: none */
+};
+void space_stream_release(struct pool *pool, struct space_stream *stream);
+
+struct space_want {
+	uint32_t agno_hint;	     /* where the inode lives */
+	uint64_t goal_blk;	     /* 0 or the device block it should follow */
+	uint64_t file_blk;	     /* for the stream */
+	uint64_t count_blk;	     /* how many */
+	bool all;		     /* one run of count_blk or -ENOSPC */
+	struct space_stream *stream; /* may be NULL */
+};
+
+/*
+ * Takes a run of 1 .. count_blk free blocks in DRAM: contiguous, 2 MiB aligned where large; no lock, nothing on media yet. Back to
+ * free if the transaction aborts. The caller stores data into it and then calls space_own() in the same transaction.
+ */
+must_check int space_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, uint64_t *count_blk);
+
+/* Blocks from space_alloc get their first owner: bitmap, rmap, counters. */
+must_check int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+/* Owned blocks get one more owner: refcount, rmap. */
+must_check int space_share(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+/* An owner goes; the blocks whose last owner it was become free after the commit. */
+must_check int space_drop(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+/* The same owner now has them at another file offset. */
+must_check int space_shift(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t old_offset_blk,
+			   uint64_t new_offset_blk);
+
+/* How many owners the block at blk has (1: not shared) and how far (up to count_blk) the same number holds. */
+must_check int space_refs(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t *refs, uint64_t *same_blk);
+
+/* Calls fn for each owner of a piece of [blk, blk + count_blk), in order of start; fn stops the walk with a non-zero value, which is returned.
+ * Metadata chunks come as OWNER_META / OWNER_MIRROR. */
+must_check int space_owners(struct txn *tx, uint64_t blk, uint64_t count_blk,
+			    int (*fn)(void *arg, const struct rmap *rmap), void *arg);
+
+/* ---- metadata units and inode numbers ---- */
+
+/* One unit near hint_laddr (any group if that is full), or a run of count aligned to count (power of two <= 8). */
+must_check int space_meta_alloc(struct txn *tx, uint64_t hint_laddr, uint32_t count, uint64_t *laddr);
+must_check int space_meta_free(struct txn *tx, uint64_t laddr, uint32_t count);
+extern const struct bt_alloc space_bt_alloc; /* nodes of inodes' trees */
+
+/* Makes new metadata chunks where they run low (transactions of its own; no lock may be held). -ENOSPC if it cannot and there is need. */
+must_check int space_refill(struct pool *pool);
+
+/* A free inode number in or near that group; the record on media is the caller's to make with txn_new. */
+must_check int space_inode_alloc(struct txn *tx, uint32_t agno_hint, uint64_t *ino);
+must_check int space_inode_free(struct txn *tx, uint64_t ino);
+/* 0 if the number is allocated, -ESTALE if it is not or never could be (any 64-bit value is fine). */
+must_check int space_inode_check(struct txn *tx, uint64_t ino);
+/* Group for a new directory: spreads them. */
+uint32_t space_dir_group(struct pool *pool, uint32_t parent_agno);
+
+/* A tree of a group (caller holds or takes the group's lock through it). */
+must_check int space_ag_tree(struct txn *tx, uint32_t agno, enum ag_tree which, struct btree *bt);
+
+/* ---- intents ---- */
+
+/* A free slot near the inode's group: its intents unit and index. The caller edits it with txn_edit(MAGIC_INTENTS). -EBUSY: all in use. */
+must_check int space_intent_alloc(struct txn *tx, uint32_t agno_hint, uint64_t *unit_laddr, uint32_t *index);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The commit. Each fence separates what must be durable before from what is stored after:
+ *
+ *	1. data that nothing referred to before		| fence: replay would else expose what lay there
+ *	2. record in the lane and in its mirror		| fence: the operation has happened
+ *	3. changed lines to both homes			| fence: the record may go
+ *	4. record retired in the lane and its mirror	| fence: another lane may log the same units
+ *
+ * A copy that cannot be written in step 3 is left to be healed from the other; when neither can, the record stays for
+ * the next mount and the pool takes no more writes.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "txn/internal.h"
+#include "util/log.h"
+
+static int image_check(struct txn *tx, struct image *image)
+{
+	const char *why = unit_check_body(image->data, unit_size(image->magic));
+
+	if (!why)
+		return 0;
+	log_error("refusing to write metadata unit 0x%" PRIx64 ": %s", image->laddr, why);
+	pool_fail(tx->pool, "an operation made unsound metadata");
+	return -EUCLEAN;
+}
+
+/* Which 64-byte lines differ from home; fresh units: which are not zero. */
+static int image_diff(struct txn *tx, struct image *image)
+{
+	static const uint8_t zero[LINE_SIZE];
+	unsigned lines = (unsigned)(unit_size(image->magic) / LINE_SIZE);
+	const uint8_t *home = NULL;
+	uint64_t mask = 0;
+	const void *unit;
+	int rc;
+
+	if (!image->fresh) {
+		rc = unit_home(tx->pool, image->laddr, image->magic, &unit);
+		if (rc)
+			return rc;
+		home = unit;
+	}
+	for (unsigned i = 0; i < lines; i++) {
+		const uint8_t *other = home ? home + i * LINE_SIZE : zero;
+
+		if (memcmp(image->data + i * LINE_SIZE, other, LINE_SIZE) != 0)
+			mask |= 1ull << i;
+	}
+	image->dirty_lines = mask;
+	return 0;
+}
+
+/* Checks, seals and diffs all images; counts what the record will hold. */
+static int images_prepare(struct txn *tx, uint32_t *entries, uint32_t *lines)
+{
+	*entries = *lines = 0;
+	for (struct image *image = tx->images; image; image = image->next) {
+		int rc;
+
+		image->dirty_lines = 0;
+		if (image->forgotten)
+			continue;
+		rc = image_check(tx, image);
+		if (!rc)
+			rc = image_diff(tx, image);
+		if (rc)
+			return rc;
+		if (image->dirty_lines == 0)
+			continue;
+		unit_seal(image->data, unit_size(image->magic), tx->seq);
+		image->dirty_lines |= 1; /* the header */
+		*entries += 1;
+		*lines += (uint32_t)__builtin_popcountll(image->dirty_lines);
+	}
+	return 0;
+}
+
+static size_t record_fill(struct txn *tx, uint8_t *staging, uint32_t lane, uint32_t entries, uint32_t lines)
+{
+	struct m_record *r = (struct m_record *)staging;
+	struct m_record_entry *entry = (struct m_record_entry *)(r + 1);
+	size_t length = record_length_bytes(entries, lines);
+	uint8_t *line = staging + length - (size_t)lines * LINE_SIZE;
+
+	memset(staging, 0, (size_t)(line - staging));
+	for (struct image *image = tx->images; image; image = image->next) {
+		uint64_t flags = (image->fresh ? ENTRY_FRESH : 0) | (image->magic == MAGIC_INODE ? ENTRY_INODE : 0);
+
+		if (image->dirty_lines == 0)
+			continue;
+		*entry++ = (struct m_record_entry){ le64_of(image->laddr | flags), le64_of(image->dirty_lines) };
+		for (uint64_t mask = image->dirty_lines; mask; mask &= mask - 1) {
+			memcpy(line, image->data + (size_t)__builtin_ctzll(mask) * LINE_SIZE, LINE_SIZE);
+			line += LINE_SIZE;
+		}
+	}
+	*r = (struct m_record){
+		.rc_magic = le32_of(MAGIC_RECORD),
+		.rc_seq = le64_of(tx->seq),
+		.rc_uuid = tx->pool->super.uuid,
+		.rc_lane = le32_of(lane),
+		.rc_entry_count = le32_of(entries),
+		.rc_line_count = le32_of(lines),
+		.rc_length_bytes = le32_of((uint32_t)length),
+		.rc_request_id = le64_of(tx->request_id),
+		.rc_result = le32_of((uint32_t)tx->result),
+	};
+	r->rc_crc = le32_of(record_crc(r, length));
+	return length;
+}
+
+/* Stores runs of dirty lines (fresh units: the whole unit) at one home. */
+static int image_store(struct pool *pool, const struct image *image, uint64_t off)
+{
+	uint64_t mask = image->dirty_lines;
+
+	if (image->fresh)
+		return dax_store(pool->dax, off, image->data, unit_size(image->magic));
+	while (mask) {
+		unsigned first = (unsigned)__builtin_ctzll(mask);
+		uint64_t rest = ~(mask >> first);
+		unsigned count = rest ? (unsigned)__builtin_ctzll(rest) : 64 - first;
+		int rc = dax_store(pool->dax, off + first * LINE_SIZE, image->data + first * LINE_SIZE,
+				   (size_t)count * LINE_SIZE);
+
+		if (rc)
+			return rc;
+		mask = first + count == 64 ? 0 : mask >> (first + count) << (first + count);
+	}
+	return 0;
+}
+
+/* Step 3 for one unit. False: neither copy could be written. */
+static bool image_home(struct pool *pool, const struct image *image)
+{
+	unsigned written = 0;
+	bool degraded = false;
+
+	for (unsigned copy = 0; copy < 2; copy++) {
+		uint64_t off;
+
+		if (pool_place(pool, image->laddr, copy, &off) != 0)
+			continue;
+		if (image_store(pool, image, off) == 0)
+			written++;
+		else
+			degraded = true;
+	}
+	unit_set_verified(pool, image->laddr, unit_size(image->magic), !degraded);
+	if (degraded)
+		log_warn("metadata unit 0x%" PRIx64 ": a copy cannot be written, the other one serves", image->laddr);
+	return written != 0;
+}
+
+static void record_retire(struct pool *pool, struct lane *lane)
+{
+	static const uint64_t zero;
+
+	for (unsigned copy = 0; copy < 2; copy++) {
+		if (dax_store(pool->dax, lane->off[copy], &zero, sizeof(zero)) != 0)
+			log_warn("journal lane %u: a copy cannot be written", lane_index(pool, lane));
+	}
+}
+
+static int record_store(struct pool *pool, struct lane *lane, size_t length)
+{
+	int rc_primary = dax_store(pool->dax, lane->off[0], lane->staging, length);
+	int rc_mirror = dax_store(pool->dax, lane->off[1], lane->staging, length);
+
+	/* The operation has happened once the record is durable. */
+	dax_fence(pool->dax);
+	if (rc_primary && rc_mirror)
+		return -EIO;
+	return 0;
+}
+
+static void forget_units(struct txn *tx)
+{
+	for (struct image *image = tx->images; image; image = image->next) {
+		if (image->forgotten)
+			unit_set_verified(tx->pool, image->laddr,
+					  image->laddr % BLOCK_SIZE ? INODE_SIZE : BLOCK_SIZE, false);
+	}
+}
+
+int commit_images(struct txn *tx)
+{
+	struct pool *pool = tx->pool;
+	uint32_t entries, lines;
+	struct lane *lane;
+	bool homes_ok = true;
+	size_t length;
+	int rc;
+
+	rc = images_prepare(tx, &entries, &lines);
+	if (rc)
+		return rc;
+	if (record_length_bytes(entries, lines) > pool->super.lane_size_bytes)
+		return -EFBIG;
+	/* Replay trusts any record whose CRC holds, so the data it points to must be durable before it. */
+	if (tx->data_stored)
+		dax_fence(pool->dax);
+	if (entries == 0)
+		goto done;
+	lane = lane_take(pool);
+	length = record_fill(tx, lane->staging, lane_index(pool, lane), entries, lines);
+	rc = record_store(pool, lane, length);
+	if (rc)
+		goto out_lane;
+	for (struct image *image = tx->images; image; image = image->next) {
+		if (image->dirty_lines != 0 && !image_home(pool, image))
+			homes_ok = false;
+	}
+	/* The record may go only when what it says is durable at home. */
+	dax_fence(pool->dax);
+	if (!homes_ok) {
+		pool_fail(pool, "both copies of a metadata unit cannot be written");
+		goto done; /* the lane is kept: its record is for the next mount */
+	}
+	record_retire(pool, lane);
+	/* The next record with these units may be in another lane: this one must not come back after it. */
+	dax_fence(pool->dax);
+	pool->stats.lines_logged += lines;
+out_lane:
+	lane_give(lane);
+	if (rc)
+		return rc;
+done:
+	forget_units(tx);
+	return 0;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Inside of the txn floor: the pool's state and the images of a transaction.
+ */
+#ifndef UMBRA_TXN_INTERNAL_H
+#define UMBRA_TXN_INTERNAL_H
+
+#include "media/ag.h"
+#include "media/journal.h"
+#include "txn/pool.h"
+#include "txn/txn.h"
+
+/* One logical chunk in DRAM. verified: a bit for each 512 bytes whose unit passed its checks; made on first touch. */
+struct chunk_place {
+	_Atomic uint32_t primary, mirror;
+	_Atomic(_Atomic uint64_t *) verified;
+};
+#define VERIFIED_WORDS (CHUNK_SIZE / INODE_SIZE / 64)
+
+struct pool_ag {
+	struct txn_lock lock;
+	_Atomic bool loaded; /* chunks[] follows the chunk table */
+	struct chunk_place *chunks;
+};
+
+struct lane {
+	pthread_mutex_t mutex;
+	uint64_t off[2]; /* of primary and mirror, bytes */
+	uint8_t *staging;
+};
+
+struct pool {
+	struct dax *dax;
+	bool readonly;
+	bool was_clean;
+	uint32_t ag_chunks; /* of a full group: logical chunks of each group */
+	struct super super; /* under super_mutex, but for fields that never change */
+	pthread_mutex_t super_mutex;
+	pthread_mutex_t load_mutex; /* loading groups, healing units */
+	_Atomic uint64_t seq;
+	_Atomic uint64_t seq_limit;
+	_Atomic(const char *) failed;
+	void *space;
+	struct pool_ag *ags;
+	struct lane *lanes;
+	_Atomic uint32_t remap_count;
+	pthread_rwlock_t remap_lock;
+	struct remap *remaps; /* sorted by laddr, copy; under remap_lock */
+	struct pool_stats stats;
+};
+
+struct image {
+	struct image *next;
+	uint64_t laddr;
+	uint32_t magic;
+	bool fresh;
+	bool forgotten;
+	uint8_t *data;
+	uint64_t dirty_lines; /* set at commit */
+};
+
+struct txn_end_hook {
+	struct txn_end_hook *next, *prev;
+	void (*fn)(void *arg, bool committed);
+	void *arg;
+};
+
+struct arena_block {
+	struct arena_block *next;
+	size_t used, size;
+	_Alignas(64) uint8_t bytes[];
+};
+
+struct held_lock {
+	struct txn_lock *lock;
+	bool write;
+};
+
+struct txn {
+	struct pool *pool;
+	enum txn_mode mode;
+	uint64_t seq;
+	bool data_stored;
+	uint64_t request_id;
+	int32_t result;
+	uint64_t blocked_on;
+	struct image *images, **images_tail;
+	unsigned image_count;
+	struct image **table; /* open addressing by laddr */
+	unsigned table_size;
+	struct txn_end_hook *hooks, *last_hook;
+	struct held_lock *held;
+	unsigned held_count, held_size;
+	struct arena_block *arena;
+};
+
+/* unit.c: the unit at home, checked on first touch; heals one copy from the other. */
+must_check int unit_home(struct pool *pool, uint64_t laddr, uint32_t magic, const void **unit);
+void unit_set_verified(struct pool *pool, uint64_t laddr, size_t size_bytes, bool verified);
+
+/* place.c */
+must_check int ag_load(struct pool *pool, uint32_t agno);
+void ag_unload_all(struct pool *pool);
+struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr);
+
+/* journal.c */
+must_check int journal_open(struct pool *pool);
+void journal_close(struct pool *pool);
+struct lane *lane_take(struct pool *pool);
+void lane_give(struct lane *lane);
+unsigned lane_index(const struct pool *pool, const struct lane *lane);
+must_check int journal_replay(struct pool *pool, bool dry, unsigned *records);
+
+/* commit.c */
+must_check int commit_images(struct txn *tx);
+
+/* super.c */
+must_check int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, size_t why_size);
+must_check int super_store(struct pool *pool);
+must_check int super_extend_seq(struct pool *pool);
+
+#endif

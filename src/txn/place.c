@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * From logical addresses to places on the device: chunk table in DRAM, remapped units, geometry.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "txn/internal.h"
+#include "util/log.h"
+
+uint32_t pool_ag_count(const struct pool *pool)
+{
+	return pool->super.ag_count;
+}
+
+uint64_t pool_ag_start_blk(const struct pool *pool, uint32_t agno)
+{
+	return super_ag_start_blk(&pool->super, agno);
+}
+
+uint64_t pool_ag_length_blk(const struct pool *pool, uint32_t agno)
+{
+	return super_ag_length_blk(&pool->super, agno);
+}
+
+uint32_t pool_blk_ag(const struct pool *pool, uint64_t blk)
+{
+	assert(blk < pool->super.size_blk);
+	return (uint32_t)(blk / pool->super.ag_size_blk);
+}
+
+uint32_t pool_laddr_ag(const struct pool *pool, uint64_t laddr)
+{
+	uint64_t agno = (laddr >> CHUNK_SHIFT) / pool->ag_chunks;
+
+	assert(agno < pool->super.ag_count);
+	return (uint32_t)agno;
+}
+
+uint64_t pool_ag_unit(const struct pool *pool, uint32_t agno, uint32_t unit_index)
+{
+	return ((uint64_t)agno * pool->ag_chunks << CHUNK_SHIFT) + (uint64_t)unit_index * BLOCK_SIZE;
+}
+
+struct txn_lock *pool_ag_lock(struct pool *pool, uint32_t agno)
+{
+	return &pool->ags[agno].lock;
+}
+
+/* NULL if no group can have that address. */
+struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr)
+{
+	uint64_t lchunk = laddr >> CHUNK_SHIFT;
+	uint64_t agno = lchunk / pool->ag_chunks;
+
+	return agno < pool->super.ag_count ? &pool->ags[agno].chunks[lchunk % pool->ag_chunks] : NULL;
+}
+
+static int remap_compare(const void *a, const void *b)
+{
+	const struct remap *ra = a, *rb = b;
+
+	if (ra->laddr != rb->laddr)
+		return ra->laddr < rb->laddr ? -1 : 1;
+	return ra->copy < rb->copy ? -1 : ra->copy > rb->copy;
+}
+
+/* The unit's place if it was moved away from its chunk; 0 otherwise. */
+static uint64_t remap_find(struct pool *pool, uint64_t unit_laddr, unsigned copy)
+{
+	struct remap key = { .laddr = unit_laddr, .copy = copy };
+	const struct remap *found;
+	uint64_t blk;
+
+	pthread_rwlock_rdlock(&pool->remap_lock);
+	found = bsearch(&key, pool->remaps, pool->remap_count, sizeof(key), remap_compare);
+	blk = found ? found->place_blk : 0;
+	pthread_rwlock_unlock(&pool->remap_lock);
+	return blk;
+}
+
+static void remaps_add(struct pool *pool, const struct remap *add, uint32_t count)
+{
+	struct remap *all;
+
+	pthread_rwlock_wrlock(&pool->remap_lock);
+	all = malloc((pool->remap_count + count) * sizeof(*all));
+	assert(all);
+	for (uint32_t i = 0; i < pool->remap_count; i++)
+		all[i] = pool->remaps[i];
+	for (uint32_t i = 0; i < count; i++)
+		all[pool->remap_count + i] = add[i];
+	free(pool->remaps);
+	pool->remaps = all;
+	pool->remap_count += count;
+	qsort(all, pool->remap_count, sizeof(*all), remap_compare);
+	pthread_rwlock_unlock(&pool->remap_lock);
+}
+
+static int place_in_chunk(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t chunk, uint64_t *off)
+{
+	uint64_t blk;
+
+	if (chunk == 0 || (chunk + 1) * CHUNK_BLOCKS > pool->super.size_blk)
+		return -ENOENT;
+	*off = (chunk << CHUNK_SHIFT) + (laddr & (CHUNK_SIZE - 1));
+	if (pool->remap_count != 0) {
+		blk = remap_find(pool, u64_align_down(laddr, BLOCK_SIZE), copy);
+		if (blk != 0 && blk < pool->super.size_blk)
+			*off = blk * BLOCK_SIZE + (laddr & (BLOCK_SIZE - 1));
+	}
+	return 0;
+}
+
+/* Slot 0 needs no table: second chunk of the group and last but one. */
+static uint64_t slot0_chunk(const struct pool *pool, uint32_t agno, unsigned copy)
+{
+	uint64_t first = super_ag_start_blk(&pool->super, agno) / CHUNK_BLOCKS;
+	uint64_t chunks = super_ag_length_blk(&pool->super, agno) / CHUNK_BLOCKS;
+
+	return copy == 0 ? first + 1 : first + chunks - 2;
+}
+
+int pool_place(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *off)
+{
+	uint64_t lchunk = laddr >> CHUNK_SHIFT;
+	uint64_t agno = lchunk / pool->ag_chunks, slot = lchunk % pool->ag_chunks;
+	struct chunk_place *place;
+	int rc;
+
+	assert(copy < 2);
+	if (agno >= pool->super.ag_count)
+		return -ENOENT;
+	if (slot == 0)
+		return place_in_chunk(pool, laddr, copy, slot0_chunk(pool, (uint32_t)agno, copy), off);
+	rc = ag_load(pool, (uint32_t)agno);
+	if (rc)
+		return rc;
+	place = &pool->ags[agno].chunks[slot];
+	return place_in_chunk(pool, laddr, copy, copy == 0 ? place->primary : place->mirror, off);
+}
+
+static int ag_load_remaps(struct pool *pool, uint32_t agno)
+{
+	struct remap add[REMAPS_PER_UNIT];
+	const struct m_remaps *m;
+	const void *unit;
+	uint32_t count;
+	int rc = unit_home(pool, pool_ag_unit(pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, &unit);
+
+	if (rc)
+		return rc;
+	m = unit;
+	count = le32_get(m->rl_count);
+	for (uint32_t i = 0; i < count; i++) {
+		add[i] = (struct remap){
+			.laddr = le64_get(m->rl_entries[i].rp_laddr),
+			.place_blk = le64_get(m->rl_entries[i].rp_place_blk),
+			.copy = le32_get(m->rl_entries[i].rp_copy),
+		};
+	}
+	if (count != 0)
+		remaps_add(pool, add, count);
+	return 0;
+}
+
+static int ag_load_table(struct pool *pool, uint32_t agno)
+{
+	struct chunk_place *chunks = pool->ags[agno].chunks;
+
+	for (uint32_t first = 0; first < pool->ag_chunks; first += CHUNKS_PER_UNIT) {
+		const struct m_chunks *m;
+		const void *unit;
+		uint64_t laddr = pool_ag_unit(pool, agno, AG_UNIT_TABLE + first / CHUNKS_PER_UNIT);
+		int rc = unit_home(pool, laddr, MAGIC_CHUNKS, &unit);
+
+		if (rc)
+			return rc;
+		m = unit;
+		for (uint32_t i = 0; i < CHUNKS_PER_UNIT && first + i < pool->ag_chunks; i++) {
+			chunks[first + i].primary = le32_get(m->ct_chunks[i].ck_primary);
+			chunks[first + i].mirror = le32_get(m->ct_chunks[i].ck_mirror);
+		}
+	}
+	return 0;
+}
+
+int ag_load(struct pool *pool, uint32_t agno)
+{
+	struct pool_ag *ag = &pool->ags[agno];
+	int rc = 0;
+
+	if (atomic_load_explicit(&ag->loaded, memory_order_acquire))
+		return 0;
+	pthread_mutex_lock(&pool->load_mutex);
+	if (!ag->loaded) {
+		rc = ag_load_remaps(pool, agno);
+		if (!rc)
+			rc = ag_load_table(pool, agno);
+		if (!rc)
+			atomic_store_explicit(&ag->loaded, true, memory_order_release);
+	}
+	pthread_mutex_unlock(&pool->load_mutex);
+	return rc;
+}
+
+void ag_unload_all(struct pool *pool)
+{
+	for (uint32_t agno = 0; agno < pool->super.ag_count; agno++) {
+		pool->ags[agno].loaded = false;
+		for (uint32_t i = 0; i < pool->ag_chunks; i++) {
+			free(pool->ags[agno].chunks[i].verified);
+			pool->ags[agno].chunks[i].verified = NULL;
+		}
+	}
+	pool->remap_count = 0;
+	if (pool->super.remap_count != 0)
+		remaps_add(pool, pool->super.remaps, pool->super.remap_count);
+}
+
+void pool_chunk_set(struct pool *pool, uint64_t lchunk, uint32_t primary_chunk, uint32_t mirror_chunk)
+{
+	struct chunk_place *place = chunk_place(pool, lchunk << CHUNK_SHIFT);
+
+	assert(place);
+	place->primary = primary_chunk;
+	place->mirror = mirror_chunk;
+	unit_set_verified(pool, lchunk << CHUNK_SHIFT, CHUNK_SIZE, false);
+}
+
+void pool_unverify(struct pool *pool, uint64_t laddr, uint64_t len_bytes)
+{
+	unit_set_verified(pool, laddr, len_bytes, false);
+}

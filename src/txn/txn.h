@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Transactions over metadata units.
+ *
+ * Inside a transaction metadata is read and edited by logical address. Edits go to DRAM images; nothing touches the
+ * device before txn_commit(), which either makes all of them durable or returns an error with nothing changed.
+ * txn_abort() drops the images, so errors need no undo.
+ *
+ * Locks are two-phase: taken with txn_lock() as needed, kept until commit or abort. Each unit is covered by exactly one
+ * lock: the inode's for the inode and its trees, the group's for everything of the allocation group. Order: inodes by
+ * number, then groups by number. A lock out of order is only tried; if that fails the caller gets -EDEADLK, aborts,
+ * and starts again taking the lock numbered txn_blocked_on() first.
+ *
+ * A transaction belongs to one thread. Pointers from txn_get() are valid until the end of the transaction, but show the
+ * unit as it was before an edit: take a new one after editing.
+ */
+#ifndef UMBRA_TXN_TXN_H
+#define UMBRA_TXN_TXN_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "txn/pool.h"
+#include "util/util.h"
+
+struct txn;
+
+/* order: inode number for inodes, TXN_ORDER_AG | index for groups. */
+#define TXN_ORDER_AG (1ull << 62)
+
+struct txn_lock {
+	uint64_t order;
+	pthread_rwlock_t rw;
+};
+
+void txn_lock_init(struct txn_lock *lock, uint64_t order);
+void txn_lock_destroy(struct txn_lock *lock);
+
+enum txn_mode {
+	TXN_READ,    /* no edits */
+	TXN_WRITE,
+	TXN_FREEING, /* as TXN_WRITE, and may use the reserve: it gives back space */
+};
+
+/* Never fails; the transaction has a new sequence number unless TXN_READ. */
+struct txn *txn_begin(struct pool *pool, enum txn_mode mode);
+
+/* Steps 1 to 4 of DESIGN section 4, then the commit hooks, then unlock. On error (-EIO, -EROFS, -EFBIG: more lines than
+ * a lane holds) nothing has happened, abort hooks have run and the locks are released. tx is gone either way. */
+must_check int txn_commit(struct txn *tx);
+void txn_abort(struct txn *tx);
+
+/*
+ * One step of a chain of transactions under an intent: commits what was edited, gives up the groups' locks and everything from
+ * txn_alloc(), and goes on as a new transaction with the inodes' locks still held. On error nothing of this step has happened and
+ * tx is as after txn_undo().
+ */
+must_check int txn_roll(struct txn *tx);
+/* Drops what was edited since txn_begin() or txn_roll() and the groups' locks; keeps the inodes' locks. */
+void txn_undo(struct txn *tx);
+
+struct pool *txn_pool(const struct txn *tx);
+uint64_t txn_seq(const struct txn *tx);
+enum txn_mode txn_mode(const struct txn *tx);
+bool txn_is_dirty(const struct txn *tx);
+
+/* 0, or -EDEADLK. Taking a lock that is held already is fine; read to write upgrade is only tried (never waits). */
+must_check int txn_lock(struct txn *tx, struct txn_lock *lock, bool write);
+must_check int txn_lock_ag(struct txn *tx, uint32_t agno); /* always for writing */
+bool txn_holds(const struct txn *tx, const struct txn_lock *lock, bool write);
+uint64_t txn_blocked_on(const struct txn *tx); /* order of the lock that gave -EDEADLK */
+
+/* The unit at laddr of that kind; size follows from magic. -EUCLEAN: both copies are damaged (reported once). */
+must_check int txn_get(struct txn *tx, uint64_t laddr, uint32_t magic, const void **unit);
+/* A writable image of it. */
+must_check int txn_edit(struct txn *tx, uint64_t laddr, uint32_t magic, void **unit);
+/* A zeroed image with its header filled, for a unit whose former content does not matter. */
+must_check int txn_new(struct txn *tx, uint64_t laddr, uint32_t magic, uint64_t owner, void **unit);
+/* The unit has been given back: its image, if any, is not written. */
+void txn_forget(struct txn *tx, uint64_t laddr);
+
+/* Memory that lives as long as the transaction (until txn_roll or txn_undo); never NULL. */
+void *txn_alloc(struct txn *tx, size_t size_bytes);
+
+/* File data was stored into blocks that nothing referred to before: the commit fences it first (step 1). */
+void txn_data_stored(struct txn *tx);
+
+/*
+ * fn(arg, committed) runs after the commit is durable and before unlock, or on abort. Hooks run in the order of
+ * registration when committed and in reverse order on abort. For DRAM state that follows the media.
+ */
+void txn_on_end(struct txn *tx, void (*fn)(void *arg, bool committed), void *arg);
+
+/* Whether about units more 4 KiB units may still be edited (upper bound on what the lane holds). Batches ask. */
+bool txn_has_room(const struct txn *tx, unsigned units);
+
+/* For the record: FUSE request id and its result (a daemon that takes over reads them). */
+void txn_set_request(struct txn *tx, uint64_t request_id, int32_t result);
+
+#endif

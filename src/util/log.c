@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The operator's log. A message is one line whatever it quotes: control characters (a file name may hold any)
+ * become '?', and the line goes out in one write, so lines of several threads do not mix.
+ *
+ * log_setup() is called while the process has one thread; log_line() by any thread, and it keeps errno.
+ */
+#include "util/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "util/util.h"
+
+#define LINE_MAX_BYTES 4096
+
+static char log_program[64] = "umbrafs";
+static enum log_level log_max_level = LOG_LEVEL_INFO;
+static bool log_to_syslog;
+
+static const struct {
+	const char *prefix;
+	int priority;
+} log_levels[] = {
+	[LOG_LEVEL_ERROR] = { "", LOG_ERR },
+	[LOG_LEVEL_WARN] = { "warning: ", LOG_WARNING },
+	[LOG_LEVEL_INFO] = { "", LOG_INFO },
+	[LOG_LEVEL_DEBUG] = { "debug: ", LOG_DEBUG },
+};
+
+void log_setup(const char *program, enum log_level max_level, bool to_syslog)
+{
+	snprintf(log_program, sizeof(log_program), "%s", program);
+	log_max_level = max_level;
+	if (log_to_syslog)
+		closelog();
+	log_to_syslog = to_syslog;
+	if (to_syslog)
+		openlog(log_program, LOG_PID, LOG_DAEMON);
+}
+
+static void line_clean(char *line)
+{
+	for (char *c = line; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+}
+
+static void write_all(int fd, const char *buf, size_t len_bytes)
+{
+	while (len_bytes > 0) {
+		ssize_t n = write(fd, buf, len_bytes);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		buf += n;
+		len_bytes -= (size_t)n;
+	}
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+	char message[LINE_MAX_BYTES];
+	char line[LINE_MAX_BYTES + sizeof(log_program) + 16];
+	int saved_errno = errno;
+	va_list args;
+	int len;
+
+	if (level > log_max_level)
+		return;
+	va_start(args, fmt);
+	vsnprintf(message, sizeof(message), fmt, args);
+	va_end(args);
+	line_clean(message);
+	if (log_to_syslog) {
+		syslog(log_levels[level].priority, "%s%s", log_levels[level].prefix, message);
+	} else {
+		len = snprintf(line, sizeof(line), "%s: %s%s\n", log_program, log_levels[level].prefix,
+			       message);
+		write_all(STDERR_FILENO, line, (size_t)len);
+	}
+	errno = saved_errno;
+}

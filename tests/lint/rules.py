@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The lints that are the project's own. Each takes a tree and yields findings 'path:line: what'."""
+import os
+import re
+
+FLOORS = {
+    "util": 0, "media": 1, "dax": 1, "txn": 2, "btree": 3, "space": 4, "fs": 5,
+    "registry": 6, "repair": 6, "fuse": 7, "daemon": 8,
+}
+# Folders of src/ that stand beside the floors, and what they may include.
+BESIDE = {"client": {"client", "util", "media"}}
+
+MAX_FUNCTION_LINES = 70
+MAX_FILE_LINES = 800
+
+# (what it is, expression on code without comments and strings, where it may stand)
+FORBIDDEN = [
+    ("libfuse", r'#\s*include\s*[<"](fuse|fuse3/|linux/fuse)[\w./]*[>"]', ("src/fuse/",)),
+    ("mapping memory", r'#\s*include\s*<sys/mman\.h>|\b(mmap|mmap64|munmap|mremap|mprotect|msync|madvise)\s*\(',
+     ("src/dax/", "src/client/")),
+    ("libpmem", r'#\s*include\s*<libpmem\.h>|\bpmem_\w+\s*\(', ("src/dax/",)),
+    ("device discovery", r'#\s*include\s*<(daxctl|ndctl)/', ("src/dax/",)),
+    ("cache flush or fence instruction", r'\b_mm_(clflush|clflushopt|clwb|sfence|mfence|stream_\w+)\s*\(|'
+     r'\b__builtin_ia32_(clflush|clwb|sfence|mfence|movnt)\w*\s*\(', ("src/dax/",)),
+    ("SIGBUS", r'\bSIGBUS\b', ("src/dax/", "src/client/")),
+]
+# The floor that describes the media does no I/O and allocates nothing.
+MEDIA_PURE = r'#\s*include\s*<(stdio|fcntl|unistd|pthread)\.h>|\b(malloc|calloc|realloc|free|strdup|pthread_\w+)\s*\('
+
+
+def walk(root, *folders):
+    """(path from root, text) of every text file in these folders."""
+    for folder in folders:
+        for where, names, files in os.walk(os.path.join(root, folder)):
+            names[:] = sorted(n for n in names if n not in (".git", "__pycache__", "corpus", "samples"))
+            for name in sorted(files):
+                path = os.path.join(where, name)
+                if os.path.islink(path):
+                    continue
+                try:
+                    with open(path, encoding="utf-8") as f:
+                        yield os.path.relpath(path, root), f.read()
+                except UnicodeDecodeError:
+                    continue
+
+
+def is_c(path):
+    return path.endswith((".c", ".h"))
+
+
+def is_script(text):
+    return re.match(r"#!.*\b(ba|da)?sh\b", text) is not None
+
+
+def without_comments(text, strings_too=True):
+    """The same text, line for line, with comments (and what stands in quotes) blanked."""
+    pattern = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+
+    def blank(match):
+        piece = match.group(0)
+        if piece[0] in "\"'":
+            return piece if not strings_too else piece[0] + piece[0]
+        return re.sub(r"[^\n]", " ", piece)
+
+    return re.sub(pattern, blank, text, flags=re.S)
+
+
+def hits(path, text, expression):
+    for number, line in enumerate(text.split("\n"), 1):
+        match = re.search(expression, line)
+        if match:
+            yield f"{path}:{number}", match
+
+
+def include_trouble(here, included):
+    """Why code in src/<here>/ may not include "included", or None."""
+    if "/" not in included or included.startswith("."):
+        return f'write #include "floor/file.h", not "{included}"'
+    there = included.split("/")[0]
+    if here in BESIDE:
+        return None if there in BESIDE[here] else f"{here} may not include {there}"
+    if here not in FLOORS:
+        return f"src/{here} is no floor"
+    if there not in FLOORS:
+        return f'"{included}" is on no floor'
+    if there != here and FLOORS[there] >= FLOORS[here]:
+        return f"{here} (floor {FLOORS[here]}) includes {there} (floor {FLOORS[there]})"
+    return None
+
+
+def lint_floors(root):
+    for path, text in walk(root, "src", "include"):
+        if not is_c(path):
+            continue
+        code = without_comments(text, strings_too=False)
+        for place, match in hits(path, code, r'^\s*#\s*include\s*"([^"]*)"'):
+            if path.startswith("include/"):
+                yield f"{place}: a public header includes nothing of the inside"
+                continue
+            trouble = include_trouble(path.split("/")[1], match.group(1))
+            if trouble:
+                yield f"{place}: {trouble}"
+
+
+def lint_forbidden(root):
+    for path, text in walk(root, "src", "tools", "include"):
+        if not is_c(path):
+            continue
+        code = without_comments(text, strings_too=False)
+        for what, expression, places in FORBIDDEN:
+            if path.startswith(places):
+                continue
+            for place, match in hits(path, code, expression):
+                yield f"{place}: {what} ({match.group(0).strip()}) belongs in {' or '.join(places)}"
+        if path.startswith("src/media/"):
+            for place, match in hits(path, code, MEDIA_PURE):
+                yield f"{place}: src/media does no I/O and allocates nothing ({match.group(0).strip()})"
+
+
+def functions(lines):
+    """(name, line, length) of each function: '{' and '}' stand alone in column 0."""
+    start, name = 0, ""
+    for number, line in enumerate(lines, 1):
+        if line.startswith("{"):
+            names = re.findall(r"(\w+)\s*\(", " ".join(lines[max(0, number - 6):number - 1]))
+            start, name = number, names[-1] if names else "?"
+        elif line.startswith("}") and start:
+            yield name, start, number - start - 1
+            start = 0
+
+
+def lint_size(root):
+    for path, text in walk(root, "src", "include", "tools", "tests"):
+        lines = text.rstrip("\n").split("\n")
+        if not is_c(path) and not is_script(text):
+            continue
+        if len(lines) > MAX_FILE_LINES:
+            yield f"{path}:1: {len(lines)} lines, at most {MAX_FILE_LINES}"
+        if not is_c(path):
+            continue
+        for name, number, length in functions(lines):
+            if length > MAX_FUNCTION_LINES:
+                yield f"{path}:{number}: {name} has {length} lines, at most {MAX_FUNCTION_LINES}"
+
+
+def lint_spdx(root):
+    for path, text in walk(root, "src", "include", "tools", "tests", ".ci"):
+        is_source = is_c(path) or path.endswith((".py", "meson.build")) or text.startswith("#!")
+        if is_source and "SPDX-License-Identifier: BSD-3-Clause" not in "\n".join(text.split("\n")[:2]):
+            yield f"{path}:1: no SPDX line"
+
+
+def lint_markers(root):
+    for path, text in walk(root, "src", "include", "tools"):
+        for place, match in hits(path, text, r"\b(TODO|FIXME|XXX)\b"):
+            yield f"{place}: {match.group(1)}: do it, or write it down where it is seen"
+
+
+def shell_scripts(root):
+    return [path for path, text in walk(root, "tools", "tests", ".ci") if is_script(text)]
+
+
+def c_files(root):
+    return [path for path, text in walk(root, "src", "include", "tools", "tests") if is_c(path)]

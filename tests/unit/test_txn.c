@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Transactions: what a commit changes and an abort does not, healing, locks, replay after a cut at every store.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "dax/dax.h"
+#include "media/ag.h"
+#include "media/inode.h"
+#include "txn/format.h"
+#include "txn/txn.h"
+
+#define POOL_BYTES ((uint64_t)16 << 20)
+#define ROOT_LADDR (INODE_ROOT << INODE_SHIFT)
+
+struct env {
+	struct dax *dax;
+	struct pool *pool;
+	/* Stores are applied only while budget lasts: the rest is what a crash loses. */
+	uint8_t *image;
+	long stores, budget;
+};
+
+static void trace_store(void *ctx, uint64_t off, const void *src, size_t len_bytes)
+{
+	struct env *env = ctx;
+
+	if (env->image && env->stores++ < env->budget)
+		memcpy(env->image + off, src, len_bytes);
+}
+
+static void trace_zero(void *ctx, uint64_t off, size_t len_bytes)
+{
+	struct env *env = ctx;
+
+	if (env->image && env->stores++ < env->budget)
+		memset(env->image + off, 0, len_bytes);
+}
+
+static void trace_fence(void *ctx)
+{
+	(void)ctx;
+}
+
+static void env_open(struct env *env, const void *image)
+{
+	struct dax_trace trace = { trace_store, trace_zero, trace_fence, env };
+	char why[200];
+
+	assert_int_equal(dax_open_ram(POOL_BYTES, image, &trace, &env->dax), 0);
+	if (!image)
+		assert_int_equal(pool_format(env->dax, &(struct format_opts){ 0 }, NULL, why, sizeof(why)), 0);
+	assert_int_equal(pool_open(env->dax, &(struct pool_opts){ 0 }, &env->pool, why, sizeof(why)), 0);
+}
+
+static void env_close(struct env *env)
+{
+	pool_close(env->pool, true);
+	dax_close(env->dax);
+}
+
+static uint32_t root_uid(struct pool *pool)
+{
+	struct txn *tx = txn_begin(pool, TXN_READ);
+	struct inode_attr attr;
+	const void *unit;
+
+	assert_int_equal(txn_get(tx, ROOT_LADDR, MAGIC_INODE, &unit), 0);
+	inode_attr_decode(&attr, unit);
+	assert_int_equal(txn_commit(tx), 0);
+	return attr.uid;
+}
+
+static struct txn *edit_root(struct pool *pool, uint32_t uid)
+{
+	struct txn *tx = txn_begin(pool, TXN_WRITE);
+	void *unit;
+
+	assert_int_equal(txn_edit(tx, ROOT_LADDR, MAGIC_INODE, &unit), 0);
+	((struct m_inode *)unit)->di_uid = le32_of(uid);
+	return tx;
+}
+
+static void test_commit_and_abort(void **state)
+{
+	struct env env = { 0 };
+
+	(void)state;
+	env_open(&env, NULL);
+	txn_abort(edit_root(env.pool, 5));
+	assert_int_equal(root_uid(env.pool), 0);
+	assert_int_equal(txn_commit(edit_root(env.pool, 6)), 0);
+	assert_int_equal(root_uid(env.pool), 6);
+	env_close(&env);
+}
+
+static void test_sequence_never_repeats(void **state)
+{
+	struct env env = { 0 };
+	uint64_t before, after;
+	struct txn *tx;
+	uint8_t *copy = malloc(POOL_BYTES);
+
+	(void)state;
+	env_open(&env, NULL);
+	tx = txn_begin(env.pool, TXN_WRITE);
+	before = txn_seq(tx);
+	txn_abort(tx);
+	memcpy(copy, dax_ptr(env.dax, 0), POOL_BYTES);
+	env_close(&env);
+	env_open(&env, copy); /* as after a crash: the close is not in the copy */
+	assert_false(pool_was_clean(env.pool));
+	tx = txn_begin(env.pool, TXN_WRITE);
+	after = txn_seq(tx);
+	txn_abort(tx);
+	assert_true(after > before);
+	env_close(&env);
+	free(copy);
+}
+
+static void damage(struct env *env, uint64_t laddr, unsigned copy)
+{
+	uint64_t off;
+	uint8_t junk[LINE_SIZE];
+
+	memset(junk, 0xa5, sizeof(junk));
+	assert_int_equal(pool_place(env->pool, laddr, copy, &off), 0);
+	assert_int_equal(dax_store(env->dax, off + LINE_SIZE, junk, sizeof(junk)), 0);
+	pool_unverify(env->pool, laddr, INODE_SIZE);
+}
+
+static void test_heal_from_mirror(void **state)
+{
+	struct env env = { 0 };
+
+	(void)state;
+	env_open(&env, NULL);
+	assert_int_equal(txn_commit(edit_root(env.pool, 7)), 0);
+	damage(&env, ROOT_LADDR, 0);
+	assert_int_equal(root_uid(env.pool), 7);
+	assert_int_equal(pool_stats(env.pool)->heals, 1);
+	env_close(&env);
+}
+
+static void test_both_copies_damaged(void **state)
+{
+	struct env env = { 0 };
+	const void *unit;
+	struct txn *tx;
+
+	(void)state;
+	env_open(&env, NULL);
+	damage(&env, ROOT_LADDR, 0);
+	damage(&env, ROOT_LADDR, 1);
+	tx = txn_begin(env.pool, TXN_READ);
+	assert_int_equal(txn_get(tx, ROOT_LADDR, MAGIC_INODE, &unit), -EUCLEAN);
+	txn_abort(tx);
+	env_close(&env);
+}
+
+static void test_super_copy(void **state)
+{
+	struct env env = { 0 };
+	uint8_t *copy = malloc(POOL_BYTES);
+
+	(void)state;
+	env_open(&env, NULL);
+	memcpy(copy, dax_ptr(env.dax, 0), POOL_BYTES);
+	env_close(&env);
+	memset(copy, 0, BLOCK_SIZE);
+	env_open(&env, copy);
+	memcpy(copy, dax_ptr(env.dax, 0), POOL_BYTES);
+	env_close(&env);
+	assert_int_not_equal(copy[0], 0); /* rewritten by the mount */
+	memset(copy + POOL_BYTES - BLOCK_SIZE, 0, BLOCK_SIZE);
+	env_open(&env, copy);
+	env_close(&env);
+	free(copy);
+}
+
+static void test_lock_order(void **state)
+{
+	struct txn_lock low, high;
+	struct env env = { 0 };
+	struct txn *a, *b;
+
+	(void)state;
+	txn_lock_init(&low, 10);
+	txn_lock_init(&high, 20);
+	env_open(&env, NULL);
+	a = txn_begin(env.pool, TXN_READ);
+	b = txn_begin(env.pool, TXN_READ);
+	assert_int_equal(txn_lock(a, &high, true), 0);
+	assert_int_equal(txn_lock(b, &low, true), 0);
+	assert_int_equal(txn_lock(a, &low, true), -EDEADLK);
+	assert_int_equal(txn_blocked_on(a), 10);
+	txn_abort(b);
+	assert_int_equal(txn_lock(a, &low, false), 0); /* free now: the try succeeds */
+	assert_int_equal(txn_lock(a, &low, true), -EDEADLK); /* no upgrade */
+	assert_true(txn_holds(a, &low, false));
+	assert_false(txn_holds(a, &low, true));
+	txn_abort(a);
+	env_close(&env);
+	txn_lock_destroy(&low);
+	txn_lock_destroy(&high);
+}
+
+/* Two units in one transaction: after a cut anywhere both are old or both are new, and replay says so. */
+static void commit_two(struct pool *pool)
+{
+	struct txn *tx = edit_root(pool, 9);
+	void *unit;
+
+	assert_int_equal(txn_edit(tx, pool_ag_unit(pool, 0, AG_UNIT_HEADER), MAGIC_AG, &unit), 0);
+	((struct m_ag *)unit)->ag_flags = le32_of(9);
+	assert_int_equal(txn_commit(tx), 0);
+}
+
+static bool two_are_new(struct env *env)
+{
+	struct txn *tx = txn_begin(env->pool, TXN_READ);
+	const void *root, *ag;
+	bool root_new, ag_new;
+
+	assert_int_equal(txn_get(tx, ROOT_LADDR, MAGIC_INODE, &root), 0);
+	assert_int_equal(txn_get(tx, pool_ag_unit(env->pool, 0, AG_UNIT_HEADER), MAGIC_AG, &ag), 0);
+	root_new = le32_get(((const struct m_inode *)root)->di_uid) == 9;
+	ag_new = le32_get(((const struct m_ag *)ag)->ag_flags) == 9;
+	assert_int_equal(root_new, ag_new);
+	txn_abort(tx);
+	return root_new;
+}
+
+static void test_cut_at_every_store(void **state)
+{
+	bool seen_old = false, seen_new = false;
+	uint8_t *start = malloc(POOL_BYTES), *image = malloc(POOL_BYTES);
+	struct env env = { 0 };
+	long total = 1;
+
+	(void)state;
+	env_open(&env, NULL);
+	memcpy(start, dax_ptr(env.dax, 0), POOL_BYTES);
+	env_close(&env);
+	for (long budget = 0; budget <= total; budget++) {
+		struct env run = { 0 }, after = { 0 };
+
+		env_open(&run, start);
+		memcpy(image, dax_ptr(run.dax, 0), POOL_BYTES);
+		run.image = image;
+		run.budget = budget;
+		commit_two(run.pool);
+		run.image = NULL;
+		total = run.stores;
+		env_close(&run);
+		env_open(&after, image);
+		*(two_are_new(&after) ? &seen_new : &seen_old) = true;
+		assert_int_equal(pool_stats(after.pool)->damaged_units, 0);
+		env_close(&after);
+	}
+	assert_true(seen_old && seen_new);
+	free(start);
+	free(image);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_commit_and_abort),    cmocka_unit_test(test_sequence_never_repeats),
+		cmocka_unit_test(test_heal_from_mirror),    cmocka_unit_test(test_both_copies_damaged),
+		cmocka_unit_test(test_super_copy),	    cmocka_unit_test(test_lock_order),
+		cmocka_unit_test(test_cut_at_every_store),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
