@@ -341,19 +341,26 @@ void body_cut(void *body, const struct body_form *form, unsigned index)
 	count_set(body, index);
 }
 
-unsigned body_split_point(const void *body, const struct body_form *form, unsigned index, size_t size_bytes)
+unsigned body_split_point(const void *body, const struct body_form *form, unsigned index, size_t size_bytes,
+			  bool is_run)
 {
 	unsigned count = node_count(body);
-	size_t total = size_bytes + sizeof(le16), left = 0;
+	size_t total = size_bytes + sizeof(le16), left = total;
 	unsigned k;
 
 	assert(count > 0);
 	if (index == count)
 		return count;
 	if (!body_is_slotted(body, form))
-		return (count + 1) / 2;
-	for (unsigned i = 0; i < count; i++)
+		return is_run ? index + 1 : (count + 1) / 2;
+	for (unsigned i = 0; i < count; i++) {
 		total += body_entry_size(body, form, i) + sizeof(le16);
+		if (i + 1 == index)
+			left = total;
+	}
+	if (is_run && left <= body_capacity(form))
+		return index + 1;
+	left = 0;
 	for (k = 0; k < count; k++) {
 		size_t size = size_bytes;
 

@@ -79,9 +79,13 @@ void body_cut(void *body, const struct body_form *form, unsigned index);
 
 /*
  * Where to split a body that is too full for one more entry of size_bytes at index: how many of the count + 1
- * entries stay left (1 .. count). At the end everything stays, so that ascending runs leave full bodies behind.
+ * entries stay left (1 .. count). At the end everything stays, and a run splits behind its entry, so that sorted inserts
+ * leave full bodies behind:
+ *
+ *	[a b c d]  +e  ==>  [a b c d] [e]	run:	[a b x y]  +c  ==>  [a b c] [x y]
  */
-unsigned body_split_point(const void *body, const struct body_form *form, unsigned index, size_t size_bytes);
+unsigned body_split_point(const void *body, const struct body_form *form, unsigned index, size_t size_bytes,
+			  bool is_run);
 
 /* Inner bodies. */
 uint64_t inner_child(const void *body, const struct body_form *form, unsigned index);

@@ -39,6 +39,8 @@ struct bt_path {
 	unsigned levels;     /* step[0] is the root, step[levels - 1] the leaf; 0: no path */
 	uint64_t generation; /* of path and content: cursors compare it */
 	uint64_t changes;    /* of the tree, when the path was last known to be right */
+	uint16_t run_index;  /* where the last insert went */
+	uint16_t run_count;  /* inserts that went there one behind the other */
 	bool has_high_key;
 	struct bt_key low_key, high_key; /* keys of the leaf: low <= key < high */
 	struct bt_step {

@@ -9,6 +9,8 @@
 
 #include "btree/path.h"
 
+#define RUN_MIN 4 /* inserts side by side that make a run */
+
 /*
  * The root is full: its content moves to a new node and the root leads there.
  *
@@ -54,10 +56,11 @@ static int root_grow(struct btree *bt)
 }
 
 /*
- * Splits the full node at that depth and puts the entry into one of the halves; entry becomes the one that the parent lacks.
+ * Splits the full node at that depth and puts the entry into one of the halves; separator is the entry that the parent then
+ * lacks, high the highest end below it.
  */
 static int node_split(struct btree *bt, unsigned depth, unsigned index, const void *entry, size_t size_bytes,
-		      void *separator)
+		      void *separator, uint64_t *high)
 {
 	struct bt_step *parent = &bt->path.step[depth - 1];
 	struct body_form form = bt_form(bt, depth), parent_form = bt_form(bt, depth - 1);
@@ -73,7 +76,7 @@ static int node_split(struct btree *bt, unsigned depth, unsigned index, const vo
 	rc = bt_step_edit(bt, depth, &left);
 	if (rc)
 		return rc;
-	keep = body_split_point(left, &form, index, size_bytes);
+	keep = body_split_point(left, &form, index, size_bytes, bt->path.run_count >= RUN_MIN);
 	from = keep > index ? keep - 1 : keep;
 	rc = body_append(right, &form, left, &form, from, node_count(left));
 	if (!rc) {
@@ -86,7 +89,9 @@ static int node_split(struct btree *bt, unsigned depth, unsigned index, const vo
 	if (rc)
 		return bt_lies(bt, bt->path.step[depth].laddr, "records make no sense");
 	body_key(right, &form, 0, &key);
-	inner_entry_make(separator, form.ops, &key, laddr, form.ops->is_range ? body_high(right, &form) : 0);
+	if (form.ops->is_range)
+		*high = body_high(right, &form);
+	inner_entry_make(separator, form.ops, &key, laddr, *high);
 	if (!form.ops->is_range)
 		return 0;
 	rc = bt_step_edit(bt, depth - 1, &above);
@@ -114,12 +119,54 @@ static int path_raise_highs(struct btree *bt, unsigned depth, uint64_t high)
 	return 0;
 }
 
+/*
+ * A record that belongs behind the last one of a full leaf goes to the front of the leaf on the right if there is room: else descending
+ * inserts behind a full leaf would make a new one each. The bound between both moves.
+ *
+ *	[a b c d] [x y]  +e  ==>  [a b c d] [e x y]
+ */
+static int leaf_spill(struct btree *bt, const void *rec, size_t size_bytes, uint64_t high, bool *is_done)
+{
+	unsigned depth = bt->path.levels - 1, index = bt->path.step[depth - 1].index + 1u;
+	struct body_form form = bt_form(bt, depth), parent_form = bt_form(bt, depth - 1);
+	const void *sibling;
+	void *unit, *parent;
+	struct bt_key key;
+	uint64_t laddr;
+	int rc;
+
+	*is_done = false;
+	if (index >= node_count(bt->path.step[depth - 1].body))
+		return 0;
+	rc = bt_sibling_get(bt, depth - 1, index, &laddr, &sibling);
+	if (rc)
+		return rc;
+	rc = body_fits(sibling, &form, size_bytes);
+	if (rc <= 0)
+		return rc < 0 ? bt_lies(bt, laddr, "records make no sense") : 0;
+	rc = bt_step_edit(bt, depth - 1, &parent);
+	if (!rc)
+		rc = txn_edit(bt->tx, laddr, MAGIC_NODE, &unit);
+	if (!rc)
+		rc = body_insert(((struct m_node *)unit)->nd_body, &form, 0, rec, size_bytes);
+	if (rc)
+		return rc;
+	form.ops->rec_key(rec, &key);
+	inner_set_key(parent, &parent_form, index, &key);
+	*is_done = true;
+	if (!form.ops->is_range)
+		return 0;
+	inner_set_high(parent, &parent_form, index, u64_max(inner_high(parent, &parent_form, index), high));
+	return path_raise_highs(bt, depth - 1, high);
+}
+
 int bt_path_insert(struct btree *bt, unsigned depth, unsigned index, const void *entry, size_t size_bytes,
 		   uint64_t high)
 {
 	uint8_t separator[2][INNER_ENTRY_MAX] __attribute__((aligned(8)));
 	bool is_reshaped = false;
 	struct body_form form;
+	uint64_t right_high = 0;
 	unsigned turn = 0;
 	void *body;
 	int rc;
@@ -132,6 +179,13 @@ int bt_path_insert(struct btree *bt, unsigned depth, unsigned index, const void 
 			return bt_lies(bt, bt->path.step[depth].laddr, "records make no sense");
 		if (rc > 0)
 			break;
+		if (depth > 0 && depth == bt->path.levels - 1 && index == node_count(bt->path.step[depth].body)) {
+			rc = leaf_spill(bt, entry, size_bytes, high, &is_reshaped);
+			if (rc || is_reshaped) {
+				bt_path_drop(bt);
+				return rc;
+			}
+		}
 		is_reshaped = true;
 		if (depth == 0) {
 			rc = root_grow(bt);
@@ -140,9 +194,10 @@ int bt_path_insert(struct btree *bt, unsigned depth, unsigned index, const void 
 			depth = 1;
 			continue;
 		}
-		rc = node_split(bt, depth, index, entry, size_bytes, separator[turn]);
+		rc = node_split(bt, depth, index, entry, size_bytes, separator[turn], &right_high);
 		if (rc)
 			return rc;
+		high = u64_max(high, right_high); /* nothing above need have it while the separator is in no body */
 		entry = separator[turn];
 		size_bytes = inner_entry_size(form.ops);
 		turn = !turn;
@@ -177,6 +232,15 @@ static uint64_t record_high(const struct btree *bt, const void *rec)
 	return ops->is_range ? ops->rec_high(rec) : 0;
 }
 
+static void run_note(struct bt_path *p, unsigned index)
+{
+	if (p->run_count && index == p->run_index + 1u)
+		p->run_count = (uint16_t)(p->run_count < RUN_MIN ? p->run_count + 1 : RUN_MIN);
+	else
+		p->run_count = 1;
+	p->run_index = (uint16_t)index;
+}
+
 int bt_insert(struct btree *bt, const void *rec, size_t size_bytes)
 {
 	struct body_form form;
@@ -195,6 +259,7 @@ int bt_insert(struct btree *bt, const void *rec, size_t size_bytes)
 	index = body_search(leaf, &form, &key, false);
 	if (index < node_count(leaf) && body_compare(leaf, &form, index, &key) == 0)
 		return -EEXIST;
+	run_note(&bt->path, index);
 	return bt_path_insert(bt, bt->path.levels - 1, index, rec, size_bytes, record_high(bt, rec));
 }
 
@@ -257,8 +322,9 @@ int bt_replace(struct bt_cursor *cur, const void *rec, size_t size_bytes)
 	node_ops(bt->kind)->rec_key(rec, &key);
 	form = bt_form(bt, bt->path.levels - 1);
 	leaf = bt_path_leaf(bt)->body;
-	assert(cur->index == 0 || body_compare(leaf, &form, cur->index - 1u, &key) < 0);
-	assert(cur->index + 1u == node_count(leaf) || body_compare(leaf, &form, cur->index + 1u, &key) > 0);
+	if ((cur->index > 0 && body_compare(leaf, &form, cur->index - 1u, &key) >= 0) ||
+	    (cur->index + 1u < node_count(leaf) && body_compare(leaf, &form, cur->index + 1u, &key) <= 0))
+		return bt_lies(bt, bt_path_leaf(bt)->laddr, "keys are not in ascending order");
 	if (bt_key_compare(&key, &bt->path.low_key, words) < 0 ||
 	    (bt->path.has_high_key && bt_key_compare(&key, &bt->path.high_key, words) >= 0)) {
 		rc = bt_path_remove(bt, cur->index); /* it now belongs into the leaf next to it */

@@ -88,6 +88,7 @@ int bt_overlap_next(struct bt_cursor *cur, uint64_t lo, uint64_t hi)
 	unsigned depth, index;
 	int rc;
 
+	assert(node_ops(bt->kind)->is_range);
 	rc = bt_cursor_sync(cur);
 	if (rc && (rc != -ENOENT || !cur->is_on_record))
 		return rc;

@@ -35,13 +35,31 @@ struct body_form bt_form(const struct btree *bt, unsigned depth)
 	return form;
 }
 
+/* Whether place has not been reported before; forgets some of them when there are hundreds. */
+static bool report_is_new(uint64_t place)
+{
+	enum { SETS = 64, WAYS = 8 };
+	static _Atomic uint64_t reported[SETS][WAYS];
+	_Atomic uint64_t *set = reported[(place * 0x9e3779b97f4a7c15ull >> 32) % SETS];
+	unsigned way = 0;
+
+	for (; way < WAYS; way++) {
+		uint64_t seen = atomic_load(&set[way]);
+
+		if (seen == place)
+			return false;
+		if (seen == 0)
+			break;
+	}
+	atomic_store(&set[way % WAYS], place);
+	return true;
+}
+
 int bt_lies(const struct btree *bt, uint64_t laddr, const char *why)
 {
-	static _Atomic uint64_t reported[64];
 	uint64_t place = laddr ? laddr : bt->root_laddr + bt->root_off;
-	_Atomic uint64_t *last = &reported[(place * 0x9e3779b97f4a7c15ull >> 32) % ARRAY_SIZE(reported)];
 
-	if (atomic_exchange(last, place) != place)
+	if (report_is_new(place))
 		log_error("%s tree of %s%" PRIu64 " (root in 0x%" PRIx64 "), %s 0x%" PRIx64 ": %s",
 			  node_ops(bt->kind)->name, bt->owner & OWNER_SPECIAL ? "special owner " : "inode ",
 			  (uint64_t)(bt->owner & ~OWNER_SPECIAL), bt->root_laddr, laddr ? "node" : "unit", u64_align_down(place, 512), why);
@@ -201,6 +219,7 @@ static int path_descend(struct btree *bt, const struct bt_key *key, bool below)
 	}
 	p->levels = node_level(p->step[0].body) + 1u;
 	p->low_key = low;
+	p->run_count = 0;
 	p->has_high_key = has_high;
 	if (has_high)
 		p->high_key = high;
@@ -259,6 +278,22 @@ int bt_step_edit(struct btree *bt, unsigned depth, void **body)
 	s->body = *body;
 	s->is_edited = true;
 	return 0;
+}
+
+int bt_sibling_get(struct btree *bt, unsigned depth, unsigned index, uint64_t *laddr, const void **body)
+{
+	struct body_form form = bt_form(bt, depth);
+	const void *parent = bt->path.step[depth].body;
+	struct bt_key low, high;
+	bool has_high = index + 1 < node_count(parent);
+
+	body_key(parent, &form, index, &low);
+	if (has_high)
+		body_key(parent, &form, index + 1, &high);
+	*laddr = inner_child(parent, &form, index);
+	if (*laddr == bt->path.step[depth + 1].laddr)
+		return bt_lies(bt, *laddr, "one node in two places");
+	return bt_node_get(bt, *laddr, node_level(parent) - 1, &low, has_high ? &high : NULL, body, NULL);
 }
 
 int bt_path_fix_highs(struct btree *bt, unsigned depth)

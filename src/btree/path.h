@@ -51,6 +51,9 @@ static inline struct bt_step *bt_path_leaf(struct btree *bt)
 
 /* Writable body at that depth of the path. */
 must_check int bt_step_edit(struct btree *bt, unsigned depth, void **body);
+/* The node that entry index of the body at that depth leads to, which is not the path's own. */
+must_check int bt_sibling_get(struct btree *bt, unsigned depth, unsigned index, uint64_t *laddr,
+			      const void **body);
 /* Takes the highest end below each step into the entries above it, from depth up. */
 must_check int bt_path_fix_highs(struct btree *bt, unsigned depth);
 

@@ -12,6 +12,33 @@
 
 #define MERGED_MAX_BYTES (NODE_BODY_SIZE * 3 / 4)
 
+/* The first entry of an inner body now reaches down to low: so do the inner bodies at its left edge. */
+static int left_edge_lower(struct btree *bt, void *body, const struct body_form *root_form,
+			   const struct bt_key *low)
+{
+	struct body_form form = *root_form;
+
+	for (unsigned level = node_level(body);; level--) {
+		uint64_t laddr = inner_child(body, &form, 0);
+		const void *child;
+		struct bt_key key;
+		void *unit;
+		int rc;
+
+		body_key(body, &form, 0, &key);
+		inner_set_key(body, &form, 0, low);
+		if (level == 1)
+			return 0;
+		rc = bt_node_get(bt, laddr, level - 1, &key, NULL, &child, NULL);
+		if (!rc)
+			rc = txn_edit(bt->tx, laddr, MAGIC_NODE, &unit);
+		if (rc)
+			return rc;
+		form = bt_form(bt, 1);
+		body = ((struct m_node *)unit)->nd_body;
+	}
+}
+
 /* Takes the entry out of the parent at that depth; the first one carries the parent's lower bound. */
 static int parent_remove(struct btree *bt, unsigned depth, unsigned index)
 {
@@ -25,7 +52,7 @@ static int parent_remove(struct btree *bt, unsigned depth, unsigned index)
 	body_key(body, &form, index, &low);
 	body_remove(body, &form, index);
 	if (index == 0 && node_count(body))
-		inner_set_key(body, &form, 0, &low);
+		return left_edge_lower(bt, body, &form, &low);
 	return 0;
 }
 
@@ -39,21 +66,6 @@ static int node_drop(struct btree *bt, unsigned depth)
 	if (!rc && node_ops(bt->kind)->is_range)
 		rc = bt_path_fix_highs(bt, depth - 1);
 	return rc;
-}
-
-/* The node that entry index of the body at that depth leads to. */
-static int sibling_get(struct btree *bt, unsigned depth, unsigned index, uint64_t *laddr, const void **body)
-{
-	struct body_form form = bt_form(bt, depth);
-	const void *parent = bt->path.step[depth].body;
-	struct bt_key low, high;
-	bool has_high = index + 1 < node_count(parent);
-
-	body_key(parent, &form, index, &low);
-	if (has_high)
-		body_key(parent, &form, index + 1, &high);
-	*laddr = inner_child(parent, &form, index);
-	return bt_node_get(bt, *laddr, node_level(parent) - 1, &low, has_high ? &high : NULL, body, NULL);
 }
 
 /* Moves the right one of two neighbours into the left one; left_index is the left one's in the parent at depth - 1. */
@@ -107,7 +119,7 @@ static int node_merge(struct btree *bt, unsigned depth, bool *is_merged)
 
 		if (right ? parent->index + 1u >= node_count(parent->body) : parent->index == 0)
 			continue;
-		rc = sibling_get(bt, depth - 1, right ? parent->index + 1u : parent->index - 1u, &laddr, &sibling);
+		rc = bt_sibling_get(bt, depth - 1, right ? parent->index + 1u : parent->index - 1u, &laddr, &sibling);
 		if (rc)
 			return rc;
 		sibling_used = body_used_below(sibling, &form, MERGED_MAX_BYTES);

@@ -178,7 +178,7 @@ void dax_close(struct dax *dax)
 	store_forget(dax);
 	if (dax->base && dax->by_libpmem)
 		pmem_unmap(dax->base, dax->map_bytes);
-	else if (dax->base)
+	else if (dax->base && !dax->by_caller)
 		munmap(dax->base, dax->map_bytes);
 	if (dax->fd >= 0)
 		close(dax->fd); /* and with it the lock */

@@ -48,8 +48,8 @@ must_check int dax_open(const char *path, const struct dax_opts *opts, struct da
 void dax_close(struct dax *dax);
 
 /*
- * A trace sees each store before it is applied (a move as a store of what it copies) and each fence after it; ctx is
- * the caller's. All three functions are called by the thread that stores or fences; none may be NULL.
+ * A trace sees each store before it is applied (a move as a store of what it copies, a discard as zeroes) and each fence
+ * after it; ctx is the caller's. All three functions are called by the thread that stores or fences; none may be NULL.
  */
 struct dax_trace {
 	void (*store)(void *ctx, uint64_t off, const void *src, size_t len_bytes);
@@ -61,6 +61,8 @@ struct dax_trace {
 /* A pool in anonymous memory, zero at first, or a copy of image if not NULL. trace may be NULL. */
 must_check int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace,
 			    struct dax **out);
+/* A pool in the caller's memory (aligned to 4096 bytes), which stays his after dax_close(). */
+must_check int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *trace, struct dax **out);
 
 uint64_t dax_size_bytes(const struct dax *dax);
 uint64_t dax_align_bytes(const struct dax *dax); /* alignment that direct mappings of it must respect */

@@ -10,10 +10,9 @@
 
 #include "dax/priv.h"
 
-int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace, struct dax **out)
+static int ram_open(void *memory, uint64_t size_bytes, const struct dax_trace *trace, struct dax **out)
 {
 	struct dax *dax = calloc(1, sizeof(*dax));
-	void *base;
 	int rc;
 
 	if (!dax)
@@ -23,27 +22,41 @@ int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace 
 	dax->durability = DAX_PROCESS;
 	dax->size_bytes = size_bytes;
 	dax->map_bytes = u64_align_up(size_bytes, DAX_BLOCK_BYTES);
+	dax->base = memory;
 	if (trace) {
 		dax->traced = true;
 		dax->trace = *trace;
 	}
-	base = mmap(NULL, dax->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		    -1, 0);
-	if (base == MAP_FAILED) {
-		rc = -errno;
-		goto out_free;
-	}
-	dax->base = base;
-	if (image)
-		memcpy(dax->base, image, size_bytes);
 	rc = guard_mapping_add(dax);
-	if (rc)
-		goto out_unmap;
+	if (rc) {
+		free(dax);
+		return rc;
+	}
 	*out = dax;
 	return 0;
-out_unmap:
-	munmap(base, dax->map_bytes);
-out_free:
-	free(dax);
+}
+
+int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *trace, struct dax **out)
+{
+	int rc = ram_open(memory, size_bytes, trace, out);
+
+	if (!rc)
+		(*out)->by_caller = true;
+	return rc;
+}
+
+int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace, struct dax **out)
+{
+	size_t map_bytes = u64_align_up(size_bytes, DAX_BLOCK_BYTES);
+	void *memory = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int rc;
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	if (image)
+		memcpy(memory, image, size_bytes);
+	rc = ram_open(memory, size_bytes, trace, out);
+	if (rc)
+		munmap(memory, map_bytes);
 	return rc;
 }

@@ -57,7 +57,8 @@ struct fs {
 	struct cds_list_head orphans; /* inodes to free, pinned */
 	struct cds_list_head atimes;  /* inodes with an access time to write, pinned */
 	pthread_t worker;
-	bool worker_runs, worker_idle, worker_stop;
+	bool worker_runs, worker_idle; /* idle: waits to be woken; under work_lock */
+	_Atomic bool worker_stop;
 	_Atomic bool orphans_scanned; /* those that an earlier mount left have been looked at */
 };
 
@@ -134,11 +135,19 @@ struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make);
 void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count);
 /* One more reference (with its pin) to an inode that is pinned; back again. Both may free an orphan: hold no lock in inode_unref. */
 void inode_ref(struct inode *inode);
+struct inode *inode_pin_ref(struct fs *fs, uint64_t ino); /* pin and reference in one; NULL: no memory */
 void inode_unref(struct fs *fs, struct inode *inode, uint64_t count);
 /* RCU of the calling thread; op_run and itable.c do it by themselves. */
 void thread_register(void);
+
+/* ---- atime.c ---- */
+
 /* attr as others see it: with the access time that is not on media yet. */
 void inode_show(const struct inode *inode, struct inode_attr *attr);
+/* A read of a locked inode happened: notes the access time if the mount options want it. */
+void atime_note(struct op *op, struct inode *inode, const struct inode_attr *attr);
+/* Writes what was noted. No lock held. */
+void atime_flush(struct fs *fs);
 
 /* ---- namei.c: for all that make inodes and names ---- */
 
@@ -169,8 +178,9 @@ must_check int name_drop(struct op *op, struct inode *inode, struct inode_attr *
 
 /* Frees everything of a locked inode past a block, at most what fits in this transaction; *done when nothing is left. */
 must_check int data_free_past(struct op *op, struct inode *inode, uint64_t file_blk, bool *done);
-/* Sets the size of a locked regular file in this transaction as far as it can; *more: the rest is under an intent, call data_resume(). */
-must_check int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size, bool *more);
+/* Sets the size of a locked regular file in *attr and in its extents, in several transactions under an intent if need be: attr is put and read
+ * again then, so other changes to it come afterwards. The caller puts it at the end. */
+must_check int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size);
 must_check int data_resume(struct fs *fs); /* continues all intents */
 
 /* ---- orphan.c ---- */
@@ -182,13 +192,6 @@ must_check int orphan_free(struct fs *fs, uint64_t ino);
 void orphan_drain(struct fs *fs);
 /* Frees the pinned inode if nobody needs it any more: in the background if there is one. No lock held. */
 void orphan_check(struct fs *fs, struct inode *inode);
-
-/* ---- atime.c ---- */
-
-/* A read of a locked inode happened: notes the access time if the mount options want it. */
-void atime_note(struct op *op, struct inode *inode, const struct inode_attr *attr);
-/* Writes what was noted. No lock held. */
-void atime_flush(struct fs *fs);
 
 /* ---- work.c: the background thread ---- */
 

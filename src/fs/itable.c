@@ -152,6 +152,15 @@ void inode_ref(struct inode *inode)
 	atomic_fetch_add(&inode->refs, 1);
 }
 
+struct inode *inode_pin_ref(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, true);
+
+	if (inode)
+		atomic_fetch_add(&inode->refs, 1);
+	return inode;
+}
+
 void inode_unref(struct fs *fs, struct inode *inode, uint64_t count)
 {
 	uint64_t refs = atomic_load(&inode->refs);

@@ -6,9 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <urcu/urcu-memb.h>
 
 struct defer {
 	pthread_mutex_t lock;
@@ -41,17 +39,14 @@ static void *defer_run(void *arg)
 	struct defer *defer = arg;
 	struct defer_work *work;
 
-	urcu_memb_register_thread();
 	while ((work = defer_take(defer)))
 		work->fn(work);
-	urcu_memb_unregister_thread();
 	return NULL;
 }
 
 int defer_open(unsigned threads, struct defer **out)
 {
 	struct defer *defer = calloc(1, sizeof(*defer) + threads * sizeof(defer->threads[0]));
-	sigset_t all, old;
 	int rc = 0;
 
 	if (!defer)
@@ -59,16 +54,14 @@ int defer_open(unsigned threads, struct defer **out)
 	pthread_mutex_init(&defer->lock, NULL);
 	pthread_cond_init(&defer->more, NULL);
 	defer->last = &defer->first;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the thread that waits for them */
 	while (defer->count < threads && rc == 0) {
 		rc = -pthread_create(&defer->threads[defer->count], NULL, defer_run, defer);
 		if (rc == 0)
 			defer->count++;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc) {
 		defer_close(defer);
+		defer_free(defer);
 		return rc;
 	}
 	*out = defer;
@@ -99,6 +92,11 @@ void defer_close(struct defer *defer)
 	pthread_mutex_unlock(&defer->lock);
 	for (unsigned i = 0; i < defer->count; i++)
 		pthread_join(defer->threads[i], NULL);
+	defer->count = 0;
+}
+
+void defer_free(struct defer *defer)
+{
 	pthread_cond_destroy(&defer->more);
 	pthread_mutex_destroy(&defer->lock);
 	free(defer);

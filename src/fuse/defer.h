@@ -21,7 +21,8 @@ struct defer_work {
 must_check int defer_open(unsigned threads, struct defer **out);
 /* False: closing, nothing was taken. */
 must_check bool defer_add(struct defer *defer, struct defer_work *work);
-/* Finishes what was taken. The workers must still be running. */
+/* Finishes what was taken, takes no more. The workers must still be running, or the connection dead. A second call does nothing. */
 void defer_close(struct defer *defer);
+void defer_free(struct defer *defer);
 
 #endif

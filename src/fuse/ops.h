@@ -23,7 +23,7 @@
 #define OPS_TIMEOUT_S (30.0 * 86400)
 
 #define OPS_WRITE_MAX (1u << 20) /* bytes of one READ or WRITE */
-#define OPS_XATTR_MAX 65536u	 /* bytes of a list or value, the kernel's limit too */
+#define OPS_PATH_MAX 8192u	 /* bytes of a path that a report names */
 
 struct worker {
 	pthread_t thread;
@@ -50,9 +50,8 @@ struct session {
 	struct worker *workers;
 	_Atomic unsigned running; /* workers */
 	pthread_mutex_t lock;
-	pthread_cond_t ended;	  /* (lock) the last worker is gone, or stop */
+	pthread_cond_t ended; /* the last worker is gone */
 	bool stop;		  /* (lock) */
-	bool detached;		  /* (lock) no longer in the tree of mounts */
 	_Atomic bool exiting;
 	unsigned dev_major, dev_minor; /* of the mount: where its attributes are */
 };
@@ -113,7 +112,6 @@ void ops_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t new
 void ops_opendir(fuse_req_t req, fuse_ino_t dir, struct fuse_file_info *fi);
 void ops_readdir(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, struct fuse_file_info *fi);
 void ops_readdirplus(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, struct fuse_file_info *fi);
-void ops_fsyncdir(fuse_req_t req, fuse_ino_t dir, int datasync, struct fuse_file_info *fi);
 
 /* ops_data.c */
 void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, struct fuse_file_info *fi);
@@ -121,8 +119,6 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
-void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
 void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi, fuse_ino_t dst,
 			 off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
@@ -141,6 +137,9 @@ void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct f
 bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in,
 		 size_t in_size, size_t out_size);
 
+/* ops_change.c: those that change files; answered by a deferred thread. in has the size that cmd says. */
+void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in);
+
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);
 /* session.c: sums of the workers' counters. */
@@ -150,6 +149,8 @@ struct session_counts {
 void session_counts(struct session *session, struct session_counts *counts);
 
 /* mount.c */
+/* Arguments for libfuse, which hands them to fusermount3 if it comes to that. -ENOMEM */
+must_check int mount_args(const struct session_opts *opts, struct fuse_args *args);
 must_check int mount_attach(struct session *session, char *why, size_t why_size);
 void mount_detach(struct session *session); /* lazily */
 

@@ -4,6 +4,7 @@
  *
  * Threads: `threads` workers that each read one request from the kernel, carry it out and answer it, and a few helpers for what
  * has to talk to the kernel itself (defer.h). No lock of this floor is ever held across a call of the file system or of the kernel.
+ * SIGUSR1 is the session's; signals that end the program are the caller's, blocked in all threads but one.
  */
 #ifndef UMBRA_FUSE_SESSION_H
 #define UMBRA_FUSE_SESSION_H

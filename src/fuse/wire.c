@@ -142,3 +142,8 @@ bool wire_kill_flags(const struct wire *wire)
 {
 	return wire->agreed & FEATURE_KILLPRIV_V2;
 }
+
+bool wire_direct_mmap(const struct wire *wire)
+{
+	return wire->agreed & FEATURE_DIRECT_IO_MMAP;
+}

@@ -49,6 +49,8 @@ void wire_reply(struct wire *wire, const struct iovec *iov, int count);
 
 /* Whether the kernel says by itself when setuid and setgid bits have to go. */
 bool wire_kill_flags(const struct wire *wire);
+/* Whether files that bypass the page cache can still be mapped shared. */
+bool wire_direct_mmap(const struct wire *wire);
 
 /* STATX (since 7.39), in the layout of the protocol; system headers may be older. */
 struct wire_statx_in {

@@ -198,9 +198,9 @@ bool index_find(const struct index *x, const struct index_want *want, uint64_t *
 		if (find_chunks(x, &chunk, blk, &whole))
 			return true;
 	}
-	if (want->all)
-		return find_anywhere(x, count, blk);
-	return want->worn && find_worn(x, count, blk, count_blk);
+	if (!want->worn)
+		return false;
+	return want->all ? find_anywhere(x, count, blk) : find_worn(x, count, blk, count_blk);
 }
 
 uint64_t index_whole_chunk(const struct index *x, bool highest)

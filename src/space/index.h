@@ -67,7 +67,7 @@ uint64_t index_run_at(const struct index *x, uint64_t blk, uint64_t max_blk);
 /*
  * A run for data, not yet taken: from goal_blk on if that is free (INDEX_NONE: no goal), whole chunks for large requests, a
  * hole of a partly used chunk for small ones, at last a fresh chunk. *count_blk: how many, then how many there are. all: so many or nothing.
- * worn: the longest piece there is, however short. False: nothing.
+ * worn: the longest piece there is, however short; with all, any piece that is long enough, whatever the search costs. False: nothing.
  */
 struct index_want {
 	uint64_t goal_blk;

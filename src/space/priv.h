@@ -3,14 +3,14 @@
  * What the parts of space/ share.
  *
  * Three kinds of state in DRAM:
- *	index    free blocks of a group; under ag->lock, a short mutex
+ *	index    free blocks of a group; under g->lock, a short mutex
  *	windows  runs set aside for streams; under space->windows.lock
- *	struct ag_tx and what struct ag says of units and inode clusters; under the group's transaction lock
+ *	struct group_tx and what struct group says of units and inode clusters; under the group's transaction lock
  *
- * Lock order: transaction locks, refill_lock (taken with no transaction open), load_lock, windows.lock, ag->lock. Nobody waits for a
- * transaction lock while holding load_lock, windows.lock or ag->lock.
+ * Lock order: transaction locks, refill_lock (taken with no transaction open), load_lock, windows.lock, g->lock. Nobody waits for a
+ * transaction lock while holding load_lock, windows.lock or g->lock.
  *
- * A group is loaded (index, units, counters) before any transaction can change it: everyone goes through ag_enter() or ag_load().
+ * A group is loaded (index, units, counters) before any transaction can change it: everyone goes through group_enter() or group_load().
  */
 #ifndef UMBRA_SPACE_PRIV_H
 #define UMBRA_SPACE_PRIV_H
@@ -23,24 +23,25 @@
 #include "space/index.h"
 #include "space/space.h"
 
-#define SLOT_ABSENT 0xffffu /* in ag.units_free: no such chunk */
+#define SLOT_ABSENT 0xffffu /* in group.units_free: no such chunk */
 
 /* Counters of a group header. */
-struct ag_counts {
+struct group_counts {
 	uint64_t free_blk, inode_count, inode_free;
 	uint32_t meta_chunks, meta_free;
 };
 
-enum ag_loaded { AG_NOT_LOADED, AG_COUNTED, AG_LOADED };
+enum group_loaded { GROUP_NOT_LOADED, GROUP_COUNTED, GROUP_LOADED };
 
-struct ag {
+struct group {
 	struct space *space;
 	uint32_t agno;
-	uint32_t chunks; /* physical ones, the last may be cut */
+	uint32_t chunks; /* physical ones */
+	uint32_t keep;	 /* of them kept for metadata */
 	uint64_t start_blk, length_blk;
 
 	pthread_mutex_t load_lock;
-	_Atomic int loaded; /* enum ag_loaded */
+	_Atomic int loaded; /* enum group_loaded */
 
 	pthread_mutex_t lock;
 	struct index index;
@@ -52,7 +53,7 @@ struct ag {
 	_Atomic bool refill_wanted;	   /* somebody got -ENOBUFS */
 	_Atomic uint64_t refill_failed_at; /* space->chunk_epoch at the last refill that failed, + 1 */
 
-	struct ag_tx *cur; /* of the transaction that holds the group's lock */
+	struct group_tx *cur; /* of the transaction that holds the group's lock */
 	uint16_t *units_free; /* of each slot of the chunk table, or SLOT_ABSENT */
 	uint8_t *units_runs;  /* of each slot: wholly free runs of 8 units */
 	uint32_t slot_end;    /* no chunk at or past it */
@@ -65,7 +66,7 @@ struct ag {
 struct windows {
 	pthread_mutex_t lock;
 	struct cds_list_head lru; /* of all streams; the least recently used one first */
-	uint32_t count;
+	_Atomic uint32_t count;
 	_Atomic uint64_t free_blk; /* set aside and not yet used */
 };
 
@@ -74,7 +75,7 @@ struct space {
 	uint32_t ag_count;
 	uint32_t ag_chunks; /* of a full group: slots in each chunk table */
 	bool mirrored;
-	struct ag *ags;
+	struct group *groups;
 	pthread_mutex_t refill_lock;
 	_Atomic uint64_t chunk_epoch; /* counts chunks that became wholly free */
 	struct windows windows;
@@ -83,8 +84,8 @@ struct space {
 
 /* Ranges freed by a transaction, given to the index when it has committed. */
 #define FREED_PER_PIECE 62u
-struct ag_freed {
-	struct ag_freed *next;
+struct group_freed {
+	struct group_freed *next;
 	uint64_t count;
 	struct {
 		uint64_t blk, count_blk;
@@ -92,8 +93,8 @@ struct ag_freed {
 };
 
 /* How to undo what a transaction did to the state of units and clusters. */
-struct ag_undo {
-	struct ag_undo *next;
+struct group_undo {
+	struct group_undo *next;
 	uint32_t slot;
 	uint16_t units_free;
 	uint8_t units_runs;
@@ -101,15 +102,15 @@ struct ag_undo {
 };
 
 /* A transaction at work in a group. */
-struct ag_tx {
+struct group_tx {
 	struct txn *tx;
-	struct ag *ag;
-	struct ag_counts now;
+	struct group *g;
+	struct group_counts now;
 	bool refill;		/* makes or gives back metadata chunks: takes the last units */
-	struct ag_freed *freed; /* newest piece first */
-	struct ag_undo *undo;	/* newest first */
+	struct group_freed *freed; /* newest piece first */
+	struct group_undo *undo;	/* newest first */
 	struct rmap last;	/* inserted last, to merge with */
-	struct btree trees[AG_TREES];
+	struct btree *trees[AG_TREES]; /* made on first use */
 };
 
 static inline struct space *space_of(const struct pool *pool)
@@ -117,14 +118,14 @@ static inline struct space *space_of(const struct pool *pool)
 	return pool_space(pool);
 }
 
-static inline uint64_t slot_laddr(const struct ag *ag, uint32_t slot, unsigned unit)
+static inline uint64_t slot_laddr(const struct group *g, uint32_t slot, unsigned unit)
 {
-	return ((uint64_t)ag->agno * ag->space->ag_chunks + slot) * CHUNK_SIZE + (uint64_t)unit * BLOCK_SIZE;
+	return ((uint64_t)g->agno * g->space->ag_chunks + slot) * CHUNK_SIZE + (uint64_t)unit * BLOCK_SIZE;
 }
 
-static inline uint32_t laddr_slot(const struct ag *ag, uint64_t laddr)
+static inline uint32_t laddr_slot(const struct group *g, uint64_t laddr)
 {
-	return (uint32_t)((laddr >> CHUNK_SHIFT) % ag->space->ag_chunks);
+	return (uint32_t)((laddr >> CHUNK_SHIFT) % g->space->ag_chunks);
 }
 
 static inline unsigned laddr_unit(uint64_t laddr)
@@ -135,84 +136,89 @@ static inline unsigned laddr_unit(uint64_t laddr)
 /* ---- space.c, load.c ---- */
 
 /* Reads a group's state on media if that has not been done. Holds no lock afterwards. */
-must_check int ag_load(struct ag *ag);
+must_check int group_load(struct group *g);
 /* Its counters at least. */
-must_check int ag_load_counts(struct ag *ag);
+must_check int group_load_counts(struct group *g);
 
 /* Locks a group, loads it and gives the transaction's state in it. -EUCLEAN if there is no such group. */
-must_check int ag_enter(struct txn *tx, uint32_t agno, struct ag_tx **at);
+must_check int group_enter(struct txn *tx, uint32_t agno, struct group_tx **at);
 
 /* Writes at->now into the header. */
-must_check int ag_counts_put(struct ag_tx *at);
+must_check int group_counts_put(struct group_tx *at);
 
 /* The group's tree, kept in at. */
-struct btree *ag_tree(struct ag_tx *at, enum ag_tree which);
+struct btree *group_tree(struct group_tx *at, enum ag_tree which);
 
 /* Blocks become free when the transaction commits. */
-void ag_freed_add(struct ag_tx *at, uint64_t blk, uint64_t count_blk);
+void group_free_later(struct group_tx *at, uint64_t blk, uint64_t count_blk);
 
-/* Free blocks back to the index of their group. Takes ag->lock. */
-void ag_give(struct ag *ag, uint64_t blk, uint64_t count_blk);
+/* Free blocks back to the index of their group. Takes g->lock. */
+void group_give(struct group *g, uint64_t blk, uint64_t count_blk);
 
 /* Whether blocks lie on the device; they may belong to several groups. */
 bool space_range_ok(const struct space *space, uint64_t blk, uint64_t count_blk);
 
 /* Whether a group's units suffice for ordinary transactions, or can be made to. */
-bool ag_can_grow(struct ag *ag);
+bool group_can_grow(struct group *g);
 
 /* ---- own.c: bitmap ---- */
 
 /* Sets or clears bits of the bitmap; -EUCLEAN if one of them already is so. Blocks of one group. */
-must_check int bitmap_change(struct ag_tx *at, uint64_t blk, uint64_t count_blk, bool owned);
+must_check int bitmap_change(struct group_tx *at, uint64_t blk, uint64_t count_blk, bool owned);
 
 /* ---- rmap.c ---- */
 
 /* Adds a record; merges it with its neighbours of the same owner where that is cheap. */
-must_check int rmap_add(struct ag_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+must_check int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
 /* Adds one to blocks that others own too: merges with the one added last only. */
-must_check int rmap_add_shared(struct ag_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner,
+must_check int rmap_add_shared(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner,
 			       uint64_t offset_blk);
 /* Takes blocks away from the record (or records) of an owner; extent_blk: where the record is thought to start. -EUCLEAN: not its owner. */
-must_check int rmap_remove(struct ag_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk,
+must_check int rmap_remove(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk,
 			   uint64_t extent_blk);
 
 /* ---- refcount.c ---- */
 
-must_check int refcount_add(struct ag_tx *at, uint64_t blk, uint64_t count_blk);
+must_check int refcount_add(struct group_tx *at, uint64_t blk, uint64_t count_blk);
 /* One owner less; gone() is called for each range that has none left. */
-must_check int refcount_drop(struct ag_tx *at, uint64_t blk, uint64_t count_blk,
-			     int (*gone)(struct ag_tx *at, uint64_t blk, uint64_t count_blk));
-must_check int refcount_get(struct ag_tx *at, uint64_t blk, uint64_t count_blk, uint64_t *refs, uint64_t *same_blk);
+must_check int refcount_drop(struct group_tx *at, uint64_t blk, uint64_t count_blk,
+			     int (*gone)(struct group_tx *at, uint64_t blk, uint64_t count_blk));
+must_check int refcount_get(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t *refs, uint64_t *same_blk);
 
 /* ---- meta.c ---- */
 
 /* Units of a group, whatever its low-water marks say about other groups. */
-must_check int meta_take(struct ag_tx *at, uint64_t hint_laddr, uint32_t count, uint32_t keep, uint64_t *laddr);
-must_check int meta_give(struct ag_tx *at, uint64_t laddr, uint32_t count);
+must_check int meta_take(struct group_tx *at, uint64_t hint_laddr, uint32_t count, uint32_t keep, uint64_t *laddr);
+must_check int meta_give(struct group_tx *at, uint64_t laddr, uint32_t count);
 /* The entry of a slot in an image of the chunk table. */
-must_check int meta_slot_edit(struct ag_tx *at, uint32_t slot, struct m_chunk **entry);
-must_check int meta_slot_get(struct ag_tx *at, uint32_t slot, const struct m_chunk **entry);
-void meta_undo_add(struct ag_tx *at, uint32_t slot, uint64_t clusters);
+must_check int meta_slot_edit(struct group_tx *at, uint32_t slot, struct m_chunk **entry);
+must_check int meta_slot_get(struct group_tx *at, uint32_t slot, const struct m_chunk **entry);
+/* Notes a slot's state before a change; clusters: bits to set if the transaction aborts. */
+void units_note(struct group_tx *at, uint32_t slot, uint64_t clusters);
+void meta_slot_set(struct group_tx *at, uint32_t slot, unsigned units_free);
+void units_undo(struct group *g, const struct group_undo *undo);
 /* Free units that ordinary transactions leave: for units of inodes, and for nodes of the group's own trees. */
 #define UNITS_KEEP_INODES 96u
 #define UNITS_KEEP_TREES 64u
 #define UNITS_CRITICAL 32u /* below it a refill may use the reserve */
-uint32_t ag_units_keep(struct ag *ag, uint32_t keep);
-extern const struct bt_alloc ag_bt_alloc; /* nodes of the group's own trees */
+uint32_t group_units_keep(struct group *g, uint32_t keep);
+extern const struct bt_alloc group_bt_alloc; /* nodes of the group's own trees */
 
 /* ---- refill.c ---- */
 
 /* Whether a new metadata chunk for the group can be had, from the reserve if need be. */
-bool refill_possible(struct ag *ag, bool reserve);
+bool refill_possible(struct group *g, bool reserve);
 
 /* ---- window.c ---- */
 
 /* A running transaction's claim on blocks: back to their window, or to the index, if it aborts. */
 struct window;
-void grab_add(struct txn *tx, struct ag *ag, uint64_t blk, uint64_t count_blk, struct window *window);
+void grab_add(struct txn *tx, struct group *g, uint64_t blk, uint64_t count_blk, struct window *window);
 
 /* Blocks for want from a window of its stream, perhaps a new one. False: there is none, take them directly. */
 bool window_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, uint64_t *count_blk);
+/* Blocks that did not come from a window: the stream notes where the file goes on. */
+void window_passed(const struct space_want *want, uint64_t blk, uint64_t count_blk);
 /* Gives back some windows, of whomever; false: there are none. */
 bool window_steal(struct space *space);
 void windows_init(struct space *space);
@@ -220,7 +226,11 @@ void windows_destroy(struct space *space);
 
 /* ---- alloc.c ---- */
 
-/* A run for data from one group, taken in its index. */
-bool ag_alloc(struct ag *ag, const struct space_want *want, bool worn, uint64_t *blk, uint64_t *count_blk);
+/* A run for data from one group, taken in its index; want's goal is relative to the group, the result is not. */
+bool group_alloc(struct group *g, const struct index_want *want, uint64_t *blk, uint64_t *count_blk);
+/* What is free from blk on, taken, if it is at least min_blk; how many. */
+uint64_t group_alloc_at(struct group *g, uint64_t blk, uint64_t min_blk, uint64_t max_blk);
+/* The step-th group to ask. */
+struct group *want_group(struct space *space, const struct space_want *want, uint64_t goal_blk, uint32_t step);
 
 #endif

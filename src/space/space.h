@@ -19,6 +19,8 @@
 #include <stdint.h>
 
 #include "btree/btree.h"
+#include "media/ag.h"
+#include "media/ag.h"
 #include "txn/pool.h"
 #include "txn/txn.h"
 #include "util/util.h"
@@ -39,6 +41,9 @@ struct space_totals {
 must_check int space_totals(struct pool *pool, struct space_totals *totals);
 
 /* ---- file data ---- */
+
+/* own and drop edit the bitmap: a piece of so many blocks touches at most two units of it. space_alloc gives no more at once (but with want.all). */
+#define SPACE_PIECE_BLK (63u * CHUNK_BLOCKS)
 
 /*
  * Where a file's next blocks should come from: a few windows of blocks set aside in DRAM around what was written last, so that
@@ -61,7 +66,7 @@ struct space_want {
 
 /*
  * Takes a run of 1 .. count_blk free blocks in DRAM: contiguous, 2 MiB aligned where large; no lock, nothing on media yet. Back to
- * free if the transaction aborts. The caller stores data into it and then calls space_own() in the same transaction.
+ * free if the transaction aborts. The caller stores data into it and then calls space_own() for all of it in the same transaction.
  */
 must_check int space_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, uint64_t *count_blk);
 
@@ -71,6 +76,12 @@ must_check int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint6
 must_check int space_share(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
 /* An owner goes; the blocks whose last owner it was become free after the commit. */
 must_check int space_drop(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+/*
+ * The same for a piece of an extent that starts at extent_blk (or did before this drop): the owner's record is then found at once, however
+ * many owners have overlapping ones. A wrong extent_blk only costs time.
+ */
+must_check int space_drop_piece(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk,
+				uint64_t extent_blk);
 /* The same owner now has them at another file offset. */
 must_check int space_shift(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t old_offset_blk,
 			   uint64_t new_offset_blk);
@@ -78,7 +89,7 @@ must_check int space_shift(struct txn *tx, uint64_t blk, uint64_t count_blk, uin
 /* How many owners the block at blk has (1: not shared) and how far (up to count_blk) the same number holds. */
 must_check int space_refs(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t *refs, uint64_t *same_blk);
 
-/* Calls fn for each owner of a piece of [blk, blk + count_blk), in order of start; fn stops the walk with a non-zero value, which is returned.
+/* Calls fn for each owner of a piece of [blk, blk + count_blk), in order of start, with the whole record (it may reach beyond); fn changes nothing and stops the walk with a non-zero value, which is returned.
  * Metadata chunks come as OWNER_META / OWNER_MIRROR. */
 must_check int space_owners(struct txn *tx, uint64_t blk, uint64_t count_blk,
 			    int (*fn)(void *arg, const struct rmap *rmap), void *arg);
@@ -92,6 +103,9 @@ extern const struct bt_alloc space_bt_alloc; /* nodes of inodes' trees */
 
 /* Makes new metadata chunks where they run low (transactions of its own; no lock may be held). -ENOSPC if it cannot and there is need. */
 must_check int space_refill(struct pool *pool);
+/* Gives metadata chunks that are not used at all back to data (transactions of its own; no lock may be held). Cheap if there is none: to be
+ * called when space runs out and now and then. Returns how many, or -errno. */
+must_check int space_trim(struct pool *pool);
 
 /* A free inode number in or near that group; the record on media is the caller's to make with txn_new. */
 must_check int space_inode_alloc(struct txn *tx, uint32_t agno_hint, uint64_t *ino);

@@ -201,6 +201,12 @@ void txn_undo(struct txn *tx)
 	txn_go_on(tx, false);
 }
 
+void txn_set_freeing(struct txn *tx)
+{
+	assert(tx->mode != TXN_READ);
+	tx->mode = TXN_FREEING;
+}
+
 struct pool *txn_pool(const struct txn *tx)
 {
 	return tx->pool;

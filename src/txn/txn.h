@@ -60,6 +60,9 @@ must_check int txn_roll(struct txn *tx);
 /* Drops what was edited since txn_begin() or txn_roll() and the groups' locks; keeps the inodes' locks. */
 void txn_undo(struct txn *tx);
 
+/* From here on the transaction may use the reserve: it gives back space now. */
+void txn_set_freeing(struct txn *tx);
+
 struct pool *txn_pool(const struct txn *tx);
 uint64_t txn_seq(const struct txn *tx);
 enum txn_mode txn_mode(const struct txn *tx);

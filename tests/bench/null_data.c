@@ -131,6 +131,9 @@ int data_resize(struct node *node, uint64_t size_bytes)
 		rc = buf_own(node, size_bytes);
 		if (rc)
 			return rc;
+		/* A copy of a shared buffer may have no room beyond the new size. */
+		if (old_bytes > node->buf->cap_bytes)
+			old_bytes = node->buf->cap_bytes;
 		if (size_bytes < old_bytes)
 			zero(node->buf, size_bytes, old_bytes);
 	}
@@ -184,7 +187,7 @@ int data_clone(struct node *dst, uint64_t dst_off_bytes, struct node *src, uint6
 		size_set(dst, size_bytes);
 		return 0;
 	}
-	if (dst == src)	{
+	if (dst == src) {
 		/* The buffer may move while it grows: grow first. */
 		int rc = buf_own(dst, dst_off_bytes + size_bytes > src_bytes ?
 				 dst_off_bytes + size_bytes : src_bytes);

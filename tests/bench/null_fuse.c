@@ -4,7 +4,7 @@
  *
  * It keeps all data and names, and does nothing else: what a file system on FUSE takes more than this
  * is its own. Options besides libfuse's: dio (direct I/O), writeback, noflush, threads=N,
- * loop=lib|own, cpu=N (pins own threads).
+ * loop=lib|own|caller, cpu=N (pins the threads of loop=own).
  */
 #include "null_fuse.h"
 
@@ -25,7 +25,6 @@ static const struct fuse_opt null_opt_specs[] = {
 	OPT("threads=%u", threads_count),
 	OPT("loop=%s", loop),
 	OPT("cpu=%i", cpu),
-	OPT("spin=%u", spin_us),
 	FUSE_OPT_END
 };
 
@@ -57,7 +56,7 @@ int main(int argc, char **argv)
 	if (fuse_opt_parse(&args, &opts, null_opt_specs, NULL) || fuse_parse_cmdline(&args, &cmd))
 		return 2;
 	if (!cmd.mountpoint || cmd.show_help || opts.threads_count == 0) {
-		fprintf(stderr, "usage: %s [-f] [-o dio,writeback,noflush,threads=N,loop=lib|own,cpu=N] DIR\n",
+		fprintf(stderr, "usage: %s [-f] [-o dio,writeback,noflush,threads=N,loop=lib|own|caller,cpu=N] DIR\n",
 			argv[0]);
 		rc = 2;
 		goto out;
@@ -66,7 +65,8 @@ int main(int argc, char **argv)
 	se = fuse_session_new(&args, &null_ops, sizeof(null_ops), &opts);
 	if (!se)
 		goto out;
-	rc = serve(se, &cmd, &opts) ? 1 : 0;
+	/* Positive: ended by a signal. */
+	rc = serve(se, &cmd, &opts) < 0 ? 1 : 0;
 	fuse_session_destroy(se);
 out:
 	free(cmd.mountpoint);

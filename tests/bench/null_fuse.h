@@ -14,13 +14,15 @@ struct null_opts {
 	unsigned int threads_count;
 	char *loop;
 	int cpu;
-	unsigned int spin_us;
 };
 
 extern const struct fuse_lowlevel_ops null_ops;
 
 /* Serves until unmounted, by the loop that opts->loop names; 0 or -errno. */
 int null_loop(struct fuse_session *se, const struct null_opts *opts);
+
+/* One worker that stays on the caller's core: see null_caller.c. */
+int null_loop_caller(struct fuse_session *se);
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *src, size_t size, off_t off,

@@ -28,8 +28,12 @@ static void *serve(void *arg)
 		sched_setaffinity(0, sizeof(set), &set);
 	}
 	while (!fuse_session_exited(w->se)) {
-		int rc = fuse_session_receive_buf(w->se, &buf);
+		int rc;
 
+		/* The end of the loop may come only while it waits. */
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		rc = fuse_session_receive_buf(w->se, &buf);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		if (rc == -EINTR)
 			continue;
 		if (rc <= 0)
@@ -40,26 +44,29 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-/* Threads that do nothing but receive and process; cpu < 0: wherever the kernel puts them. */
+/* Threads that do nothing but receive and process; this thread is one of them, so that signals end it. */
 static int loop_own(struct fuse_session *se, const struct null_opts *opts)
 {
 	struct worker *all = calloc(opts->threads_count, sizeof(*all));
-	unsigned int started = 0;
+	unsigned int started = 1;
 	int rc = 0;
 
 	if (!all)
 		return -ENOMEM;
-	for (; started < opts->threads_count && rc == 0; started++) {
-		all[started].se = se;
-		all[started].cpu = opts->cpu;
+	for (unsigned int i = 0; i < opts->threads_count; i++) {
+		all[i].se = se;
+		all[i].cpu = opts->cpu;
+	}
+	while (started < opts->threads_count && rc == 0) {
 		rc = -pthread_create(&all[started].thread, NULL, serve, &all[started]);
+		started += rc == 0;
 	}
-	if (rc) {
-		started--;
-		fuse_session_exit(se);
-	}
-	for (unsigned int i = 0; i < started; i++)
+	if (rc == 0)
+		serve(&all[0]);
+	for (unsigned int i = 1; i < started; i++) {
+		pthread_cancel(all[i].thread);
 		pthread_join(all[i].thread, NULL);
+	}
 	free(all);
 	return rc;
 }
@@ -86,5 +93,7 @@ int null_loop(struct fuse_session *se, const struct null_opts *opts)
 		return loop_lib(se, opts);
 	if (strcmp(opts->loop, "own") == 0)
 		return loop_own(se, opts);
+	if (strcmp(opts->loop, "caller") == 0)
+		return null_loop_caller(se);
 	return -EINVAL;
 }

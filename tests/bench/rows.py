@@ -16,13 +16,12 @@ class Row:
     goal: (comparison, factor, target) or (comparison, value).
     """
 
-    def __init__(self, name, title, kind='rate', work=None, goal=None, scalable=('count',)):
+    def __init__(self, name, title, kind='rate', work=None, goal=None):
         self.name = name
         self.title = title
         self.kind = kind
         self.work = work or name
         self.goal = goal
-        self.scalable = scalable
 
     @property
     def unit(self):
@@ -93,9 +92,9 @@ def work_args(row, scale):
     return ['--count', str(max(int(DEFAULTS.get(row.work, FILES_COUNT) * scale), 50))]
 
 
-def run_work(row, target, prefix, program, scale):
+def run_work(row, target, prefix, program, scale, args=None):
     """Runs the workload program of a row on a mounted target; returns its result."""
-    argv = list(prefix) + [program, row.work, target.dir] + work_args(row, scale)
+    argv = list(prefix) + [program, row.work, target.dir] + (args or work_args(row, scale))
     if target.server_pid:
         argv += ['--server', str(target.server_pid)]
     if row.name == 'clone_tree' and getattr(target, 'umbractl', None):

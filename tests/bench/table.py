@@ -15,7 +15,9 @@ def number(value):
         return '%.0f' % value
     if value >= 10:
         return '%.1f' % value
-    return '%.2f' % value
+    if value >= 0.1:
+        return '%.2f' % value
+    return '%.4f' % value
 
 
 def print_table(head, lines):

@@ -2,6 +2,9 @@
 """The lints that are the project's own. Each takes a tree and yields findings 'path:line: what'."""
 import os
 import re
+import shutil
+import subprocess
+import tempfile
 
 FLOORS = {
     "util": 0, "media": 1, "dax": 1, "txn": 2, "btree": 3, "space": 4, "fs": 5,
@@ -154,6 +157,71 @@ def lint_markers(root):
     for path, text in walk(root, "src", "include", "tools"):
         for place, match in hits(path, text, r"\b(TODO|FIXME|XXX)\b"):
             yield f"{place}: {match.group(1)}: do it, or write it down where it is seen"
+
+
+# A field of a struct of the format as C declares it, and its row in FORMAT.md: | off | size | `name` | what it is |
+FIELD = re.compile(r"(\w+)\s*(\[[^;]*\])?$")
+ROW = re.compile(r"^\|\s*(\d+)\s*\|\s*(\d+|…)\s*\|\s*`(\w+)`\s*\|", re.M)
+
+
+def media_structs(root):
+    """(path, struct, [(field, has it a size)]) of every struct m_*."""
+    for path, text in walk(root, "src/media"):
+        for name, body in re.findall(r"^struct (m_\w+) \{\n(.*?)^\};", without_comments(text), re.S | re.M):
+            pieces = [piece.strip() for piece in body.replace(",", ";").split(";")]
+            fields = [FIELD.search(piece) for piece in pieces if piece]
+            yield path, name, [(f.group(1), (f.group(2) or "").replace(" ", "") != "[]") for f in fields]
+
+
+def compiled_fields(root, structs, compiler):
+    """{field: (offset, size or …)} of all of them, as the compiler lays them out."""
+    source = "#include <stdio.h>\n#include <stddef.h>\n#include <stdint.h>\n"
+    source += "".join(f'#include "{path[len("src/"):]}"\n' for path in sorted({path for path, _, _ in structs}))
+    source += "int main(void)\n{\n"
+    for _, name, fields in structs:
+        for field, has_size in fields:
+            size = f"sizeof(((struct {name} *)0)->{field})" if has_size else "(size_t)0"
+            source += f'printf("{field} %zu %zu\\n", offsetof(struct {name}, {field}), {size});\n'
+    with tempfile.TemporaryDirectory() as work:
+        program = os.path.join(work, "fields")
+        subprocess.run([compiler, "-std=gnu11", "-Isrc", "-Iinclude", "-xc", "-", "-o", program], cwd=root, text=True,
+                       input=source + "return 0;\n}\n", check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = subprocess.run([program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = {}
+    for line in said.splitlines():
+        field, off, size = line.split()
+        found[field] = (off, "…" if size == "0" else size)
+    return found
+
+
+def lint_format_doc(root):
+    """FORMAT.md has each field of each struct of the media, at its place and with its size, and no other."""
+    doc = "docs/FORMAT.md"
+    structs = [s for s in media_structs(root) if s[1] != "m_uuid"]
+    if not structs:
+        return
+    try:
+        with open(os.path.join(root, doc), encoding="utf-8") as f:
+            text = f.read()
+    except FileNotFoundError:
+        yield f"{doc}:1: is not there"
+        return
+    rows = {}
+    for match in ROW.finditer(text):
+        rows[match.group(3)] = (text.count("\n", 0, match.start()) + 1, match.group(1), match.group(2))
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiled = compiled_fields(root, structs, compiler) if compiler else {}
+    for path, name, fields in structs:
+        for field, _ in fields:
+            if field not in rows:
+                yield f"{doc}:1: no row for {field} of struct {name} ({path})"
+            elif compiled and compiled[field] != rows[field][1:]:
+                yield (f"{doc}:{rows[field][0]}: {field} lies at {compiled[field][0]} and has {compiled[field][1]} bytes,"
+                       f" not {rows[field][1]} and {rows[field][2]}")
+    known = {field for _, _, fields in structs for field, _ in fields}
+    for field, (line, _, _) in rows.items():
+        if field not in known:
+            yield f"{doc}:{line}: no struct has a field {field}"
 
 
 def shell_scripts(root):

@@ -160,7 +160,7 @@ static void case_seek_after_removal(void)
 	long places[COUNT + 3];
 	unsigned char seen[COUNT];
 	struct dirent *e;
-	char path[64];
+	char path[40];
 	int n = 0;
 	DIR *d;
 
@@ -175,7 +175,7 @@ static void case_seek_after_removal(void)
 	memset(seen, 0, sizeof(seen));
 	for (int i = 0; i < n; i += 2) {
 		if (names[i][0] == 'x') {
-			snprintf(path, sizeof(path), "d/%s", names[i]);
+			snprintf(path, sizeof(path), "d/%.31s", names[i]);
 			MUST(unlink(path));
 		}
 	}

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "files.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Going to the background so that whoever waits for the command learns how the start went.
+ *
+ * The process forks at once and starts up in the child, which still has the terminal; the parent waits until the child says that it is
+ * up or ends, and exits with the child's status.
+ */
+#ifndef UMBRA_DAEMON_BACKGROUND_H
+#define UMBRA_DAEMON_BACKGROUND_H
+
+#include "util/util.h"
+
+struct background {
+	int fd; /* to the parent; -1: foreground */
+};
+
+/* Returns in the child (0, or -errno in the only process). Before any thread is started. */
+must_check int background_start(struct background *bg);
+/* The child is up: leaves the terminal, and the parent exits with status 0. */
+void background_up(struct background *bg);
+
+#endif

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The program umbrafs: opens a pool, mounts it, serves it until it is unmounted or told to end (SIGTERM, SIGINT, SIGHUP).
+ *
+ * Start goes up the floors (pool memory, pool, file system, mount), the end goes down the same way; each step undoes its own on
+ * failure. One thread does nothing but wait for signals: they are blocked everywhere else.
+ */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#undef BLOCK_SIZE /* another one of <sys/mount.h> */
+#include "daemon/background.h"
+#include "daemon/options.h"
+#include "fs/fs.h"
+#include "fuse/session.h"
+#include "txn/pool.h"
+#include "util/log.h"
+
+#define STATUS_USAGE 1
+#define STATUS_SYSTEM 2
+#define STATUS_MOUNT 32
+#define WHY_SIZE 1024
+/* The daemon of a mount that was just unmounted may still be closing the pool. */
+#define BUSY_WAIT_MS 2000
+#define BUSY_STEP_MS 20
+#define THREADS_LEAST 2
+#define THREADS_DEFAULT_MAX 8
+#define OOM_SCORE "-900"
+
+struct daemon {
+	struct daemon_opts opts;
+	char pool_path[PATH_MAX], dir[PATH_MAX];
+	struct dax *dax;
+	struct pool *pool;
+	struct fs *fs;
+	struct session *session;
+	char why[WHY_SIZE];
+};
+
+static void sleep_ms(long ms)
+{
+	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+/* ---- where ---- */
+
+/* The real path of a mount point; a dead mount there is detached first. */
+static int dir_resolve(struct daemon *d)
+{
+	const char *dir = d->opts.dir;
+	char parent[PATH_MAX];
+	struct stat st;
+	int rc;
+
+	if (stat(dir, &st) && errno == ENOTCONN) {
+		const char *base = strrchr(dir, '/');
+
+		snprintf(parent, sizeof(parent), "%.*s", base ? (int)(base - dir + 1) : 1, base ? dir : ".");
+		if (realpath(parent, d->dir)) {
+			size_t len = strlen(d->dir);
+
+			snprintf(d->dir + len, sizeof(d->dir) - len, "/%s", base ? base + 1 : dir);
+			rc = session_detach_dead(d->dir);
+			if (rc == 0)
+				log_info("%s: detached the mount of a daemon that is dead", d->dir);
+		}
+	}
+	if (!realpath(dir, d->dir) || stat(d->dir, &st)) {
+		rc = -errno;
+		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", dir, strerror(-rc));
+		return rc;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		snprintf(d->why, sizeof(d->why), "%s: is not a directory, so nothing can be mounted there", dir);
+		return -ENOTDIR;
+	}
+	return 0;
+}
+
+static int remount(struct daemon *d)
+{
+	int rc;
+
+	if (!realpath(d->opts.dir, d->dir))
+		snprintf(d->dir, sizeof(d->dir), "%s", d->opts.dir);
+	if (mount(d->opts.pool, d->dir, NULL, MS_REMOUNT | d->opts.mount_flags, NULL) == 0)
+		return 0;
+	rc = -errno;
+	snprintf(d->why, sizeof(d->why), "%s: cannot remount: %s", d->dir, strerror(-rc));
+	return rc;
+}
+
+/* ---- up ---- */
+
+static int dax_up(struct daemon *d, bool readonly)
+{
+	struct dax_opts opts = { .durability = d->opts.durability, .readonly = readonly };
+	int rc;
+
+	for (int waited_ms = 0;; waited_ms += BUSY_STEP_MS) {
+		rc = dax_open(d->pool_path, &opts, &d->dax, d->why, sizeof(d->why));
+		if (rc != -EBUSY || waited_ms >= BUSY_WAIT_MS)
+			return rc;
+		sleep_ms(BUSY_STEP_MS);
+	}
+}
+
+static int pool_up(struct daemon *d, bool readonly)
+{
+	struct pool_opts opts = { .readonly = readonly };
+	char why[WHY_SIZE];
+	int rc = dax_up(d, readonly);
+
+	if (rc)
+		return rc;
+	rc = pool_open(d->dax, &opts, &d->pool, why, sizeof(why));
+	if (rc == 0)
+		return 0;
+	snprintf(d->why, sizeof(d->why), "%.*s: %.*s", PATH_MAX / 8, d->pool_path, WHY_SIZE / 2, why);
+	dax_close(d->dax);
+	d->dax = NULL;
+	return rc;
+}
+
+static void pool_down(struct daemon *d, bool clean)
+{
+	if (d->pool)
+		pool_close(d->pool, clean);
+	if (d->dax)
+		dax_close(d->dax);
+	d->pool = NULL;
+	d->dax = NULL;
+}
+
+/*
+ * A read-only mount of a pool that was not unmounted: the journal is replayed first, for which the pool is opened for writing once.
+ */
+static int pool_up_readonly(struct daemon *d)
+{
+	struct fs_opts opts = { .background = false };
+	char why[WHY_SIZE];
+	int rc = pool_up(d, true);
+
+	if (rc != -EROFS)
+		return rc;
+	memcpy(why, d->why, sizeof(why));
+	if (pool_up(d, false)) {
+		memcpy(d->why, why, sizeof(why)); /* the pool itself is read-only: this is what counts */
+		return rc;
+	}
+	log_info("%s: was not unmounted; made whole before the read-only mount", d->pool_path);
+	rc = fs_open(d->pool, &opts, &d->fs);
+	if (rc == 0)
+		fs_close(d->fs);
+	d->fs = NULL;
+	pool_down(d, rc == 0);
+	return pool_up(d, true);
+}
+
+static int fs_up(struct daemon *d)
+{
+	bool readonly = d->opts.mount_flags & MS_RDONLY;
+	struct fs_opts opts = {
+		.readonly = readonly,
+		.noatime = d->opts.noatime,
+		.strictatime = d->opts.strictatime,
+		.background = true,
+	};
+	int rc = readonly ? pool_up_readonly(d) : pool_up(d, false);
+
+	if (rc)
+		return rc;
+	/* From here on there are threads, and messages go where they will go later. */
+	if (!d->opts.foreground)
+		log_setup("umbrafs", d->opts.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, true);
+	rc = fs_open(d->pool, &opts, &d->fs);
+	if (rc)
+		snprintf(d->why, sizeof(d->why), "%.*s: the file system cannot be opened: %s", PATH_MAX / 8,
+			 d->pool_path, rc == -EUCLEAN ? "damaged metadata" : strerror(-rc));
+	return rc;
+}
+
+static void size_text(uint64_t bytes, char *text, size_t text_size)
+{
+	static const char units[] = "KMGTP";
+	double n = (double)bytes / 1024;
+	unsigned unit = 0;
+
+	while (n >= 1024 && unit < sizeof(units) - 2) {
+		n /= 1024;
+		unit++;
+	}
+	snprintf(text, text_size, "%.4g %ciB", n, units[unit]);
+}
+
+static void say_up(const struct daemon *d)
+{
+	char size[32];
+
+	size_text(pool_super(d->pool)->size_blk * BLOCK_SIZE, size, sizeof(size));
+	printf("%s: %s, durability %s, %u thread%s%s, mounted on %s\n", d->pool_path, size,
+	       dax_durability_name(dax_durability(d->dax)), d->opts.threads, d->opts.threads == 1 ? "" : "s",
+	       d->opts.mount_flags & MS_RDONLY ? ", read-only" : "", d->dir);
+	fflush(stdout);
+}
+
+static int mount_up(struct daemon *d)
+{
+	struct session_opts opts = {
+		.source = d->pool_path,
+		.mountpoint = d->dir,
+		.mount_flags = d->opts.mount_flags,
+		.allow_other = d->opts.allow_other,
+		.threads = d->opts.threads,
+		.dax = d->opts.dax,
+	};
+	int rc = session_open(d->fs, &opts, &d->session, d->why, sizeof(d->why));
+
+	if (rc)
+		return rc;
+	rc = session_run(d->session);
+	if (rc) {
+		snprintf(d->why, sizeof(d->why), "%.*s: the mount does not answer: %s", PATH_MAX / 8, d->dir,
+			 strerror(-rc));
+		session_stop(d->session);
+		session_wait(d->session);
+	}
+	return rc;
+}
+
+static void all_down(struct daemon *d)
+{
+	if (d->session)
+		session_close(d->session);
+	if (d->fs)
+		fs_close(d->fs);
+	pool_down(d, true);
+}
+
+/* ---- serving ---- */
+
+static void signals_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGUSR2); /* ours: nothing more to wait for */
+}
+
+static void *signals_wait(void *arg)
+{
+	struct daemon *d = arg;
+	sigset_t set;
+	int got;
+
+	signals_set(&set);
+	while (sigwait(&set, &got) == 0 && got != SIGUSR2) {
+		log_info("%s: ending (signal %d)", d->dir, got);
+		session_stop(d->session);
+	}
+	return NULL;
+}
+
+static int serve(struct daemon *d, struct background *bg)
+{
+	pthread_t thread;
+	int rc = -pthread_create(&thread, NULL, signals_wait, d);
+
+	if (rc) {
+		snprintf(d->why, sizeof(d->why), "cannot start a thread: %s", strerror(-rc));
+		session_stop(d->session);
+		session_wait(d->session);
+		return rc;
+	}
+	say_up(d);
+	background_up(bg);
+	session_wait(d->session);
+	pthread_kill(thread, SIGUSR2);
+	pthread_join(thread, NULL);
+	return 0;
+}
+
+/* What a process that a mount hangs on should have. All of it may be refused. */
+static void process_setup(void)
+{
+	sigset_t set;
+	int fd;
+
+	signals_set(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	umask(0);
+#ifdef PR_SET_IO_FLUSHER
+	/* Memory that the kernel frees for us must not wait for pages that only we can write. */
+	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+#endif
+	fd = geteuid() == 0 ? open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC) : -1;
+	if (fd >= 0) {
+		if (write(fd, OOM_SCORE, strlen(OOM_SCORE)) < 0)
+			log_debug("oom_score_adj: %s", strerror(errno));
+		close(fd);
+	}
+}
+
+static unsigned threads_default(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (cpus < THREADS_LEAST)
+		return THREADS_LEAST;
+	return cpus > THREADS_DEFAULT_MAX ? THREADS_DEFAULT_MAX : (unsigned)cpus;
+}
+
+static int run(struct daemon *d, struct background *bg)
+{
+	int rc;
+
+	process_setup();
+	rc = fs_up(d);
+	if (rc == 0)
+		rc = mount_up(d);
+	if (rc == 0)
+		rc = serve(d, bg);
+	all_down(d);
+	return rc;
+}
+
+int daemon_main(int argc, char **argv)
+{
+	static struct daemon d;
+	struct background bg = { .fd = -1 };
+
+	log_setup("umbrafs", LOG_LEVEL_INFO, false);
+	if (options_parse(argc, argv, &d.opts, d.why, sizeof(d.why))) {
+		fprintf(stderr, "umbrafs: %s\n", d.why);
+		return STATUS_USAGE;
+	}
+	if (d.opts.help || d.opts.version) {
+		fputs(d.opts.help ? options_help : "umbrafs " UMBRA_VERSION "\n", stdout);
+		return 0;
+	}
+	log_setup("umbrafs", d.opts.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, false);
+	if (d.opts.threads == 0)
+		d.opts.threads = threads_default();
+	if (d.opts.remount) {
+		if (remount(&d) == 0)
+			return 0;
+		goto failed;
+	}
+	/* A name that cannot be resolved is left to the floor that says why. */
+	if (!realpath(d.opts.pool, d.pool_path))
+		snprintf(d.pool_path, sizeof(d.pool_path), "%s", d.opts.pool);
+	if (dir_resolve(&d))
+		goto failed;
+	if (!d.opts.foreground) {
+		int rc = background_start(&bg);
+
+		if (rc) {
+			fprintf(stderr, "umbrafs: cannot go to the background: %s\n", strerror(-rc));
+			return STATUS_SYSTEM;
+		}
+	}
+	if (run(&d, &bg) == 0)
+		return 0;
+failed:
+	fprintf(stderr, "umbrafs: %s\n", d.why);
+	return STATUS_MOUNT;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The command line of umbrafs: POOL DIR and mount options. The options of mount(8) and fstab(5) are all understood, whether they mean
+ * something here or not; any other one is refused (unless sloppy), since a mistyped option silently does the opposite.
+ */
+#ifndef UMBRA_DAEMON_OPTIONS_H
+#define UMBRA_DAEMON_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "dax/dax.h"
+#include "fuse/session.h"
+#include "util/util.h"
+
+struct daemon_opts {
+	const char *pool, *dir;
+	bool foreground, sloppy, verbose, help, version;
+	bool remount;
+	unsigned long mount_flags; /* MS_* */
+	bool allow_other;
+	bool noatime, strictatime;
+	enum dax_durability durability;
+	enum session_dax dax;
+	unsigned threads; /* 0: as many as fit the machine */
+};
+
+/* -EINVAL: one line in why. */
+must_check int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, size_t why_size);
+
+extern const char options_help[];
+
+#endif

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Attributes: setattr and its rules, opens and closes, figures of the whole file system.
+ */
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fs/core.h"
+#include "fs/xattr.h"
+
+#define FLAGS_OF_USERS (INODE_DAX | INODE_IMMUTABLE | INODE_APPEND | INODE_NODUMP | INODE_NOATIME | INODE_SYNC)
+
+void attr_touch(struct op *op, struct inode_attr *attr, bool mtime)
+{
+	attr->ctime = op->now;
+	if (mtime)
+		attr->mtime = op->now;
+	attr->change++;
+}
+
+void attr_kill_priv(struct inode_attr *attr)
+{
+	if (S_ISDIR(attr->mode))
+		return;
+	attr->mode &= ~(uint32_t)S_ISUID;
+	if (attr->mode & S_IXGRP)
+		attr->mode &= ~(uint32_t)S_ISGID;
+}
+
+int inode_kill_priv(struct op *op, struct inode_attr *attr)
+{
+	int rc;
+
+	if (S_ISDIR(attr->mode))
+		return 0;
+	attr_kill_priv(attr);
+	rc = xattr_drop(op, attr->ino, XATTR_CAPABILITY);
+	return rc == -ENODATA ? 0 : rc;
+}
+
+/* Immutable: nothing but the flags themselves; append-only: neither size, owner nor mode. */
+static int set_may(const struct inode_attr *attr, const struct fs_set *set)
+{
+	uint32_t change = set->what & ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_CTIME);
+
+	if (attr->flags & INODE_IMMUTABLE && change)
+		return -EPERM;
+	if (attr->flags & INODE_APPEND && change & ~(FS_SET_ATIME | FS_SET_MTIME))
+		return -EPERM;
+	if (!(set->what & FS_SET_SIZE))
+		return 0;
+	if (S_ISDIR(attr->mode))
+		return -EISDIR;
+	if (!S_ISREG(attr->mode))
+		return -EINVAL;
+	return set->size > FS_SIZE_MAX ? -EFBIG : 0;
+}
+
+static bool time_is_sane(const struct inode_time *t)
+{
+	return t->ns < 1000000000;
+}
+
+static int set_times(struct inode *inode, struct inode_attr *attr, const struct fs_set *set)
+{
+	if (!time_is_sane(&set->atime) || !time_is_sane(&set->mtime) || !time_is_sane(&set->ctime))
+		return -EINVAL;
+	if (set->what & FS_SET_ATIME) {
+		attr->atime = set->atime;
+		atomic_store(&inode->atime_ns, 0);
+	}
+	if (set->what & FS_SET_MTIME)
+		attr->mtime = set->mtime;
+	if (set->what & FS_SET_CTIME)
+		attr->ctime = set->ctime;
+	return 0;
+}
+
+static int set_owner_mode(struct op *op, struct inode_attr *attr, const struct fs_set *set)
+{
+	int rc = 0;
+
+	if (set->what & FS_SET_UID)
+		attr->uid = set->uid;
+	if (set->what & FS_SET_GID)
+		attr->gid = set->gid;
+	if (set->what & FS_SET_MODE)
+		attr->mode = (attr->mode & S_IFMT) | (set->mode & 07777);
+	else if (set->what & (FS_SET_UID | FS_SET_GID))
+		rc = inode_kill_priv(op, attr);
+	if (!rc && set->what & FS_SET_KILLPRIV)
+		rc = inode_kill_priv(op, attr);
+	if (!rc && set->what & FS_SET_MODE)
+		rc = acl_chmod(op, attr);
+	return rc;
+}
+
+/* Everything but the record itself, which the caller puts back. Size and its times come first: a long truncate commits them. */
+static int set_apply(struct op *op, struct inode *inode, struct inode_attr *attr, const struct fs_set *set)
+{
+	int rc = set_may(attr, set);
+
+	if (rc)
+		return rc;
+	attr_touch(op, attr, set->what & FS_SET_SIZE && set->size != attr->size);
+	if (set->what & FS_SET_SIZE)
+		rc = data_set_size(op, inode, attr, set->size);
+	if (!rc)
+		rc = set_owner_mode(op, attr, set);
+	if (rc)
+		return rc;
+	if (set->what & FS_SET_FLAGS)
+		attr->flags = (attr->flags & ~FLAGS_OF_USERS) | (set->flags & FLAGS_OF_USERS);
+	if (set->what & FS_SET_PROJID)
+		attr->projid = set->projid;
+	return set_times(inode, attr, set);
+}
+
+struct setattr_arg {
+	uint64_t ino;
+	const struct fs_set *set;
+	struct inode_attr *attr;
+};
+
+static int setattr_op(struct op *op, void *arg)
+{
+	struct setattr_arg *a = arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	int rc = op_inode(op, a->ino, true, &inode);
+
+	if (!rc)
+		rc = inode_get(op, a->ino, &attr);
+	if (!rc)
+		rc = set_apply(op, inode, &attr, a->set);
+	if (!rc)
+		rc = inode_put(op, &attr);
+	if (rc)
+		return rc;
+	inode_show(inode, &attr);
+	*a->attr = attr;
+	return 0;
+}
+
+/* A size that gives back blocks may use the reserve. */
+static enum txn_mode set_mode(const struct fs_set *set)
+{
+	return set->what & FS_SET_SIZE && set->size == 0 ? TXN_FREEING : TXN_WRITE;
+}
+
+int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct fs_set *set,
+	       struct inode_attr *attr)
+{
+	struct setattr_arg a = { ino, set, attr };
+
+	return op_run(fs, set_mode(set), cred, setattr_op, &a);
+}
+
+/* ---- opens ---- */
+
+struct open_arg {
+	uint64_t ino;
+	bool write, truncate, kill_priv;
+	struct inode *inode;
+};
+
+static int open_truncate(struct op *op, struct open_arg *a, struct inode *inode, struct inode_attr *attr)
+{
+	struct fs_set set = { .what = FS_SET_SIZE | (a->kill_priv ? FS_SET_KILLPRIV : 0) };
+	int rc;
+
+	attr->mtime = op->now; /* even of an empty file */
+	rc = set_apply(op, inode, attr, &set);
+	return rc ? rc : inode_put(op, attr);
+}
+
+static int open_op(struct op *op, void *arg)
+{
+	struct open_arg *a = arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	int rc = op_inode(op, a->ino, a->truncate, &inode);
+
+	if (!rc)
+		rc = inode_get(op, a->ino, &attr);
+	if (rc)
+		return rc;
+	if (attr.nlink == 0 && !atomic_load(&inode->refs) && !atomic_load(&inode->opens))
+		return -ESTALE; /* an orphan that waits for its end */
+	if (a->write && attr.flags & INODE_IMMUTABLE)
+		return -EPERM;
+	if (a->truncate)
+		rc = open_truncate(op, a, inode, &attr);
+	if (rc)
+		return rc;
+	atomic_fetch_add(&inode->pins, 1);
+	atomic_fetch_add(&inode->opens, 1);
+	atomic_fetch_add(&inode->write_opens, a->write);
+	a->inode = inode;
+	return 0;
+}
+
+static void open_undo(struct fs *fs, struct inode *inode, bool write)
+{
+	atomic_fetch_sub(&inode->write_opens, write);
+	atomic_fetch_sub(&inode->opens, 1);
+	inode_unpin(fs, inode, 1);
+}
+
+int fs_opened(struct fs *fs, uint64_t ino, bool write, bool truncate, const struct fs_cred *cred)
+{
+	struct open_arg a = { .ino = ino, .write = write, .truncate = truncate,
+			      .kill_priv = !cred || !cred->kill_priv_exempt };
+	int rc = op_run(fs, truncate ? TXN_FREEING : TXN_READ, cred, open_op, &a);
+
+	if (rc && a.inode)
+		open_undo(fs, a.inode, write);
+	return rc;
+}
+
+static int stream_op(struct op *op, void *arg)
+{
+	struct inode *inode;
+	int rc = op_hold(op, *(uint64_t *)arg, true, &inode);
+
+	if (!rc)
+		space_stream_release(op->fs->pool, &inode->stream);
+	return rc;
+}
+
+void fs_closed(struct fs *fs, uint64_t ino, bool write)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, false);
+
+	if (!inode)
+		return;
+	if (write && atomic_fetch_sub(&inode->write_opens, 1) == 1) {
+		/* The last writer is gone: what was set aside for him goes back. */
+		int rc = op_run(fs, TXN_READ, NULL, stream_op, &ino);
+
+		(void)rc;
+	}
+	atomic_fetch_sub(&inode->opens, 1);
+	inode_unpin(fs, inode, 2);
+}
+
+/* ---- figures ---- */
+
+int fs_statfs(struct fs *fs, struct fs_statfs *st)
+{
+	bool dup = pool_super(fs->pool)->incompat & FEATURE_INCOMPAT_META_DUP;
+	uint64_t inodes_per_blk = BLOCK_SIZE / INODE_SIZE / (dup ? 2 : 1);
+	struct space_totals totals;
+	int rc;
+
+	/* What has been removed counts as free at once. */
+	orphan_drain(fs);
+	rc = space_totals(fs->pool, &totals);
+	if (rc)
+		return rc;
+	*st = (struct fs_statfs){
+		.total_blk = totals.total_blk,
+		.free_blk = totals.free_blk,
+		.total_inodes = totals.inode_count + totals.free_blk * inodes_per_blk,
+		.free_inodes = totals.inode_free + totals.free_blk * inodes_per_blk,
+	};
+	return 0;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Many whole-file clones at once: new names in one directory, as many in a transaction as fit.
+ *
+ * A new file is as its source was: mode, owner, times, attributes, content (shared). Only regular files; the caller checks rights.
+ */
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fs/clone.h"
+#include "fs/data.h"
+#include "fs/names.h"
+#include "fs/xattr.h"
+
+/* Units for one small file: inodes, names, trees; more for each further extent (share_extents looks at the room by itself). */
+#define FILE_UNITS (2 * DATA_STEP_UNITS)
+
+struct files_call {
+	uint64_t dir;
+	struct fs_clone_item *items;
+	unsigned first, count;
+	unsigned done; /* out: of items from first on */
+};
+
+static int copy_content(struct op *op, struct clone_ends *ends)
+{
+	struct share_range range = { 0, 0, blk_up(ends->src.size) };
+	struct m_inode *to;
+	const struct m_inode *from;
+	bool ready = true;
+	int rc = 0;
+
+	if (ends->src.data_format == DATA_INLINE) {
+		rc = inode_record(op, ends->src.ino, &from);
+		if (!rc)
+			rc = inode_edit(op, ends->dst.ino, &to);
+		for (unsigned i = 0; !rc && i < INODE_DATA_SIZE; i++)
+			to->di_data[i] = from->di_data[i];
+		return rc;
+	}
+	if (ends->src.data_format != DATA_EXTENTS || ends->src.blocks == 0)
+		return 0;
+	rc = tail_ready(op, ends->src_inode, &ends->src, &ready);
+	if (rc || range.count_blk == 0)
+		return rc;
+	if (!ready)
+		return -EXDEV; /* the tail has to be copied: the slow way */
+	ends->quiet = true;
+	rc = share_extents(op, ends, &range);
+	return rc;
+}
+
+static int copy_xattrs(struct op *op, uint64_t from, uint64_t to)
+{
+	struct bt_key key = { { 0 } };
+	struct bt_cursor cur;
+	struct btree bt;
+	int rc;
+
+	inode_attr_tree(op, from, &bt);
+	for (rc = bt_seek(&bt, &cur, &key, BT_GE); !rc; rc = bt_next(&cur)) {
+		char name[256];
+		const struct m_attr *m;
+		size_t size;
+		void *value;
+		const void *rec;
+
+		rc = bt_get(&cur, &rec, &size);
+		if (rc)
+			return rc;
+		m = rec;
+		if (le64_get(m->at_key) & ATTR_KEY_PARENT)
+			return 0;
+		if (m->at_type != ATTR_XATTR)
+			continue;
+		for (unsigned i = 0; i < m->at_namelen; i++)
+			name[i] = (char)m->at_data[i];
+		name[m->at_namelen] = 0;
+		rc = xattr_load(op, from, name, &value, &size);
+		if (!rc)
+			rc = xattr_store(op, to, name, value, size, 0);
+		if (rc)
+			return rc;
+	}
+	return rc == -ENOENT ? 0 : rc;
+}
+
+/* The new inode without its content: what the source has, but its own number, links and birth. */
+static int make_twin(struct op *op, struct clone_ends *ends)
+{
+	struct inode_attr twin = ends->src;
+	int rc;
+
+	twin.nlink = 1;
+	twin.blocks = 0;
+	twin.flags &= ~INODE_SHARED;
+	rc = inode_new(op, inode_agno(op->fs, ends->src.ino), &twin, &ends->dst_inode);
+	if (rc)
+		return rc;
+	twin.atime = ends->src.atime;
+	twin.mtime = ends->src.mtime;
+	ends->dst = twin;
+	return inode_put(op, &twin);
+}
+
+/* *last: nothing more in this transaction. A file of many extents commits on its way, so it has a transaction of its own; alone = false: it is
+ * left for the next one. */
+static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, bool alone, bool *last)
+{
+	struct clone_ends ends = { 0 };
+	bool fits = true;
+	int rc = op_inode(op, item->src, true, &ends.src_inode);
+
+	if (!rc)
+		rc = inode_get(op, item->src, &ends.src);
+	if (rc)
+		return rc;
+	if (!S_ISREG(ends.src.mode))
+		return S_ISDIR(ends.src.mode) ? -EISDIR : -EINVAL;
+	if (ends.src.data_format == DATA_EXTENTS)
+		rc = share_fits(op, &ends, &(struct share_range){ 0, 0, blk_up(ends.src.size) }, &fits);
+	*last = !fits;
+	if (rc || (!fits && !alone))
+		return rc;
+	rc = make_twin(op, &ends);
+	if (!rc)
+		rc = name_add(op, dir, item->name, item->name_len, &ends.dst);
+	if (!rc)
+		rc = copy_xattrs(op, item->src, ends.dst.ino);
+	if (!rc)
+		rc = inode_put(op, dir); /* a long clone commits what is there so far */
+	if (!rc)
+		rc = copy_content(op, &ends);
+	if (!rc)
+		rc = clone_put(op, &ends);
+	if (!rc)
+		item->new_ino = ends.dst.ino;
+	return rc;
+}
+
+static int files_once(struct op *op, void *arg)
+{
+	struct files_call *c = arg;
+	struct inode_attr dir;
+	unsigned done = 0;
+	bool last = false;
+	int rc = op_inode(op, c->dir, true, NULL);
+
+	if (!rc)
+		rc = inode_get(op, c->dir, &dir);
+	if (!rc)
+		rc = dir_may_add(&dir);
+	while (!rc && !last && c->first + done < c->count && (done == 0 || txn_has_room(op->tx, FILE_UNITS))) {
+		struct fs_clone_item *item = &c->items[c->first + done];
+
+		rc = name_check_new(item->name, item->name_len);
+		if (!rc)
+			rc = clone_item(op, &dir, item, done == 0, &last);
+		done += rc == 0 && (!last || done == 0);
+	}
+	if (!rc)
+		rc = inode_put(op, &dir);
+	if (!rc)
+		c->done = done;
+	return rc;
+}
+
+int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, struct fs_clone_item *items, unsigned count,
+		   unsigned *done)
+{
+	struct files_call c = { .dir = dir, .items = items, .count = count };
+	int rc = 0;
+
+	while (c.first < count) {
+		c.done = 0;
+		rc = op_run(fs, TXN_WRITE, cred, files_once, &c);
+		if (rc)
+			break;
+		c.first += c.done;
+	}
+	*done = c.first;
+	return rc;
+}

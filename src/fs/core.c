@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The runner of operations, inodes inside a transaction, opening and closing the file system.
+ *
+ * An operation that lost (-EDEADLK) starts again with all locks taken first, in order, that it had or wanted: so each round
+ * waits properly for what the last one could not have, and knows at least one lock more.
+ */
+#include "fs/core.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "util/log.h"
+
+#define SLOW_ROUNDS 4	/* lost rounds after which an operation takes the slow lock */
+#define REFILLS_MAX 16	/* times that an operation may ask for metadata units */
+#define INO_LIMIT (1ull << 55)
+#define HASH_BITS_MIN 5u
+
+/* Locks to take first in the next round, by order. */
+struct op_locks {
+	struct op_want {
+		uint64_t order;
+		bool write;
+	} *wants, few[12];
+	unsigned count, size;
+};
+
+static void wants_add(struct op_locks *locks, uint64_t order, bool write)
+{
+	unsigned at = 0;
+
+	if (!locks->wants) {
+		locks->wants = locks->few;
+		locks->size = ARRAY_SIZE(locks->few);
+	}
+	while (at < locks->count && locks->wants[at].order < order)
+		at++;
+	if (at < locks->count && locks->wants[at].order == order) {
+		locks->wants[at].write |= write;
+		return;
+	}
+	if (locks->count == locks->size) {
+		struct op_want *more = malloc(locks->size * 2 * sizeof(*more));
+
+		assert(more);
+		memcpy(more, locks->wants, locks->count * sizeof(*more));
+		if (locks->wants != locks->few)
+			free(locks->wants);
+		locks->wants = more;
+		locks->size *= 2;
+	}
+	memmove(&locks->wants[at + 1], &locks->wants[at], (locks->count - at) * sizeof(*locks->wants));
+	locks->wants[at] = (struct op_want){ order, write };
+	locks->count++;
+}
+
+/* Remembers what this round held and what it could not have. */
+static void wants_note(struct op *op, struct op_locks *locks)
+{
+	uint64_t blocked = txn_blocked_on(op->tx);
+	bool upgrade = false;
+
+	for (unsigned i = 0; i < op->held_count; i++) {
+		struct txn_lock *lock = &op->held[i]->lock;
+
+		if (!txn_holds(op->tx, lock, false))
+			continue;
+		wants_add(locks, lock->order, txn_holds(op->tx, lock, true));
+		upgrade |= lock->order == blocked;
+	}
+	for (uint32_t agno = 0; agno < pool_ag_count(op->fs->pool); agno++) {
+		if (txn_holds(op->tx, pool_ag_lock(op->fs->pool, agno), true))
+			wants_add(locks, TXN_ORDER_AG | agno, true);
+	}
+	wants_add(locks, blocked, upgrade || txn_mode(op->tx) != TXN_READ);
+}
+
+static int wants_take(struct op *op, const struct op_locks *locks)
+{
+	for (unsigned i = 0; i < locks->count; i++) {
+		const struct op_want *want = &locks->wants[i];
+		int rc;
+
+		if (want->order < TXN_ORDER_AG)
+			rc = op_hold(op, want->order, want->write, NULL);
+		else
+			rc = txn_lock_ag(op->tx, (uint32_t)(want->order & ~TXN_ORDER_AG));
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static void op_release(struct op *op)
+{
+	for (unsigned i = op->held_count; i-- > 0;)
+		inode_unpin(op->fs, op->held[i], 1);
+	if (op->held != op->held_few)
+		free(op->held);
+}
+
+/* *retry: fn's result, not the commit's, so that another round makes sense. */
+static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg,
+		    struct op_locks *locks, bool *retry)
+{
+	struct op op = { .fs = fs, .cred = cred, .held = op.held_few, .held_size = OP_HELD_FEW };
+	struct timespec now;
+	int rc;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	op.now = (struct inode_time){ now.tv_sec, (uint32_t)now.tv_nsec };
+	op.tx = txn_begin(fs->pool, mode);
+	rc = wants_take(&op, locks);
+	if (!rc)
+		rc = fn(&op, arg);
+	*retry = rc < 0;
+	if (rc == -EDEADLK)
+		wants_note(&op, locks);
+	if (rc < 0) {
+		txn_abort(op.tx);
+	} else {
+		int err;
+
+		if (cred)
+			txn_set_request(op.tx, cred->request_id, rc);
+		err = txn_commit(op.tx);
+		if (err)
+			rc = err;
+	}
+	op_release(&op);
+	return rc;
+}
+
+int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
+{
+	struct op_locks locks = { 0 };
+	unsigned rounds = 0, refills = 0;
+	bool slow = false, drained = mode != TXN_WRITE, retry;
+	int rc;
+
+	if (mode != TXN_READ && (fs->opts.readonly || pool_failed(fs->pool)))
+		return -EROFS;
+	for (;;) {
+		rc = op_round(fs, mode, cred, fn, arg, &locks, &retry);
+		if (rc >= 0 || !retry)
+			break;
+		if (rc == -EDEADLK) {
+			pool_stats(fs->pool)->retries++;
+			if (++rounds == SLOW_ROUNDS) {
+				pthread_mutex_lock(&fs->slow_lock);
+				slow = true;
+			}
+			continue;
+		}
+		if (rc == -ENOBUFS)
+			rc = refills++ < REFILLS_MAX ? space_refill(fs->pool) : -ENOSPC;
+		if (rc == 0)
+			continue;
+		if (rc != -ENOSPC || drained)
+			break;
+		drained = true;
+		if (slow)
+			pthread_mutex_unlock(&fs->slow_lock);
+		slow = false;
+		rounds = 0;
+		orphan_drain(fs);
+	}
+	if (slow)
+		pthread_mutex_unlock(&fs->slow_lock);
+	if (locks.wants != locks.few)
+		free(locks.wants);
+	return rc;
+}
+
+static void held_add(struct op *op, struct inode *inode)
+{
+	if (op->held_count == op->held_size) {
+		struct inode **more = malloc(op->held_size * 2 * sizeof(*more));
+
+		assert(more);
+		memcpy(more, op->held, op->held_count * sizeof(*more));
+		if (op->held != op->held_few)
+			free(op->held);
+		op->held = more;
+		op->held_size *= 2;
+	}
+	op->held[op->held_count++] = inode;
+}
+
+int op_hold(struct op *op, uint64_t ino, bool write, struct inode **out)
+{
+	struct inode *inode = NULL;
+	int rc;
+
+	if (ino == 0 || ino >= INO_LIMIT)
+		return -ESTALE;
+	for (unsigned i = 0; i < op->held_count && !inode; i++) {
+		if (op->held[i]->ino == ino)
+			inode = op->held[i];
+	}
+	if (!inode) {
+		inode = inode_pin(op->fs, ino, 1, true);
+		if (!inode)
+			return -ENOMEM;
+		held_add(op, inode);
+	}
+	rc = txn_lock(op->tx, &inode->lock, write);
+	if (rc)
+		return rc;
+	if (out)
+		*out = inode;
+	return 0;
+}
+
+/* First use of a number by this DRAM inode: the inode tree decides, then the record has to be sound. */
+static int inode_first_look(struct op *op, struct inode *inode)
+{
+	const struct m_inode *record;
+	int rc = space_inode_check(op->tx, inode->ino);
+
+	if (rc)
+		return rc;
+	rc = inode_record(op, inode->ino, &record);
+	if (rc)
+		return rc;
+	atomic_store(&inode->unlinked, le32_get(record->di_nlink) == 0);
+	atomic_store(&inode->checked, true);
+	return 0;
+}
+
+int op_inode(struct op *op, uint64_t ino, bool write, struct inode **out)
+{
+	struct inode *inode;
+	int rc = op_hold(op, ino, write, &inode);
+
+	if (!rc && !atomic_load(&inode->checked))
+		rc = inode_first_look(op, inode);
+	if (rc)
+		return rc;
+	if (out)
+		*out = inode;
+	return 0;
+}
+
+int op_inode_pair(struct op *op, uint64_t a, bool a_write, struct inode **ia, uint64_t b, bool b_write,
+		  struct inode **ib)
+{
+	int rc;
+
+	if (a > b)
+		return op_inode_pair(op, b, b_write, ib, a, a_write, ia);
+	if (a == b)
+		a_write = b_write = a_write || b_write;
+	rc = op_inode(op, a, a_write, ia);
+	return rc ? rc : op_inode(op, b, b_write, ib);
+}
+
+int inode_record(struct op *op, uint64_t ino, const struct m_inode **record)
+{
+	const void *unit;
+	int rc = txn_get(op->tx, inode_laddr(ino), MAGIC_INODE, &unit);
+
+	if (!rc)
+		*record = unit;
+	return rc;
+}
+
+int inode_edit(struct op *op, uint64_t ino, struct m_inode **record)
+{
+	void *unit;
+	int rc = txn_edit(op->tx, inode_laddr(ino), MAGIC_INODE, &unit);
+
+	if (!rc)
+		*record = unit;
+	return rc;
+}
+
+int inode_get(struct op *op, uint64_t ino, struct inode_attr *attr)
+{
+	const struct m_inode *record;
+	int rc = inode_record(op, ino, &record);
+
+	if (!rc)
+		inode_attr_decode(attr, record);
+	return rc;
+}
+
+int inode_put(struct op *op, const struct inode_attr *attr)
+{
+	struct m_inode *record;
+	int rc = inode_edit(op, attr->ino, &record);
+
+	if (!rc)
+		inode_attr_encode(record, attr);
+	return rc;
+}
+
+static void inode_tree(struct op *op, uint64_t ino, enum node_kind kind, size_t off, size_t size_bytes,
+		       struct btree *bt)
+{
+	*bt = (struct btree){
+		.tx = op->tx,
+		.kind = kind,
+		.root_laddr = inode_laddr(ino),
+		.root_magic = MAGIC_INODE,
+		.root_off = (uint16_t)off,
+		.root_size_bytes = (uint16_t)size_bytes,
+		.owner = ino,
+		.alloc = &space_bt_alloc,
+	};
+}
+
+void inode_data_tree(struct op *op, uint64_t ino, enum node_kind kind, struct btree *bt)
+{
+	inode_tree(op, ino, kind, offsetof(struct m_inode, di_data), INODE_DATA_SIZE, bt);
+}
+
+void inode_attr_tree(struct op *op, uint64_t ino, struct btree *bt)
+{
+	inode_tree(op, ino, NODE_ATTR, offsetof(struct m_inode, di_attr), INODE_ATTR_SIZE, bt);
+}
+
+struct event_hook {
+	struct inode *inode;
+	enum inode_event event;
+	bool was_checked, was_unlinked;
+};
+
+static void event_apply(void *arg, bool committed)
+{
+	struct event_hook *hook = arg;
+	struct inode *inode = hook->inode;
+
+	if (!committed) {
+		if (hook->event == INODE_MADE)
+			atomic_store(&inode->checked, false);
+		return;
+	}
+	switch (hook->event) {
+	case INODE_MADE:
+		atomic_store(&inode->unlinked, false);
+		atomic_store(&inode->checked, true);
+		break;
+	case INODE_UNLINKED:
+		atomic_store(&inode->unlinked, true);
+		break;
+	case INODE_NAMED:
+		atomic_store(&inode->unlinked, false);
+		break;
+	case INODE_FREED:
+		atomic_store(&inode->checked, false);
+		atomic_store(&inode->unlinked, false);
+		atomic_store(&inode->atime_ns, 0);
+		break;
+	case INODE_REF:
+		inode_ref(inode);
+		break;
+	}
+}
+
+void inode_on_commit(struct op *op, struct inode *inode, enum inode_event event)
+{
+	struct event_hook *hook = txn_alloc(op->tx, sizeof(*hook));
+
+	*hook = (struct event_hook){ .inode = inode, .event = event };
+	txn_on_end(op->tx, event_apply, hook);
+}
+
+static void le64_seed(const uint8_t *bytes, uint64_t *seed)
+{
+	le64 raw;
+
+	memcpy(&raw, bytes, sizeof(raw));
+	*seed = le64_get(raw);
+}
+
+static void locks_init(struct fs *fs)
+{
+	pthread_mutexattr_t recursive;
+
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&fs->slow_lock, &recursive);
+	pthread_mutexattr_destroy(&recursive);
+	pthread_mutex_init(&fs->rename_lock, NULL);
+	pthread_mutex_init(&fs->drain_lock, NULL);
+	pthread_mutex_init(&fs->work_lock, NULL);
+	CDS_INIT_LIST_HEAD(&fs->orphans);
+	CDS_INIT_LIST_HEAD(&fs->atimes);
+}
+
+static void locks_destroy(struct fs *fs)
+{
+	pthread_mutex_destroy(&fs->slow_lock);
+	pthread_mutex_destroy(&fs->rename_lock);
+	pthread_mutex_destroy(&fs->drain_lock);
+	pthread_mutex_destroy(&fs->work_lock);
+}
+
+int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
+{
+	const struct super *super = pool_super(pool);
+	struct fs *fs;
+	int rc;
+
+	if (super->dir_hash_bits < HASH_BITS_MIN || super->dir_hash_bits > 63) {
+		log_error("superblock: directory hashes of %u bits make no sense", super->dir_hash_bits);
+		return -EUCLEAN;
+	}
+	fs = calloc(1, sizeof(*fs));
+	if (!fs)
+		return -ENOMEM;
+	fs->pool = pool;
+	fs->opts = *opts;
+	fs->hash_last = (1ull << super->dir_hash_bits) - 1;
+	le64_seed(super->hash_seed, &fs->name_seed);
+	le64_seed(super->hash_seed + 8, &fs->parent_seed);
+	locks_init(fs);
+	rc = itable_open(fs);
+	if (rc)
+		goto out_free;
+	if (!opts->readonly) {
+		rc = data_resume(fs);
+		if (rc)
+			log_warn("an unfinished operation cannot be continued: %s", strerror(-rc));
+	}
+	rc = work_start(fs);
+	if (rc)
+		goto out_table;
+	*out = fs;
+	return 0;
+out_table:
+	itable_close(fs);
+out_free:
+	locks_destroy(fs);
+	free(fs);
+	return rc;
+}
+
+void fs_close(struct fs *fs)
+{
+	work_stop(fs);
+	atime_flush(fs);
+	if (!atomic_load(&fs->orphans_scanned))
+		atomic_store(&fs->orphans_scanned, true); /* the next mount looks at them */
+	orphan_drain(fs);
+	itable_close(fs);
+	locks_destroy(fs);
+	free(fs);
+}
+
+struct pool *fs_pool(const struct fs *fs)
+{
+	return fs->pool;
+}

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Reading files: bytes, where data lies, where extents lie.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/clone.h"
+#include "fs/data.h"
+
+struct read_call {
+	uint64_t ino, off, size_bytes;
+	uint8_t *buf;
+	uint64_t done_bytes; /* out */
+};
+
+/* One piece from pos on: *len bytes are in buf. */
+static int read_piece(struct op *op, struct btree *bt, uint64_t pos, uint64_t end, uint8_t *buf, uint64_t *len)
+{
+	uint64_t blk = blk_of(pos), stop;
+	struct extent e;
+	int rc = extent_find(bt, blk, &e);
+
+	if (rc && rc != -ENOENT)
+		return rc;
+	if (rc == -ENOENT || e.file_blk > blk) {
+		stop = rc ? end : u64_min(end, e.file_blk << BLOCK_SHIFT);
+		*len = stop - pos;
+		memset(buf, 0, *len);
+		return 0;
+	}
+	stop = u64_min(end, (e.file_blk + e.count_blk) << BLOCK_SHIFT);
+	*len = stop - pos;
+	if (e.flags & EXTENT_UNWRITTEN) {
+		memset(buf, 0, *len);
+		return 0;
+	}
+	return dax_load(pool_dax(txn_pool(op->tx)), buf,
+			(e.dev_blk << BLOCK_SHIFT) + (pos - (e.file_blk << BLOCK_SHIFT)), *len, NULL);
+}
+
+int data_read(struct op *op, const struct inode_attr *attr, uint64_t off, uint8_t *buf, uint64_t len)
+{
+	const struct m_inode *record;
+	uint64_t pos = off, end = off + len;
+	struct btree bt;
+	int rc = 0;
+
+	if (attr->data_format == DATA_INLINE) {
+		rc = inode_record(op, attr->ino, &record);
+		if (!rc)
+			memcpy(buf, record->di_data + off, len);
+		return rc;
+	}
+	if (attr->data_format != DATA_EXTENTS) {
+		memset(buf, 0, len); /* nothing written yet */
+		return 0;
+	}
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
+	while (!rc && pos < end) {
+		uint64_t piece = 0;
+
+		rc = read_piece(op, &bt, pos, end, buf + (pos - off), &piece);
+		pos += piece;
+	}
+	return rc;
+}
+
+int data_is_zero(struct op *op, uint64_t dev_off, uint64_t len_bytes, bool *zero)
+{
+	uint8_t bytes[BLOCK_SIZE];
+	int rc = dax_load(pool_dax(txn_pool(op->tx)), bytes, dev_off, len_bytes, NULL);
+
+	*zero = true;
+	for (uint64_t i = 0; !rc && i < len_bytes; i++)
+		*zero &= bytes[i] == 0;
+	return rc;
+}
+
+static int read_once(struct op *op, void *arg)
+{
+	struct read_call *r = arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	uint64_t len;
+	int rc = op_inode(op, r->ino, false, &inode);
+
+	if (!rc)
+		rc = inode_get(op, r->ino, &attr);
+	if (rc)
+		return rc;
+	if (!S_ISREG(attr.mode))
+		return S_ISDIR(attr.mode) ? -EISDIR : -EINVAL;
+	r->done_bytes = 0;
+	if (r->off >= attr.size)
+		return 0;
+	len = u64_min(r->size_bytes, attr.size - r->off);
+	rc = data_read(op, &attr, r->off, r->buf, len);
+	if (rc)
+		return rc;
+	r->done_bytes = len;
+	atime_note(op, inode, &attr);
+	return 0;
+}
+
+ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
+{
+	struct read_call r = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf };
+	int rc = op_run(fs, TXN_READ, NULL, read_once, &r);
+
+	return rc ? rc : (ssize_t)r.done_bytes;
+}
+
+struct seek_call {
+	uint64_t ino, off;
+	int whence;
+	uint64_t found; /* out */
+};
+
+/* The next data (written extent) or hole from off on, within size. */
+static int seek_extents(struct op *op, const struct inode_attr *attr, struct seek_call *s)
+{
+	uint64_t pos = s->off;
+	struct btree bt;
+
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
+	while (pos < attr->size) {
+		struct extent e;
+		int rc = attr->data_format == DATA_EXTENTS ? extent_find(&bt, blk_of(pos), &e) : -ENOENT;
+		bool hole;
+
+		if (rc && rc != -ENOENT)
+			return rc;
+		hole = rc == -ENOENT || e.file_blk > blk_of(pos) || (e.flags & EXTENT_UNWRITTEN);
+		if (hole == (s->whence == SEEK_HOLE)) {
+			s->found = pos;
+			return 0;
+		}
+		if (rc == -ENOENT)
+			break;
+		if (e.file_blk > blk_of(pos))
+			pos = e.file_blk << BLOCK_SHIFT;
+		else
+			pos = (e.file_blk + e.count_blk) << BLOCK_SHIFT;
+	}
+	if (s->whence == SEEK_DATA)
+		return -ENXIO;
+	s->found = attr->size;
+	return 0;
+}
+
+static int seek_once(struct op *op, void *arg)
+{
+	struct seek_call *s = arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	int rc = op_inode(op, s->ino, false, &inode);
+
+	if (!rc)
+		rc = inode_get(op, s->ino, &attr);
+	if (rc)
+		return rc;
+	if (s->whence != SEEK_DATA && s->whence != SEEK_HOLE)
+		return -EINVAL;
+	if (s->off >= attr.size)
+		return -ENXIO;
+	if (attr.data_format == DATA_INLINE) {
+		s->found = s->whence == SEEK_DATA ? s->off : attr.size;
+		return 0;
+	}
+	return seek_extents(op, &attr, s);
+}
+
+int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *found)
+{
+	struct seek_call s = { .ino = ino, .off = off, .whence = whence };
+	int rc = op_run(fs, TXN_READ, NULL, seek_once, &s);
+
+	if (!rc)
+		*found = s.found;
+	return rc;
+}
+
+struct map_call {
+	uint64_t ino, off;
+	struct fs_extent *extents;
+	unsigned max, count;
+};
+
+static int map_extents(struct op *op, const struct inode_attr *attr, struct map_call *m)
+{
+	uint64_t blk = blk_of(m->off);
+	struct btree bt;
+
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
+	while (m->count < m->max) {
+		struct fs_extent *out = &m->extents[m->count];
+		uint64_t refs = 1, same_blk;
+		struct extent e;
+		int rc = extent_find(&bt, blk, &e);
+
+		if (rc == -ENOENT) {
+			if (m->count > 0)
+				out[-1].flags |= FS_EXTENT_LAST;
+			return 0;
+		}
+		same_blk = e.count_blk;
+		if (!rc && (attr->flags & INODE_SHARED) && !(e.flags & EXTENT_UNWRITTEN))
+			rc = space_refs(op->tx, e.dev_blk, e.count_blk, &refs, &same_blk);
+		if (rc)
+			return rc;
+		*out = (struct fs_extent){
+			.file_off = e.file_blk << BLOCK_SHIFT,
+			.dev_off = e.dev_blk << BLOCK_SHIFT,
+			.len = same_blk << BLOCK_SHIFT,
+			.flags = (e.flags & EXTENT_UNWRITTEN ? FS_EXTENT_UNWRITTEN : 0) |
+				 (refs > 1 ? FS_EXTENT_SHARED : 0),
+			.owners = (uint32_t)u64_min(refs, UINT32_MAX),
+		};
+		m->count++;
+		blk = e.file_blk + same_blk;
+	}
+	return 0;
+}
+
+static int map_inline(struct op *op, const struct inode_attr *attr, struct map_call *m)
+{
+	uint64_t dev_off;
+	int rc = pool_place(txn_pool(op->tx), inode_laddr(attr->ino), 0, &dev_off);
+
+	if (rc || m->off >= attr->size || m->max == 0)
+		return rc;
+	m->extents[m->count++] = (struct fs_extent){
+		.dev_off = dev_off + offsetof(struct m_inode, di_data),
+		.len = attr->size,
+		.flags = FS_EXTENT_INLINE | FS_EXTENT_LAST,
+		.owners = 1,
+	};
+	return 0;
+}
+
+static int map_once(struct op *op, void *arg)
+{
+	struct map_call *m = arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	int rc = op_inode(op, m->ino, false, &inode);
+
+	m->count = 0;
+	if (!rc)
+		rc = inode_get(op, m->ino, &attr);
+	if (rc)
+		return rc;
+	if (attr.data_format == DATA_INLINE)
+		return map_inline(op, &attr, m);
+	return attr.data_format == DATA_EXTENTS ? map_extents(op, &attr, m) : 0;
+}
+
+int fs_map(struct fs *fs, uint64_t ino, uint64_t off, struct fs_extent *extents, unsigned max)
+{
+	struct map_call m = { .ino = ino, .off = off, .extents = extents, .max = max };
+	int rc = op_run(fs, TXN_READ, NULL, map_once, &m);
+
+	return rc ? rc : (int)m.count;
+}

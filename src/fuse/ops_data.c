@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Requests about file contents. A reply's data always lies in ordinary memory: the kernel must never copy straight out of the
+ * device, where a bad line would stop it.
+ *
+ * FLUSH, FSYNC and FSYNCDIR have no handler: the kernel writes its dirty pages before it would ask, learns once that the request
+ * is not known, and from then on does not ask. What it wrote is durable already.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fuse/ops.h"
+
+static bool open_writes(const struct fuse_file_info *fi)
+{
+	return (fi->flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* flags: INODE_* */
+static bool open_is_direct(const struct session *session, uint32_t flags, const struct fuse_file_info *fi)
+{
+	switch (session->opts.dax) {
+	case SESSION_DAX_ALWAYS:
+		return true;
+	case SESSION_DAX_NEVER:
+		return false;
+	case SESSION_DAX_INODE:
+		break;
+	}
+	if (flags & INODE_DAX)
+		return true;
+	return session->direct_bulk && (fi->flags & O_ACCMODE) == O_WRONLY;
+}
+
+static void open_fill(const struct session *session, uint32_t flags, struct fuse_file_info *fi)
+{
+	fi->fh = 0;
+	if (open_writes(fi))
+		fi->fh |= OPS_FH_WRITE;
+	if ((fi->flags & O_ACCMODE) != O_WRONLY)
+		fi->fh |= OPS_FH_READ;
+	fi->direct_io = open_is_direct(session, flags, fi);
+	fi->keep_cache = 1;
+	fi->noflush = 1;
+}
+
+void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct session *session = req_session(req);
+	struct fs *fs = session->fs;
+	struct fs_cred cred = ops_cred(req);
+	struct fuse_entry_param entry;
+	struct inode_attr attr;
+	int rc;
+
+	mode = (mode & 07777) | S_IFREG;
+	if (wire_now.tmpfile)
+		rc = fs_tmpfile(fs, &cred, dir, mode, &attr);
+	else
+		rc = fs_mknod(fs, &cred, dir, name, strlen(name), mode, 0, &attr);
+	/* A name that came behind the kernel's back: it must look again. */
+	if (rc == -EEXIST && !(fi->flags & O_EXCL))
+		rc = -ESTALE;
+	if (rc)
+		goto out;
+	rc = fs_opened(fs, attr.ino, open_writes(fi), false, &cred);
+	if (rc) {
+		fs_forget(fs, attr.ino, 1);
+		goto out;
+	}
+	ops_entry(&attr, &entry);
+	open_fill(session, attr.flags, fi);
+	if (fuse_reply_create(req, &entry, fi) < 0) {
+		fs_closed(fs, attr.ino, open_writes(fi));
+		fs_forget(fs, attr.ino, 1);
+	}
+	return;
+out:
+	ops_reply(req, rc);
+}
+
+void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct session *session = req_session(req);
+	struct fs *fs = session->fs;
+	struct fs_cred cred = ops_cred(req);
+	struct inode_attr attr = { .flags = 0 };
+	bool truncate = (fi->flags & O_TRUNC) && open_writes(fi);
+	int rc;
+
+	if (wire_kill_flags(&session->wire))
+		cred.kill_priv_exempt = !wire_now.kill_suidgid;
+	rc = fs_opened(fs, ino, open_writes(fi), truncate, &cred);
+	if (rc) {
+		ops_reply(req, rc);
+		return;
+	}
+	if (session->opts.dax == SESSION_DAX_INODE && fs_getattr(fs, ino, &attr))
+		attr.flags = 0;
+	open_fill(session, attr.flags, fi);
+	if (fuse_reply_open(req, fi) < 0)
+		fs_closed(fs, ino, open_writes(fi));
+}
+
+void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	fs_closed(req_session(req)->fs, ino, fi->fh & OPS_FH_WRITE);
+	ops_reply(req, 0);
+}
+
+void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct worker *worker = worker_now;
+	ssize_t n = -EINVAL;
+
+	(void)fi;
+	if (size <= OPS_WRITE_MAX)
+		n = fs_read(req_session(req)->fs, ino, worker->buf, size, (uint64_t)off);
+	if (n < 0) {
+		ops_reply(req, (int)n);
+		return;
+	}
+	worker_count(&worker->read_bytes, (uint64_t)n);
+	fuse_reply_buf(req, worker->buf, (size_t)n);
+}
+
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct session *session = req_session(req);
+	struct fs_cred cred = ops_cred(req);
+	unsigned flags = 0;
+	ssize_t n;
+
+	if (fi->writepage) /* a dirty page of a mapping; who dirtied it is not known */
+		flags |= FS_WRITE_CACHED;
+	else if (fi->flags & O_APPEND)
+		flags |= FS_WRITE_APPEND;
+	if (wire_kill_flags(&session->wire) ? wire_now.kill_suidgid : !fi->writepage && cred.uid != 0)
+		flags |= FS_WRITE_KILLPRIV;
+	n = fs_write(session->fs, &cred, ino, buf, size, (uint64_t)off, flags);
+	if (n < 0) {
+		ops_reply(req, (int)n);
+		return;
+	}
+	worker_count(&worker_now->written_bytes, (uint64_t)n);
+	fuse_reply_write(req, (size_t)n);
+}
+
+void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct fs_cred cred = ops_cred(req);
+
+	(void)fi;
+	ops_reply(req, fs_fallocate(req_session(req)->fs, &cred, ino, mode, (uint64_t)off, (uint64_t)len));
+}
+
+void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi, fuse_ino_t dst,
+			 off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
+{
+	struct fs_cred cred = ops_cred(req);
+	unsigned how = cred.kill_priv_exempt ? 0 : FS_CLONE_KILLPRIV;
+	int64_t n;
+
+	(void)src_fi;
+	(void)dst_fi;
+	if (flags) {
+		ops_reply(req, -EINVAL);
+		return;
+	}
+	n = fs_clone(req_session(req)->fs, &cred, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len, how, NULL);
+	if (n < 0) {
+		ops_reply(req, (int)n);
+		return;
+	}
+	worker_count(&worker_now->cloned_bytes, (uint64_t)n);
+	fuse_reply_write(req, (size_t)n);
+}
+
+void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	uint64_t found;
+	int rc = fs_seek(req_session(req)->fs, ino, (uint64_t)off, whence, &found);
+
+	(void)fi;
+	if (rc)
+		ops_reply(req, rc);
+	else
+		fuse_reply_lseek(req, (off_t)found);
+}

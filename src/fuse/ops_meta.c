@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Requests about inodes themselves: lookup and forget, attributes, symlinks' targets, statfs.
+ *
+ * The node id that the kernel knows is the inode number, so no table of ids is needed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+
+#include "fuse/ops.h"
+
+#define RDEV_MAJOR(rdev) ((rdev) >> 20)
+#define RDEV_MINOR(rdev) ((rdev)&0xfffffu)
+#define BLOCK_SECTORS (BLOCK_SIZE / 512)
+
+struct fs_cred ops_cred(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	/* CAP_FSETID of the caller does not travel; root nearly always has it. */
+	return (struct fs_cred){
+		.uid = ctx->uid,
+		.gid = ctx->gid,
+		.umask = ctx->umask,
+		.kill_priv_exempt = ctx->uid == 0,
+		.request_id = wire_now.unique,
+	};
+}
+
+void ops_stat(const struct inode_attr *attr, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = attr->ino,
+		.st_mode = attr->mode,
+		.st_nlink = attr->nlink,
+		.st_uid = attr->uid,
+		.st_gid = attr->gid,
+		.st_rdev = makedev(RDEV_MAJOR(attr->rdev), RDEV_MINOR(attr->rdev)),
+		.st_size = (off_t)attr->size,
+		.st_blksize = BLOCK_SIZE,
+		.st_blocks = (blkcnt_t)(attr->blocks * BLOCK_SECTORS),
+		.st_atim = { attr->atime.s, attr->atime.ns },
+		.st_mtim = { attr->mtime.s, attr->mtime.ns },
+		.st_ctim = { attr->ctime.s, attr->ctime.ns },
+	};
+}
+
+void ops_entry(const struct inode_attr *attr, struct fuse_entry_param *entry)
+{
+	*entry = (struct fuse_entry_param){
+		.ino = attr->ino,
+		.generation = attr->gen,
+		.attr_timeout = OPS_TIMEOUT_S,
+		.entry_timeout = OPS_TIMEOUT_S,
+	};
+	ops_stat(attr, &entry->attr);
+}
+
+void ops_reply(fuse_req_t req, int rc)
+{
+	fuse_reply_err(req, -rc);
+}
+
+void ops_reply_entry(fuse_req_t req, const struct inode_attr *attr)
+{
+	struct fs *fs = req_session(req)->fs;
+	struct fuse_entry_param entry;
+
+	ops_entry(attr, &entry);
+	if (fuse_reply_entry(req, &entry) < 0)
+		fs_forget(fs, attr->ino, 1);
+}
+
+/* '.' and '..' by number: how the kernel finds an inode of an NFS handle again. */
+struct dots {
+	unsigned seen;
+	uint64_t parent;
+};
+
+static int dots_fill(void *arg, const struct fs_dirent *entry)
+{
+	struct dots *dots = arg;
+
+	if (dots->seen++ == 0)
+		return 0;
+	dots->parent = entry->ino;
+	return 1;
+}
+
+static int lookup_dots(struct fs *fs, uint64_t ino, bool parent, struct inode_attr *attr)
+{
+	struct dots dots = { .seen = 0 };
+	int rc;
+
+	if (!parent)
+		return fs_ref(fs, ino, 0, attr);
+	rc = fs_readdir(fs, ino, 0, false, dots_fill, &dots);
+	if (rc < 0)
+		return rc;
+	return dots.parent ? fs_ref(fs, dots.parent, 0, attr) : -ESTALE;
+}
+
+void ops_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
+{
+	struct fs *fs = req_session(req)->fs;
+	struct inode_attr attr;
+	size_t len = strlen(name);
+	int rc;
+
+	if (len <= 2 && name[0] == '.' && (len == 1 || name[1] == '.'))
+		rc = lookup_dots(fs, dir, len == 2, &attr);
+	else
+		rc = fs_lookup(fs, dir, name, len, &attr);
+	if (rc == 0) {
+		ops_reply_entry(req, &attr);
+	} else if (rc == -ENOENT) { /* cached too */
+		struct fuse_entry_param none = { .entry_timeout = OPS_TIMEOUT_S };
+
+		fuse_reply_entry(req, &none);
+	} else {
+		ops_reply(req, rc);
+	}
+}
+
+void ops_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	fs_forget(req_session(req)->fs, ino, count);
+	fuse_reply_none(req);
+}
+
+void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	struct fs *fs = req_session(req)->fs;
+
+	for (size_t i = 0; i < count; i++)
+		fs_forget(fs, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+static void reply_attr(fuse_req_t req, const struct inode_attr *attr)
+{
+	struct stat st;
+
+	ops_stat(attr, &st);
+	fuse_reply_attr(req, &st, OPS_TIMEOUT_S);
+}
+
+void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct inode_attr attr;
+	int rc = fs_getattr(req_session(req)->fs, ino, &attr);
+
+	(void)fi;
+	if (rc)
+		ops_reply(req, rc);
+	else
+		reply_attr(req, &attr);
+}
+
+static struct inode_time time_of(const struct timespec *t, bool now)
+{
+	struct timespec ts = *t;
+
+	if (now)
+		clock_gettime(CLOCK_REALTIME, &ts);
+	return (struct inode_time){ .s = ts.tv_sec, .ns = (uint32_t)ts.tv_nsec };
+}
+
+static void setattr_decode(struct fs_set *set, const struct stat *st, int to_set)
+{
+	*set = (struct fs_set){ .what = 0 };
+	if (to_set & FUSE_SET_ATTR_MODE) {
+		set->what |= FS_SET_MODE;
+		set->mode = st->st_mode & 07777;
+	}
+	if (to_set & FUSE_SET_ATTR_UID) {
+		set->what |= FS_SET_UID;
+		set->uid = st->st_uid;
+	}
+	if (to_set & FUSE_SET_ATTR_GID) {
+		set->what |= FS_SET_GID;
+		set->gid = st->st_gid;
+	}
+	if (to_set & FUSE_SET_ATTR_SIZE) {
+		set->what |= FS_SET_SIZE;
+		set->size = (uint64_t)st->st_size;
+	}
+	if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) {
+		set->what |= FS_SET_ATIME;
+		set->atime = time_of(&st->st_atim, to_set & FUSE_SET_ATTR_ATIME_NOW);
+	}
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) {
+		set->what |= FS_SET_MTIME;
+		set->mtime = time_of(&st->st_mtim, to_set & FUSE_SET_ATTR_MTIME_NOW);
+	}
+	if (to_set & FUSE_SET_ATTR_CTIME) {
+		set->what |= FS_SET_CTIME;
+		set->ctime = time_of(&st->st_ctim, false);
+	}
+}
+
+void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+{
+	struct session *session = req_session(req);
+	struct fs_cred cred = ops_cred(req);
+	struct inode_attr attr;
+	struct fs_set set;
+	bool kill;
+	int rc;
+
+	(void)fi;
+	setattr_decode(&set, st, to_set);
+	if (wire_kill_flags(&session->wire))
+		kill = wire_now.kill_suidgid;
+	else
+		kill = (set.what & (FS_SET_UID | FS_SET_GID)) || ((set.what & FS_SET_SIZE) && cred.uid != 0);
+	if (kill)
+		set.what |= FS_SET_KILLPRIV;
+	rc = fs_setattr(session->fs, &cred, ino, &set, &attr);
+	if (rc)
+		ops_reply(req, rc);
+	else
+		reply_attr(req, &attr);
+}
+
+void ops_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	int rc = fs_readlink(req_session(req)->fs, ino, worker_now->buf);
+
+	if (rc < 0)
+		ops_reply(req, rc);
+	else
+		fuse_reply_readlink(req, worker_now->buf);
+}
+
+void ops_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs_statfs fst;
+	struct statvfs st;
+	int rc = fs_statfs(req_session(req)->fs, &fst);
+
+	(void)ino;
+	if (rc) {
+		ops_reply(req, rc);
+		return;
+	}
+	st = (struct statvfs){
+		.f_bsize = BLOCK_SIZE,
+		.f_frsize = BLOCK_SIZE,
+		.f_blocks = fst.total_blk,
+		.f_bfree = fst.free_blk,
+		.f_bavail = fst.free_blk,
+		.f_files = fst.total_inodes,
+		.f_ffree = fst.free_inodes,
+		.f_favail = fst.free_inodes,
+		.f_namemax = FS_NAME_MAX,
+	};
+	fuse_reply_statfs(req, &st);
+}

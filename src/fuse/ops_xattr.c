@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Requests about extended attributes. POSIX ACLs come as system.posix_acl_access and system.posix_acl_default.
+ */
+#include <errno.h>
+
+#include "fuse/ops.h"
+
+void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+	ops_reply(req, fs_setxattr(req_session(req)->fs, ino, name, value, size, flags, wire_now.acl_kill_sgid));
+}
+
+/* n: what the file system said for a buffer of size bytes; 0 asks for the length. */
+static void reply_value(fuse_req_t req, ssize_t n, size_t size)
+{
+	if (n < 0)
+		ops_reply(req, (int)n);
+	else if (size == 0)
+		fuse_reply_xattr(req, (size_t)n);
+	else
+		fuse_reply_buf(req, worker_now->buf, (size_t)n);
+}
+
+void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	size = u64_min(size, OPS_WRITE_MAX);
+	reply_value(req, fs_getxattr(req_session(req)->fs, ino, name, worker_now->buf, size), size);
+}
+
+void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	size = u64_min(size, OPS_WRITE_MAX);
+	reply_value(req, fs_listxattr(req_session(req)->fs, ino, worker_now->buf, size), size);
+}
+
+void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	ops_reply(req, fs_removexattr(req_session(req)->fs, ino, name));
+}

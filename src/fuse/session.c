@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The life of a mount: open, workers, end.
+ *
+ * A worker reads a request and carries it out; libfuse parses it and puts the answer together. The end comes from the kernel (the mount is gone:
+ * read gives ENODEV to all workers) or from session_stop(), which detaches the mount first, so that the same happens, and if somebody
+ * still uses it stops the workers by a signal. session->lock is only held to look at and change the fields marked (lock).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuse/ops.h"
+#include "util/log.h"
+
+#define PAGE 4096u
+#define REQUEST_SIZE (OPS_WRITE_MAX + PAGE)
+#define WRITE_HEAD 80u /* header and arguments of a WRITE: its data shall start at a page */
+#define DEFER_THREADS 2u
+#define KICK_SIGNAL SIGUSR1
+#define GRACE_MS 2000
+#define BACKGROUND_MAX 64
+/* First protocol whose kernel drops cached pages after a direct write too (before it, a read at the same time left old ones). */
+#define DIRECT_BULK_MINOR 42u
+#define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
+
+_Thread_local struct worker *worker_now;
+
+static void want(struct fuse_conn_info *conn, unsigned caps)
+{
+	conn->want |= caps & conn->capable;
+}
+
+static void ops_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct session *session = userdata;
+
+	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK |
+			   FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
+			   FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_HANDLE_KILLPRIV |
+			   FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA);
+	/* Copying wins over splicing; the cache is told what changed, it need not guess from times. */
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+				  FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE);
+	conn->max_write = OPS_WRITE_MAX;
+	conn->max_readahead = OPS_WRITE_MAX;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	conn->time_gran = 1;
+	session->direct_bulk = conn->proto_minor >= DIRECT_BULK_MINOR;
+}
+
+const struct fuse_lowlevel_ops ops_all = {
+	.init = ops_init,
+	.lookup = ops_lookup,
+	.forget = ops_forget,
+	.forget_multi = ops_forget_multi,
+	.getattr = ops_getattr,
+	.setattr = ops_setattr,
+	.readlink = ops_readlink,
+	.mknod = ops_mknod,
+	.mkdir = ops_mkdir,
+	.unlink = ops_unlink,
+	.rmdir = ops_rmdir,
+	.symlink = ops_symlink,
+	.rename = ops_rename,
+	.link = ops_link,
+	.open = ops_open,
+	.create = ops_create,
+	.read = ops_read,
+	.write = ops_write,
+	.release = ops_release,
+	.opendir = ops_opendir,
+	.readdir = ops_readdir,
+	.readdirplus = ops_readdirplus,
+	.statfs = ops_statfs,
+	.setxattr = ops_setxattr,
+	.getxattr = ops_getxattr,
+	.listxattr = ops_listxattr,
+	.removexattr = ops_removexattr,
+	.ioctl = ops_ioctl,
+	.fallocate = ops_fallocate,
+	.copy_file_range = ops_copy_file_range,
+	.lseek = ops_lseek,
+};
+
+/* ---- between libfuse and the kernel ---- */
+
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct session *session = userdata;
+
+	wire_reply(&session->wire, iov, count);
+	return writev(fd, iov, count);
+}
+
+static ssize_t io_read(int fd, void *buf, size_t size, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buf, size);
+}
+
+int session_send(struct session *session, struct iovec *iov, int count)
+{
+	return writev(session->fd, iov, count) < 0 ? -errno : 0;
+}
+
+static void worker_serve(struct worker *worker, size_t size)
+{
+	struct session *session = worker->session;
+	struct fuse_buf buf = { .mem = worker->request, .size = size };
+	char *request = worker->request;
+
+	worker_count(&worker->requests, 1);
+	switch (wire_request(&session->wire, &request, &buf.size)) {
+	case WIRE_DROP:
+		break;
+	case WIRE_STATX:
+		ops_statx(session, request);
+		break;
+	case WIRE_PASS:
+		buf.mem = request;
+		fuse_session_process_buf(session->se, &buf);
+		break;
+	}
+}
+
+static void worker_ended(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	if (atomic_fetch_sub(&session->running, 1) == 1)
+		pthread_cond_broadcast(&session->ended);
+	pthread_mutex_unlock(&session->lock);
+}
+
+static void *worker_run(void *arg)
+{
+	struct worker *worker = arg;
+	struct session *session = worker->session;
+	sigset_t kicks;
+
+	worker_now = worker;
+	sigemptyset(&kicks);
+	sigaddset(&kicks, KICK_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kicks, NULL);
+	while (!atomic_load_explicit(&session->exiting, memory_order_acquire)) {
+		ssize_t n = read(session->fd, worker->request, REQUEST_SIZE);
+
+		if (n > 0) {
+			worker_serve(worker, (size_t)n);
+		} else if (n < 0 && errno == ENODEV) {
+			fuse_session_exit(session->se); /* unmounted */
+			break;
+		} else if (n == 0 || (errno != EINTR && errno != ENOENT && errno != EAGAIN)) {
+			log_error("reading requests: %s", n ? strerror(errno) : "end of file");
+			break;
+		}
+	}
+	atomic_store(&worker->done, true);
+	worker_ended(session);
+	return NULL;
+}
+
+/* ---- open ---- */
+
+static int workers_alloc(struct session *session)
+{
+	session->workers = calloc(session->opts.threads, sizeof(*session->workers));
+	if (!session->workers)
+		return -ENOMEM;
+	for (unsigned i = 0; i < session->opts.threads; i++) {
+		struct worker *worker = &session->workers[i];
+		char *request = aligned_alloc(PAGE, PAGE + REQUEST_SIZE);
+
+		worker->session = session;
+		worker->buf = aligned_alloc(PAGE, OPS_WRITE_MAX + PAGE);
+		worker->refs = calloc(OPS_WRITE_MAX / PLUS_ENTRY_MIN, sizeof(*worker->refs));
+		if (request)
+			worker->request = request + PAGE - WRITE_HEAD;
+		if (!request || !worker->buf || !worker->refs)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static void workers_free(struct session *session)
+{
+	for (unsigned i = 0; session->workers && i < session->opts.threads; i++) {
+		struct worker *worker = &session->workers[i];
+
+		if (worker->request)
+			free(worker->request - (PAGE - WRITE_HEAD));
+		free(worker->buf);
+		free(worker->refs);
+	}
+	free(session->workers);
+}
+
+static int session_attach(struct session *session, char *why, size_t why_size)
+{
+	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	struct statx sx;
+	int rc = mount_args(&session->opts, &args);
+
+	if (rc == 0) {
+		session->se = fuse_session_new(&args, &ops_all, sizeof(ops_all), session);
+		rc = session->se ? 0 : -ENOMEM;
+	}
+	fuse_opt_free_args(&args);
+	if (rc) {
+		snprintf(why, why_size, "cannot set up libfuse: %s", strerror(-rc));
+		return rc;
+	}
+	rc = mount_attach(session, why, why_size);
+	if (rc)
+		return rc;
+	if (statx(AT_FDCWD, session->opts.mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &sx) == 0) {
+		session->dev_major = sx.stx_dev_major;
+		session->dev_minor = sx.stx_dev_minor;
+	}
+	if (fuse_session_custom_io(session->se, &io, session->fd)) {
+		mount_detach(session);
+		snprintf(why, why_size, "libfuse refused the connection");
+		return -EIO;
+	}
+	return 0;
+}
+
+int session_open(struct fs *fs, const struct session_opts *opts, struct session **out, char *why, size_t why_size)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	int rc;
+
+	if (!session) {
+		snprintf(why, why_size, "out of memory");
+		return -ENOMEM;
+	}
+	session->fs = fs;
+	session->opts = *opts;
+	session->fd = -1;
+	session->wire.want_direct_mmap = opts->dax != SESSION_DAX_NEVER;
+	pthread_mutex_init(&session->lock, NULL);
+	pthread_cond_init(&session->ended, NULL);
+	rc = workers_alloc(session);
+	if (rc == 0)
+		rc = token_open(&session->tokens);
+	if (rc)
+		snprintf(why, why_size, "%s", strerror(-rc));
+	else
+		rc = session_attach(session, why, why_size);
+	if (rc) {
+		session_close(session);
+		return rc;
+	}
+	*out = session;
+	return 0;
+}
+
+/* ---- run and end ---- */
+
+static void kick(int signal)
+{
+	(void)signal; /* its use is that read(2) returns */
+}
+
+static int workers_start(struct session *session)
+{
+	struct sigaction action = { .sa_handler = kick };
+	int rc = 0;
+
+	sigaction(KICK_SIGNAL, &action, NULL);
+	for (unsigned i = 0; i < session->opts.threads && rc == 0; i++) {
+		struct worker *worker = &session->workers[i];
+
+		atomic_fetch_add(&session->running, 1);
+		rc = -pthread_create(&worker->thread, NULL, worker_run, worker);
+		if (rc) {
+			worker->thread = 0;
+			worker_ended(session);
+		}
+	}
+	return rc;
+}
+
+int session_run(struct session *session)
+{
+	struct statfs st;
+	int rc = defer_open(DEFER_THREADS, &session->defer);
+
+	if (rc == 0)
+		rc = workers_start(session);
+	/* Waits for INIT and then for an answer. */
+	if (rc == 0 && statfs(session->opts.mountpoint, &st))
+		rc = -errno;
+	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
+		log_warn("dax=always: this kernel cannot map files shared that bypass its cache");
+	return rc;
+}
+
+void session_wait(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	while (atomic_load(&session->running) > 0)
+		pthread_cond_wait(&session->ended, &session->lock);
+	pthread_mutex_unlock(&session->lock);
+}
+
+/* False: they are still running after ms. */
+static bool session_wait_ms(struct session *session, long ms)
+{
+	struct timespec until;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += ms / 1000;
+	until.tv_nsec += ms % 1000 * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&session->lock);
+	while (atomic_load(&session->running) > 0 && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&session->ended, &session->lock, &until);
+	pthread_mutex_unlock(&session->lock);
+	return rc == 0;
+}
+
+/* Somebody still has files open: they get ENOTCONN from now on. */
+static void workers_stop(struct session *session)
+{
+	defer_close(session->defer);
+	fuse_session_exit(session->se);
+	atomic_store(&session->exiting, true);
+	do {
+		/* A worker may be just about to read: once is not enough. */
+		for (unsigned i = 0; i < session->opts.threads; i++) {
+			struct worker *worker = &session->workers[i];
+
+			if (worker->thread && !atomic_load(&worker->done))
+				pthread_kill(worker->thread, KICK_SIGNAL);
+		}
+	} while (!session_wait_ms(session, 20));
+}
+
+static void mount_flush(const struct session *session)
+{
+	int fd = open(session->opts.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (syncfs(fd))
+		log_warn("%s: flushing: %s", session->opts.mountpoint, strerror(errno));
+	close(fd);
+}
+
+void session_stop(struct session *session)
+{
+	bool first;
+
+	pthread_mutex_lock(&session->lock);
+	first = !session->stop;
+	session->stop = true;
+	pthread_mutex_unlock(&session->lock);
+	if (!first || atomic_load(&session->running) == 0)
+		return;
+	mount_flush(session);
+	mount_detach(session);
+	if (!session_wait_ms(session, GRACE_MS)) {
+		log_warn("%s: still in use; its users get 'Transport endpoint is not connected'",
+			 session->opts.mountpoint);
+		workers_stop(session);
+	}
+}
+
+void session_close(struct session *session)
+{
+	for (unsigned i = 0; session->workers && i < session->opts.threads; i++)
+		if (session->workers[i].thread)
+			pthread_join(session->workers[i].thread, NULL);
+	if (session->defer) {
+		defer_close(session->defer);
+		defer_free(session->defer);
+	}
+	if (session->se)
+		fuse_session_destroy(session->se); /* closes the connection */
+	if (session->tokens)
+		token_close(session->tokens);
+	workers_free(session);
+	pthread_cond_destroy(&session->ended);
+	pthread_mutex_destroy(&session->lock);
+	free(session);
+}
+
+void session_counts(struct session *session, struct session_counts *counts)
+{
+	*counts = (struct session_counts){ 0 };
+	for (unsigned i = 0; i < session->opts.threads; i++) {
+		struct worker *worker = &session->workers[i];
+
+		counts->requests += atomic_load_explicit(&worker->requests, memory_order_relaxed);
+		counts->read_bytes += atomic_load_explicit(&worker->read_bytes, memory_order_relaxed);
+		counts->written_bytes += atomic_load_explicit(&worker->written_bytes, memory_order_relaxed);
+		counts->cloned_bytes += atomic_load_explicit(&worker->cloned_bytes, memory_order_relaxed);
+	}
+}

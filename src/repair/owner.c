@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The three identities: rmap = union of all extent trees and special owners, refcount = multiplicity of rmap, bitmap = union of rmap.
+ *
+ * How extents and rmap records are cut does not matter, so both are brought into one form: pieces sorted by owner, delta
+ * (offset - start) and start, with pieces that continue each other made one.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "repair/priv.h"
+
+static uint64_t rmap_delta(const struct rmap *r)
+{
+	return r->offset_blk - r->start_blk;
+}
+
+static uint64_t rmap_end(const struct rmap *r)
+{
+	return r->start_blk + r->count_blk;
+}
+
+void check_owner_add(struct check *ck, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk)
+{
+	/* A record of the rmap lies in the group of its blocks. */
+	while (count_blk != 0 && blk < ck->super->size_blk) {
+		uint64_t ag_end = (blk / ck->super->ag_size_blk + 1) * ck->super->ag_size_blk;
+		uint64_t part = u64_min(count_blk, ag_end - blk);
+		struct rmap *row = rows_add(ck, &ck->owners, sizeof(*row));
+
+		if (row)
+			*row = (struct rmap){
+				.start_blk = blk, .owner = owner, .offset_blk = offset_blk, .count_blk = part
+			};
+		blk += part;
+		count_blk -= part;
+		offset_blk += part;
+	}
+}
+
+static int start_compare(const void *a, const void *b)
+{
+	const struct rmap *x = a, *y = b;
+
+	return x->start_blk < y->start_blk ? -1 : x->start_blk > y->start_blk;
+}
+
+static int piece_compare(const void *a, const void *b)
+{
+	const struct rmap *x = a, *y = b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	if (rmap_delta(x) != rmap_delta(y))
+		return rmap_delta(x) < rmap_delta(y) ? -1 : 1;
+	return start_compare(a, b);
+}
+
+/* Rows into the common form. twice: owning a block twice is a finding. */
+static void pieces_merge(struct check *ck, struct rmap *rows, size_t *count, bool twice)
+{
+	size_t out = 0;
+
+	if (*count == 0)
+		return;
+	qsort(rows, *count, sizeof(*rows), piece_compare);
+	for (size_t i = 1; i < *count; i++) {
+		struct rmap *last = &rows[out], *r = &rows[i];
+
+		if (last->owner != r->owner || rmap_delta(last) != rmap_delta(r) ||
+		    r->start_blk > rmap_end(last)) {
+			rows[++out] = *r;
+			continue;
+		}
+		if (twice && r->start_blk < rmap_end(last))
+			check_found(ck, CHECK_RMAP_TWICE, "block %" PRIu64 ": owner 0x%" PRIx64 " twice",
+				    r->start_blk, r->owner);
+		last->count_blk = u64_max(rmap_end(last), rmap_end(r)) - last->start_blk;
+	}
+	*count = out + 1;
+}
+
+/* ---- one group ---- */
+
+struct group_check {
+	struct check *ck;
+	uint32_t agno;
+	uint64_t start_blk, end_blk;
+	struct rows rmap;   /* struct rmap */
+	struct rows ends;   /* uint64_t: ends of the records, sorted */
+	struct rows counts; /* struct refcount: what the tree should say */
+	struct rows says;   /* and what it does */
+	struct rows owned;  /* struct refcount: runs of owned blocks */
+};
+
+static void rmap_seen(void *arg, const void *rec, size_t size_bytes)
+{
+	struct group_check *g = arg;
+	struct rmap r, *row;
+
+	(void)size_bytes;
+	rmap_decode(&r, rec);
+	if (r.start_blk < g->start_blk || r.start_blk >= g->end_blk ||
+	    r.count_blk > g->end_blk - r.start_blk) {
+		check_found(g->ck, CHECK_RMAP_EXTRA,
+			    "group %u: rmap record of block %" PRIu64 " leaves the group", g->agno,
+			    r.start_blk);
+		return;
+	}
+	row = rows_add(g->ck, &g->rmap, sizeof(*row));
+	if (row)
+		*row = r;
+}
+
+static void refcount_seen(void *arg, const void *rec, size_t size_bytes)
+{
+	struct group_check *g = arg;
+	struct refcount *row = rows_add(g->ck, &g->says, sizeof(*row)), r;
+
+	(void)size_bytes;
+	refcount_decode(&r, rec);
+	if (row)
+		*row = r;
+}
+
+static void walk_tree(struct group_check *g, enum ag_tree which, const char *name,
+		      void (*fn)(void *arg, const void *rec, size_t size_bytes))
+{
+	struct check_tree tree = {
+		.ck = g->ck,
+		.kind = ag_tree_kind(which),
+		.owner = OWNER_AG,
+		.name = name,
+		.id = g->agno,
+		.fn = fn,
+		.arg = g,
+	};
+
+	check_tree(&tree, g->ck->ags[g->agno].header->ag_roots[which], AG_ROOT_SIZE);
+}
+
+/* ---- multiplicity ---- */
+
+static int end_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void run_add(struct check *ck, struct rows *rows, uint64_t start, uint64_t end, uint64_t refs)
+{
+	struct refcount *last = (struct refcount *)rows->data + rows->count - 1, *row;
+
+	if (rows->count != 0 && last->start_blk + last->count_blk == start && last->refs == refs) {
+		last->count_blk += end - start;
+		return;
+	}
+	row = rows_add(ck, rows, sizeof(*row));
+	if (row)
+		*row = (struct refcount){ start, end - start, refs };
+}
+
+/* From the records by start: runs of owned blocks, and those with two owners or more. */
+static void count_owners(struct group_check *g)
+{
+	const struct rmap *r = g->rmap.data;
+	size_t count = g->rmap.count, i = 0, k = 0;
+	uint64_t refs = 0, at = 0, *ends;
+
+	for (size_t n = 0; n < count; n++) {
+		uint64_t *end = rows_add(g->ck, &g->ends, sizeof(*end));
+
+		if (!end)
+			return;
+		*end = rmap_end(&r[n]);
+	}
+	ends = g->ends.data;
+	if (count != 0)
+		qsort(ends, count, sizeof(*ends), end_compare);
+	while (k < count) {
+		uint64_t next = i < count ? u64_min(r[i].start_blk, ends[k]) : ends[k];
+
+		if (refs > 0 && next > at)
+			run_add(g->ck, &g->owned, at, next, 1);
+		if (refs > 1 && next > at)
+			run_add(g->ck, &g->counts, at, next, refs);
+		at = next;
+		for (; i < count && r[i].start_blk == at; i++)
+			refs++;
+		for (; k < count && ends[k] == at; k++)
+			refs--;
+	}
+}
+
+/* Records of shared blocks: no special owner, and the inode knows. */
+static void check_sharers(struct group_check *g)
+{
+	const struct rmap *r = g->rmap.data;
+	const struct refcount *shared = g->counts.data;
+	size_t first = 0;
+
+	for (size_t i = 0; i < g->rmap.count; i++) {
+		struct seen_inode *in;
+
+		while (first < g->counts.count &&
+		       shared[first].start_blk + shared[first].count_blk <= r[i].start_blk)
+			first++;
+		if (first == g->counts.count)
+			return;
+		if (shared[first].start_blk >= rmap_end(&r[i]))
+			continue;
+		if (r[i].owner & OWNER_SPECIAL) {
+			check_found(g->ck, CHECK_RMAP_SPECIAL,
+				    "block %" PRIu64 ": owner 0x%" PRIx64 " is not alone", r[i].start_blk,
+				    r[i].owner);
+			continue;
+		}
+		in = seen_inode_find(g->ck, r[i].owner);
+		if (in && in->mode_fmt != 0 && !(in->flags & (SEEN_SHARED | SEEN_TOLD))) {
+			check_found(g->ck, CHECK_SHARED_FLAG,
+				    "inode %" PRIu64 " has shared blocks and does not know it", in->ino);
+			in->flags |= SEEN_TOLD;
+		}
+	}
+}
+
+static void counts_differ(struct group_check *g, uint64_t start, uint64_t end, uint64_t says, uint64_t is)
+{
+	check_found(g->ck, CHECK_REFCOUNT,
+		    "blocks %" PRIu64 " to %" PRIu64 ": refcount %" PRIu64 ", %" PRIu64 " owners", start,
+		    end - 1, says, is);
+}
+
+/* Two lists of runs, by start, against each other: walks from border to border. */
+static void check_refcounts(struct group_check *g)
+{
+	const struct refcount *a = g->says.data, *b = g->counts.data;
+	size_t i = 0, k = 0;
+	uint64_t at = 0;
+
+	while (i < g->says.count || k < g->counts.count) {
+		uint64_t a_start = i < g->says.count ? u64_max(a[i].start_blk, at) : UINT64_MAX;
+		uint64_t a_end = i < g->says.count ? a[i].start_blk + a[i].count_blk : UINT64_MAX;
+		uint64_t b_start = k < g->counts.count ? u64_max(b[k].start_blk, at) : UINT64_MAX;
+		uint64_t b_end = k < g->counts.count ? b[k].start_blk + b[k].count_blk : UINT64_MAX;
+		uint64_t start = u64_min(a_start, b_start), end;
+
+		end = u64_min(a_start == start ? a_end : a_start, b_start == start ? b_end : b_start);
+		if (a_start != start)
+			counts_differ(g, start, end, 1, b[k].refs);
+		else if (b_start != start)
+			counts_differ(g, start, end, a[i].refs, 1);
+		else if (a[i].refs != b[k].refs)
+			counts_differ(g, start, end, a[i].refs, b[k].refs);
+		at = end;
+		i += a_end <= at;
+		k += b_end <= at;
+	}
+}
+
+/* Records of one tree may overlap over the border of two leaves only. */
+static void refcounts_sane(struct group_check *g)
+{
+	struct refcount *r = g->says.data;
+	size_t out = 0;
+
+	for (size_t i = 0; i < g->says.count; i++) {
+		bool inside = r[i].start_blk >= g->start_blk && r[i].start_blk < g->end_blk &&
+			      r[i].count_blk <= g->end_blk - r[i].start_blk;
+
+		if (!inside || (out > 0 && r[out - 1].start_blk + r[out - 1].count_blk > r[i].start_blk)) {
+			check_found(g->ck, CHECK_REFCOUNT,
+				    "group %u: refcount record of block %" PRIu64
+				    " overlaps another or leaves the group",
+				    g->agno, r[i].start_blk);
+			continue;
+		}
+		r[out++] = r[i];
+	}
+	g->says.count = out;
+}
+
+/* ---- bitmap ---- */
+
+static void bit_differs(struct group_check *g, uint64_t from, uint64_t to, bool is_set)
+{
+	check_found(g->ck, is_set ? CHECK_BITMAP_SET : CHECK_BITMAP_CLEAR,
+		    "blocks %" PRIu64 " to %" PRIu64 ": %s", from, to - 1,
+		    is_set ? "owned by the bitmap, but nobody owns them" : "free in the bitmap, but owned");
+}
+
+/* One chunk's line of the bitmap against the bits that it should have. */
+static void check_bitmap_line(struct group_check *g, uint64_t chunk_blk, const uint8_t *line,
+			      const uint8_t *should)
+{
+	uint64_t from = 0;
+	int trouble = 0; /* 1: set, 2: clear */
+
+	if (memcmp(line, should, CHUNK_BLOCKS / 8) == 0)
+		return;
+	for (unsigned i = 0; i <= CHUNK_BLOCKS; i++) {
+		int now = 0;
+
+		if (i < CHUNK_BLOCKS) {
+			bool is = line[i / 8] >> i % 8 & 1, want = should[i / 8] >> i % 8 & 1;
+
+			now = is == want ? 0 : is ? 1 : 2;
+		}
+		if (now == trouble)
+			continue;
+		if (trouble)
+			bit_differs(g, chunk_blk + from, chunk_blk + i, trouble == 1);
+		from = i;
+		trouble = now;
+	}
+}
+
+/* The bits of one chunk from the runs of owned blocks; *next is the first run that may reach into it. */
+static void chunk_bits(const struct group_check *g, uint64_t chunk_blk, size_t *next, uint8_t *bits)
+{
+	const struct refcount *runs = g->owned.data;
+
+	memset(bits, 0, CHUNK_BLOCKS / 8);
+	while (*next < g->owned.count && runs[*next].start_blk + runs[*next].count_blk <= chunk_blk)
+		*next += 1;
+	for (size_t i = *next; i < g->owned.count && runs[i].start_blk < chunk_blk + CHUNK_BLOCKS; i++) {
+		uint64_t lo = u64_max(runs[i].start_blk, chunk_blk);
+		uint64_t hi = u64_min(runs[i].start_blk + runs[i].count_blk, chunk_blk + CHUNK_BLOCKS);
+
+		for (uint64_t b = lo - chunk_blk; b < hi - chunk_blk; b++)
+			bits[b / 8] |= (uint8_t)(1u << b % 8);
+	}
+}
+
+/* Returns the free blocks by the bitmap. */
+static uint64_t check_bitmap(struct group_check *g)
+{
+	struct check *ck = g->ck;
+	uint64_t chunks = (g->end_blk - g->start_blk) / CHUNK_BLOCKS, free_blk = 0;
+	uint32_t first_unit = AG_UNIT_TABLE + ag_table_units(ck->ag_chunks);
+	_Alignas(64) struct m_bitmap m;
+	uint8_t should[CHUNK_BLOCKS / 8];
+	size_t next = 0;
+
+	for (uint32_t unit = 0; unit < ag_bitmap_units(ck->ag_chunks); unit++) {
+		bool sound = check_unit(ck, pool_ag_unit(ck->pool, g->agno, first_unit + unit), MAGIC_BITMAP,
+					OWNER_AG, &m);
+
+		for (uint64_t i = 0; sound && i < BITMAP_CHUNKS_PER_UNIT; i++) {
+			uint64_t chunk = (uint64_t)unit * BITMAP_CHUNKS_PER_UNIT + i;
+			uint64_t chunk_blk = g->start_blk + chunk * CHUNK_BLOCKS;
+
+			if (chunk >= chunks)
+				break;
+			chunk_bits(g, chunk_blk, &next, should);
+			check_bitmap_line(g, chunk_blk, m.bm_bits[i], should);
+			for (unsigned b = 0; b < CHUNK_BLOCKS / 8; b++)
+				free_blk += 8 - (uint64_t)__builtin_popcount(m.bm_bits[i][b]);
+		}
+	}
+	return free_blk;
+}
+
+/* ---- rmap against extents ---- */
+
+static void piece_differs(struct check *ck, const struct rmap *r, uint64_t end, bool missing)
+{
+	uint64_t offset = r->offset_blk;
+
+	check_found(ck, missing ? CHECK_RMAP_MISSING : CHECK_RMAP_EXTRA,
+		    "blocks %" PRIu64 " to %" PRIu64 ": owner 0x%" PRIx64 " at offset %" PRIu64 ": %s",
+		    r->start_blk, end - 1, r->owner, offset,
+		    missing ? "no rmap record" : "an rmap record of what it does not have");
+}
+
+static void piece_skip(struct rmap *r, uint64_t blk)
+{
+	r->count_blk -= blk - r->start_blk;
+	r->offset_blk += blk - r->start_blk;
+	r->start_blk = blk;
+}
+
+/* Both in the common form; cut down as they are compared. */
+static void pieces_compare(struct check *ck, struct rmap *want, size_t want_count, struct rmap *have,
+			   size_t have_count)
+{
+	struct rmap *want_end = want + want_count, *have_end = have + have_count;
+
+	while (want < want_end || have < have_end) {
+		bool same_line = want < want_end && have < have_end && want->owner == have->owner &&
+				 rmap_delta(want) == rmap_delta(have);
+		int order = want == want_end ? 1 : have == have_end ? -1 : piece_compare(want, have);
+		struct rmap *r = order <= 0 ? want : have, *other = order <= 0 ? have : want;
+		uint64_t end;
+
+		if (order == 0) {
+			end = u64_min(rmap_end(want), rmap_end(have));
+			piece_skip(want, end);
+			piece_skip(have, end);
+		} else {
+			end = same_line ? u64_min(rmap_end(r), other->start_blk) : rmap_end(r);
+			piece_differs(ck, r, end, order < 0);
+			piece_skip(r, end);
+		}
+		want += want < want_end && want->count_blk == 0;
+		have += have < have_end && have->count_blk == 0;
+	}
+}
+
+static bool blk_is_in_lane(const struct check *ck, uint64_t lo, uint64_t hi)
+{
+	uint64_t lane_blk = ck->super->lane_size_bytes / BLOCK_SIZE;
+
+	for (uint32_t i = 0; i < ck->super->lane_count; i++) {
+		uint64_t at[2] = { ck->super->lanes[i].primary_blk, ck->super->lanes[i].mirror_blk };
+
+		for (unsigned copy = 0; copy < 2; copy++) {
+			if (lo < at[copy] + lane_blk && hi > at[copy])
+				return true;
+		}
+	}
+	return false;
+}
+
+/* The journal's ranges have room to spare around the lanes: they have to be in the first or last chunk, or hold lanes. */
+static bool journal_is_sane(const struct check *ck, const struct rmap *r)
+{
+	return rmap_end(r) <= CHUNK_BLOCKS || r->start_blk >= ck->super->size_blk - CHUNK_BLOCKS ||
+	       blk_is_in_lane(ck, r->start_blk, rmap_end(r));
+}
+
+/* Takes the records out that no extent tree or table stands behind; the rest stays. */
+static void special_records(struct group_check *g)
+{
+	struct rmap *r = g->rmap.data;
+	size_t out = 0;
+
+	for (size_t i = 0; i < g->rmap.count; i++) {
+		switch (r[i].owner) {
+		case OWNER_JOURNAL:
+			if (!journal_is_sane(g->ck, &r[i]))
+				check_found(g->ck, CHECK_RMAP_EXTRA,
+					    "blocks from %" PRIu64
+					    " on belong to the journal, which is not there",
+					    r[i].start_blk);
+			break;
+		case OWNER_BAD:
+		case OWNER_FORWARD:
+			break;
+		default:
+			r[out++] = r[i];
+		}
+	}
+	g->rmap.count = out;
+}
+
+/* Every block of a lane in this group has to belong to the journal. */
+static void check_lanes(struct group_check *g)
+{
+	uint64_t lane_blk = g->ck->super->lane_size_bytes / BLOCK_SIZE;
+	const struct rmap *r = g->rmap.data;
+
+	for (uint32_t i = 0; i < g->ck->super->lane_count * 2; i++) {
+		uint64_t lo = i % 2 ? g->ck->super->lanes[i / 2].mirror_blk :
+				      g->ck->super->lanes[i / 2].primary_blk;
+		uint64_t hi = lo + lane_blk;
+
+		if (lo >= g->end_blk || hi <= g->start_blk)
+			continue;
+		for (size_t k = 0; k < g->rmap.count && lo < hi; k++) {
+			if (r[k].owner == OWNER_JOURNAL && r[k].start_blk <= lo && rmap_end(&r[k]) > lo)
+				lo = rmap_end(&r[k]);
+		}
+		if (lo < u64_min(hi, g->end_blk))
+			check_found(g->ck, CHECK_RMAP_MISSING,
+				    "block %" PRIu64 " of a journal lane does not belong to the journal", lo);
+	}
+}
+
+void check_owners_begin(struct check *ck)
+{
+	if (ck->owners.count)
+		qsort(ck->owners.data, ck->owners.count, sizeof(struct rmap), start_compare);
+}
+
+/* Those of ck->owners that lie in the group: they are sorted by start. */
+static struct rmap *owners_of(struct group_check *g, size_t *count)
+{
+	struct rmap *all = g->ck->owners.data;
+	size_t bound[2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t blk = i ? g->end_blk : g->start_blk;
+		size_t lo = 0, hi = g->ck->owners.count;
+
+		while (lo < hi) {
+			size_t mid = (lo + hi) / 2;
+
+			if (all[mid].start_blk < blk)
+				lo = mid + 1;
+			else
+				hi = mid;
+		}
+		bound[i] = lo;
+	}
+	*count = bound[1] - bound[0];
+	return all ? all + bound[0] : NULL;
+}
+
+void check_group_owners(struct check *ck, uint32_t agno)
+{
+	struct group_check g = { .ck = ck, .agno = agno };
+	struct rmap *want;
+	size_t want_count;
+
+	if (!ck->ags[agno].header)
+		return;
+	g.start_blk = super_ag_start_blk(ck->super, agno);
+	g.end_blk = g.start_blk + super_ag_length_blk(ck->super, agno);
+	walk_tree(&g, AG_RMAP, "rmap tree of group", rmap_seen);
+	walk_tree(&g, AG_REFCOUNT, "refcount tree of group", refcount_seen);
+	if (g.rmap.count)
+		qsort(g.rmap.data, g.rmap.count, sizeof(struct rmap), start_compare);
+	check_lanes(&g);
+	count_owners(&g);
+	check_sharers(&g);
+	refcounts_sane(&g);
+	check_refcounts(&g);
+	check_group_counters(ck, agno, check_bitmap(&g));
+	for (size_t i = 0; i < g.counts.count; i++)
+		ck->report->shared_blk += ((const struct refcount *)g.counts.data)[i].count_blk;
+	special_records(&g);
+	want = owners_of(&g, &want_count);
+	pieces_merge(ck, want, &want_count, false);
+	pieces_merge(ck, g.rmap.data, &g.rmap.count, true);
+	pieces_compare(ck, want, want_count, g.rmap.data, g.rmap.count);
+	rows_free(&g.rmap);
+	rows_free(&g.ends);
+	rows_free(&g.counts);
+	rows_free(&g.says);
+	rows_free(&g.owned);
+}

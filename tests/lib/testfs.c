@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A file system on a pool in memory.
+ */
+#include "lib/testfs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "space/space.h"
+
+#define DEFAULT_SIZE ((uint64_t)64 << 20)
+
+const struct fs_cred testfs_root = { .kill_priv_exempt = true };
+
+static void stop(const char *what, int rc, const char *why)
+{
+	fprintf(stderr, "testfs: %s: %s %s\n", what, strerror(-rc), why);
+	abort();
+}
+
+static void open_floors(struct testfs *t)
+{
+	struct pool_opts pool_opts = { .readonly = t->opts.fs.readonly };
+	char why[256] = "";
+	int rc = pool_open(t->dax, &pool_opts, &t->pool, why, sizeof(why));
+
+	if (rc)
+		stop("pool_open", rc, why);
+	rc = space_open(t->pool);
+	if (rc)
+		stop("space_open", rc, "");
+	rc = fs_open(t->pool, &t->opts.fs, &t->fs);
+	if (rc)
+		stop("fs_open", rc, "");
+}
+
+static void close_floors(struct testfs *t, bool clean)
+{
+	fs_close(t->fs);
+	space_close(t->pool);
+	pool_close(t->pool, clean);
+}
+
+void testfs_open_image(struct testfs *t, const void *image, const struct testfs_opts *opts)
+{
+	int rc;
+
+	*t = (struct testfs){ 0 };
+	if (opts)
+		t->opts = *opts;
+	if (!t->opts.size_bytes)
+		t->opts.size_bytes = DEFAULT_SIZE;
+	rc = dax_open_ram(t->opts.size_bytes, image, t->opts.trace, &t->dax);
+	if (rc)
+		stop("dax_open_ram", rc, "");
+	open_floors(t);
+}
+
+void testfs_make(struct testfs *t, const struct testfs_opts *opts)
+{
+	struct testfs_opts o = { 0 };
+	char why[256] = "";
+	struct dax *dax;
+	int rc;
+
+	if (opts)
+		o = *opts;
+	if (!o.size_bytes)
+		o.size_bytes = DEFAULT_SIZE;
+	rc = dax_open_ram(o.size_bytes, NULL, NULL, &dax);
+	if (rc)
+		stop("dax_open_ram", rc, "");
+	rc = pool_format(dax, &o.format, NULL, why, sizeof(why));
+	if (rc)
+		stop("pool_format", rc, why);
+	if (o.trace) {
+		testfs_open_image(t, dax_ptr(dax, 0), &o);
+		dax_close(dax);
+		return;
+	}
+	*t = (struct testfs){ .opts = o, .dax = dax };
+	open_floors(t);
+}
+
+void testfs_free(struct testfs *t)
+{
+	close_floors(t, true);
+	dax_close(t->dax);
+}
+
+void testfs_remount(struct testfs *t)
+{
+	close_floors(t, true);
+	open_floors(t);
+}
+
+void testfs_crash(struct testfs *t)
+{
+	struct testfs old = *t;
+
+	testfs_open_image(t, dax_ptr(old.dax, 0), &old.opts);
+	close_floors(&old, false);
+	dax_close(old.dax);
+}
+
+/* Gives the reference back if the caller does not want the inode. */
+static int referenced(struct testfs *t, int rc, const struct inode_attr *got, struct inode_attr *attr)
+{
+	if (rc)
+		return rc;
+	if (attr)
+		*attr = *got;
+	else
+		fs_forget(t->fs, got->ino, 1);
+	return 0;
+}
+
+int testfs_mknod(struct testfs *t, uint64_t dir, const char *name, uint32_t mode, struct inode_attr *attr)
+{
+	struct inode_attr got;
+	int rc = fs_mknod(t->fs, &testfs_root, dir, name, strlen(name), mode, 0, &got);
+
+	return referenced(t, rc, &got, attr);
+}
+
+int testfs_lookup(struct testfs *t, uint64_t dir, const char *name, struct inode_attr *attr)
+{
+	struct inode_attr got;
+	int rc = fs_lookup(t->fs, dir, name, strlen(name), &got);
+
+	return referenced(t, rc, &got, attr);
+}
+
+int testfs_link(struct testfs *t, uint64_t ino, uint64_t dir, const char *name)
+{
+	struct inode_attr got;
+	int rc = fs_link(t->fs, ino, dir, name, strlen(name), &got);
+
+	return referenced(t, rc, &got, NULL);
+}
+
+int testfs_unlink(struct testfs *t, uint64_t dir, const char *name)
+{
+	return fs_unlink(t->fs, dir, name, strlen(name));
+}
+
+int testfs_rmdir(struct testfs *t, uint64_t dir, const char *name)
+{
+	return fs_rmdir(t->fs, dir, name, strlen(name));
+}
+
+int testfs_rename(struct testfs *t, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,
+		  unsigned flags)
+{
+	return fs_rename(t->fs, &testfs_root, dir, name, strlen(name), new_dir, new_name, strlen(new_name), flags);
+}
+
+uint64_t testfs_seed(void)
+{
+	const char *given = getenv("UMBRA_SEED");
+	struct timespec now;
+	uint64_t seed;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	seed = given ? strtoull(given, NULL, 0) : (uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 20;
+	printf("# UMBRA_SEED=%llu\n", (unsigned long long)seed);
+	fflush(stdout);
+	return seed;
+}
+
+uint64_t testfs_random(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+uint64_t testfs_below(uint64_t *state, uint64_t limit)
+{
+	return testfs_random(state) % limit;
+}
