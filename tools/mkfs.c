@@ -65,8 +65,8 @@ static bool uuid_parse(const char *text, struct m_uuid *uuid)
 
 		if (*c == '-')
 			continue;
-		if (bytes == sizeof(uuid->b) || !strchr("0123456789abcdefABCDEF", *c) ||
-		    !c[1] || !strchr("0123456789abcdefABCDEF", c[1]) || sscanf(c, "%2x", &value) != 1)
+		if (bytes == sizeof(uuid->b) || !strchr("0123456789abcdefABCDEF", *c) || !c[1] ||
+		    !strchr("0123456789abcdefABCDEF", c[1]) || sscanf(c, "%2x", &value) != 1)
 			return false;
 		uuid->b[bytes++] = (uint8_t)value;
 		c++;
@@ -80,8 +80,12 @@ static int option(struct mkfs *m, int c, const char *value, bool *done)
 	char *end;
 
 	switch (c) {
-	case 'f': m->force = true; return 0;
-	case 'q': m->quiet = true; return 0;
+	case 'f':
+		m->force = true;
+		return 0;
+	case 'q':
+		m->quiet = true;
+		return 0;
 	case 's':
 		if (!args_size(value, &m->size_bytes) || m->size_bytes == 0)
 			return usage("--size %s: not a size", value);
@@ -120,11 +124,16 @@ static int option(struct mkfs *m, int c, const char *value, bool *done)
 static int arguments(struct mkfs *m, int argc, char **argv, bool *done)
 {
 	static const struct option longs[] = {
-		{ "force", no_argument, NULL, 'f' },	   { "size", required_argument, NULL, 's' },
-		{ "label", required_argument, NULL, 'L' }, { "metadata", required_argument, NULL, 'm' },
-		{ "ag-size", required_argument, NULL, 'a' }, { "uuid", required_argument, NULL, 'U' },
-		{ "quiet", no_argument, NULL, 'q' },	   { "dir-hash-bits", required_argument, NULL, 'b' },
-		{ "help", no_argument, NULL, 'h' },	   { "version", no_argument, NULL, 'V' },
+		{ "force", no_argument, NULL, 'f' },
+		{ "size", required_argument, NULL, 's' },
+		{ "label", required_argument, NULL, 'L' },
+		{ "metadata", required_argument, NULL, 'm' },
+		{ "ag-size", required_argument, NULL, 'a' },
+		{ "uuid", required_argument, NULL, 'U' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "dir-hash-bits", required_argument, NULL, 'b' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c, rc;
@@ -167,7 +176,8 @@ static void summary(const struct mkfs *m, const struct super *super, const struc
 	printf("  device    %s\n", dax_is_device(dax) ? "device-DAX" : "plain file");
 }
 
-static int open_wait(const char *path, const struct dax_opts *opts, struct dax **dax, char *why, size_t why_size)
+static int open_wait(const char *path, const struct dax_opts *opts, struct dax **dax, char *why,
+		     size_t why_size)
 {
 	const struct timespec step = { 0, BUSY_STEP_MS * 1000000 };
 
@@ -222,7 +232,8 @@ int main(int argc, char **argv)
 	if (rc || done)
 		return rc;
 	if (m.size_bytes && stat(m.path, &st) == 0 && !S_ISREG(st.st_mode)) {
-		fprintf(stderr, "mkfs.umbrafs: %s: --size is for plain files; this has a size of its own\n", m.path);
+		fprintf(stderr, "mkfs.umbrafs: %s: --size is for plain files; this has a size of its own\n",
+			m.path);
 		return STATUS_USAGE;
 	}
 	if (m.size_bytes && m.size_bytes < FORMAT_SIZE_MIN) {

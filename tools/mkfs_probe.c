@@ -70,7 +70,8 @@ static int probe_foreign(int fd, char *what, size_t what_size)
 
 static int probe_fd(int fd, uint64_t size_bytes, char *what, size_t what_size)
 {
-	if (has_super(fd, 0) || (size_bytes >= BLOCK_SIZE && has_super(fd, (off_t)(size_bytes - BLOCK_SIZE)))) {
+	if (has_super(fd, 0) ||
+	    (size_bytes >= BLOCK_SIZE && has_super(fd, (off_t)(size_bytes - BLOCK_SIZE)))) {
 		snprintf(what, what_size, "an umbrafs pool");
 		return 1;
 	}
@@ -126,7 +127,8 @@ int probe_content(const char *path, char *what, size_t what_size)
 	int fd, rc;
 
 	if (stat(path, &st))
-		return errno == ENOENT ? 0 : (snprintf(what, what_size, "%s: %s", path, strerror(errno)), -errno);
+		return errno == ENOENT ? 0 :
+					 (snprintf(what, what_size, "%s: %s", path, strerror(errno)), -errno);
 	if (S_ISCHR(st.st_mode))
 		return probe_device(path, what, what_size);
 	if (!S_ISREG(st.st_mode))

@@ -91,13 +91,25 @@ int main(int argc, char **argv)
 				break;
 			}
 			switch (*c) {
-			case 'f': fake = true; break;
-			case 'n': break;
-			case 's': args[count++] = (char *)"-s"; break;
-			case 'v': args[count++] = (char *)"-v"; break;
-			case 'r': args[count++] = (char *)"-oro"; break;
-			case 'w': args[count++] = (char *)"-orw"; break;
-			default: return fail("unknown option", arg);
+			case 'f':
+				fake = true;
+				break;
+			case 'n':
+				break;
+			case 's':
+				args[count++] = (char *)"-s";
+				break;
+			case 'v':
+				args[count++] = (char *)"-v";
+				break;
+			case 'r':
+				args[count++] = (char *)"-oro";
+				break;
+			case 'w':
+				args[count++] = (char *)"-orw";
+				break;
+			default:
+				return fail("unknown option", arg);
 			}
 		}
 	}

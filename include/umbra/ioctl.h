@@ -41,10 +41,10 @@ struct umbra_token {
  *	EINVAL	not aligned to blocks, past the end of the source, overlapping in one file, not regular files
  */
 struct umbra_clone_range {
-	struct umbra_token token; /* (in) */
+	struct umbra_token token;    /* (in) */
 	__u64 src_off, len, dst_off; /* (in) */
-	__u64 flags;		     /* (in) 0 */
-	__u64 cloned;		     /* (out) bytes that are shared now */
+	__u64 flags;                 /* (in) 0 */
+	__u64 cloned;                /* (out) bytes that are shared now */
 };
 #define UMBRA_IOC_CLONE_RANGE _IOWR(UMBRA_IOC_TYPE, 2, struct umbra_clone_range)
 
@@ -53,11 +53,11 @@ struct umbra_clone_range {
  * for CLONE_RANGE; len is not cut. status: 0 shared, 1 the bytes differ and nothing was done.
  */
 struct umbra_dedupe_range {
-	struct umbra_token token; /* (in) */
+	struct umbra_token token;    /* (in) */
 	__u64 src_off, len, dst_off; /* (in) */
-	__u32 flags;		     /* (in) 0 */
-	__u32 status;		     /* (out) */
-	__u64 deduped;		     /* (out) bytes */
+	__u32 flags;                 /* (in) 0 */
+	__u32 status;                /* (out) */
+	__u64 deduped;               /* (out) bytes */
 };
 #define UMBRA_IOC_DEDUPE_RANGE _IOWR(UMBRA_IOC_TYPE, 3, struct umbra_dedupe_range)
 
@@ -65,7 +65,7 @@ struct umbra_dedupe_range {
 #define UMBRA_EXTENT_UNWRITTEN 0x1u /* allocated, reads as zero */
 #define UMBRA_EXTENT_SHARED 0x2u    /* owners > 1 */
 #define UMBRA_EXTENT_INLINE 0x4u    /* in the inode itself: dev_off is that of the inode */
-#define UMBRA_EXTENT_LAST 0x8u	    /* the last one of the file */
+#define UMBRA_EXTENT_LAST 0x8u      /* the last one of the file */
 struct umbra_extent {
 	__u64 file_off, dev_off, len;
 	__u32 flags;
@@ -74,9 +74,9 @@ struct umbra_extent {
 #define UMBRA_EXTENTS_MAX 500
 /* Pieces from byte off on; ask again from the end of the last one until count is 0 or the last piece says LAST. */
 struct umbra_extents {
-	__u64 off;    /* (in) */
-	__u32 flags;  /* (in) 0 */
-	__u32 count;  /* (in) 0 or how many at most; (out) how many there are */
+	__u64 off;   /* (in) */
+	__u32 flags; /* (in) 0 */
+	__u32 count; /* (in) 0 or how many at most; (out) how many there are */
 	struct umbra_extent extents[UMBRA_EXTENTS_MAX]; /* (out) */
 };
 #define UMBRA_IOC_EXTENTS _IOWR(UMBRA_IOC_TYPE, 4, struct umbra_extents)
@@ -87,7 +87,7 @@ struct umbra_extents {
  */
 struct umbra_fallocate {
 	__u64 off, len; /* (in) */
-	__u32 mode;	/* (in) FALLOC_FL_* */
+	__u32 mode;     /* (in) FALLOC_FL_* */
 	__u32 pad;
 };
 #define UMBRA_IOC_FALLOCATE _IOW(UMBRA_IOC_TYPE, 5, struct umbra_fallocate)
@@ -95,25 +95,25 @@ struct umbra_fallocate {
 /* What the pool is. */
 #define UMBRA_INFO_READONLY 0x1u /* mounted read-only */
 #define UMBRA_INFO_META_DUP 0x2u /* metadata is kept twice */
-#define UMBRA_INFO_DEVICE 0x4u	 /* a device-DAX node */
-#define UMBRA_INFO_FAILED 0x8u	 /* takes no writes any more: see failed */
+#define UMBRA_INFO_DEVICE 0x4u   /* a device-DAX node */
+#define UMBRA_INFO_FAILED 0x8u   /* takes no writes any more: see failed */
 struct umbra_info {
-	__u32 major, minor;	   /* format */
+	__u32 major, minor; /* format */
 	__u32 block_size, ag_count;
-	__u64 size, ag_size;	   /* bytes */
+	__u64 size, ag_size; /* bytes */
 	__u64 compat, ro_compat, incompat;
 	__u64 created_ns, mounted_ns; /* since 1970 */
-	__u64 align;		   /* of direct mappings of the device */
+	__u64 align;                  /* of direct mappings of the device */
 	__u32 mount_count, lane_count, lane_size;
-	__u32 flags;		   /* UMBRA_INFO_* */
+	__u32 flags; /* UMBRA_INFO_* */
 	__u32 threads;
-	__u32 pid;		   /* of the daemon */
+	__u32 pid; /* of the daemon */
 	__u8 uuid[16];
 	char label[40];
-	char durability[16];	   /* flush, msync or process */
-	char version[24];	   /* of the daemon */
-	char failed[128];	   /* why, if it has failed */
-	char pool[1024];	   /* path as given at mount */
+	char durability[16]; /* flush, msync or process */
+	char version[24];    /* of the daemon */
+	char failed[128];    /* why, if it has failed */
+	char pool[1024];     /* path as given at mount */
 };
 #define UMBRA_IOC_INFO _IOR(UMBRA_IOC_TYPE, 6, struct umbra_info)
 
@@ -140,12 +140,12 @@ enum umbra_owner_kind {
 	UMBRA_OWNER_TREE,     /* not used by this version */
 	UMBRA_OWNER_SUPER,
 	UMBRA_OWNER_JOURNAL,
-	UMBRA_OWNER_GROUP,    /* header and trees of an allocation group */
-	UMBRA_OWNER_META,     /* chunk of metadata: inodes and trees */
-	UMBRA_OWNER_MIRROR,   /* second copy of such a chunk */
-	UMBRA_OWNER_BAD,      /* bad memory that nobody may use */
-	UMBRA_OWNER_REMAP,    /* stands in for one unit of metadata */
-	UMBRA_OWNER_FORWARD,  /* being moved */
+	UMBRA_OWNER_GROUP,   /* header and trees of an allocation group */
+	UMBRA_OWNER_META,    /* chunk of metadata: inodes and trees */
+	UMBRA_OWNER_MIRROR,  /* second copy of such a chunk */
+	UMBRA_OWNER_BAD,     /* bad memory that nobody may use */
+	UMBRA_OWNER_REMAP,   /* stands in for one unit of metadata */
+	UMBRA_OWNER_FORWARD, /* being moved */
 };
 struct umbra_owner {
 	__u64 dev_off, len;
@@ -153,13 +153,13 @@ struct umbra_owner {
 	__u16 kind;
 	__u16 record_size;
 	__u32 path_len; /* 0: no name any more (an unlinked file that is still open) */
-	char path[];	/* from the root of the mount, not NUL-terminated */
+	char path[];    /* from the root of the mount, not NUL-terminated */
 };
 #define UMBRA_OWNERS_DATA 16000
 struct umbra_owners {
 	__u64 dev_off, len; /* (in) */
 	__u64 cursor[3];    /* (in) zeros at first; (out) */
-	__u32 count;	    /* (out) records in data */
+	__u32 count;        /* (out) records in data */
 	__u32 pad;
 	__u8 data[UMBRA_OWNERS_DATA]; /* (out) */
 };
@@ -181,10 +181,10 @@ struct umbra_clone_name {
 };
 #define UMBRA_CLONE_DATA 16320
 struct umbra_clone_files {
-	__u32 count; /* (in) records in data */
-	__u32 size;  /* (in) bytes of data in use */
-	__u32 done;  /* (out) */
-	__u32 error; /* (out) */
+	__u32 count;                 /* (in) records in data */
+	__u32 size;                  /* (in) bytes of data in use */
+	__u32 done;                  /* (out) */
+	__u32 error;                 /* (out) */
 	__u8 data[UMBRA_CLONE_DATA]; /* (in) struct umbra_clone_name */
 };
 #define UMBRA_IOC_CLONE_FILES _IOWR(UMBRA_IOC_TYPE, 9, struct umbra_clone_files)

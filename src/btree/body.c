@@ -155,8 +155,8 @@ unsigned body_search(const void *body, const struct body_form *form, const struc
 	int below = after ? 1 : 0; /* an entry is before the wanted place if it compares less than this */
 
 	if (!body_is_slotted(body, form))
-		return array_search(array_get(body, 0, 0), body_stride(body, form), hi, form->ops->key_words, key,
-				    below);
+		return array_search(array_get(body, 0, 0), body_stride(body, form), hi, form->ops->key_words,
+				    key, below);
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
@@ -259,7 +259,8 @@ static int slotted_insert(void *body, const struct body_form *form, unsigned ind
 	return 0;
 }
 
-int body_insert(void *body, const struct body_form *form, unsigned index, const void *entry, size_t size_bytes)
+int body_insert(void *body, const struct body_form *form, unsigned index, const void *entry,
+		size_t size_bytes)
 {
 	unsigned count = node_count(body);
 	unsigned stride;
@@ -298,8 +299,8 @@ void body_remove(void *body, const struct body_form *form, unsigned index)
 	count_set(body, count - 1);
 }
 
-int body_append(void *dst, const struct body_form *dst_form, const void *src, const struct body_form *src_form,
-		unsigned from, unsigned to)
+int body_append(void *dst, const struct body_form *dst_form, const void *src,
+		const struct body_form *src_form, unsigned from, unsigned to)
 {
 	unsigned count = node_count(dst);
 	unsigned stride;
@@ -312,7 +313,8 @@ int body_append(void *dst, const struct body_form *dst_form, const void *src, co
 
 			if (size_bytes == 0)
 				return -EUCLEAN;
-			rc = slotted_insert(dst, dst_form, node_count(dst), body_entry(src, src_form, i), size_bytes);
+			rc = slotted_insert(dst, dst_form, node_count(dst), body_entry(src, src_form, i),
+					    size_bytes);
 			if (rc)
 				return rc;
 		}

@@ -44,10 +44,10 @@ struct bt_path {
 	bool has_high_key;
 	struct bt_key low_key, high_key; /* keys of the leaf: low <= key < high */
 	struct bt_step {
-		uint64_t laddr;	  /* 0: the embedded root */
+		uint64_t laddr;   /* 0: the embedded root */
 		const void *body; /* as it is now in this transaction */
-		uint16_t index;	  /* of the entry that leads on */
-		bool is_edited;	  /* body is an image */
+		uint16_t index;   /* of the entry that leads on */
+		bool is_edited;   /* body is an image */
 	} step[BT_MAX_LEVEL];
 };
 
@@ -57,12 +57,13 @@ struct bt_path {
  */
 struct btree {
 	struct txn *tx;
-	enum node_kind kind;	  /* record operations: media/node.h */
-	uint64_t root_laddr;	  /* unit that embeds the root */
+	enum node_kind kind; /* record operations: media/node.h */
+	uint64_t root_laddr; /* unit that embeds the root */
 	uint32_t root_magic;
-	uint16_t root_off;	  /* of the body in that unit, bytes */
-	uint16_t root_size_bytes; /* of the body */
-	uint64_t owner;		  /* uh_owner of its nodes */
+	uint16_t root_off;         /* of the body in that unit, bytes */
+	uint16_t root_size_bytes;  /* of the body */
+	uint16_t node_limit_bytes; /* 0; or use only so much of each node's body, for tests of high trees */
+	uint64_t owner;            /* uh_owner of its nodes */
 	const struct bt_alloc *alloc;
 	struct bt_path path; /* zero at first */
 };
@@ -78,7 +79,7 @@ struct bt_cursor {
 	struct btree *bt;
 	struct bt_key key;   /* of its record */
 	uint64_t generation; /* while the tree's path has the same, index holds */
-	uint16_t index;	     /* in the leaf */
+	uint16_t index;      /* in the leaf */
 	bool is_on_record;
 };
 
@@ -117,7 +118,8 @@ must_check int bt_overlap_next(struct bt_cursor *cur, uint64_t lo, uint64_t hi);
 must_check int bt_count(struct btree *bt, uint64_t *nodes, uint64_t *records);
 
 /* Visits each node unit level by level, leaves last (they are not read); fn may stop the walk with a non-zero value, which is returned. */
-must_check int bt_walk_nodes(struct btree *bt, int (*fn)(void *arg, uint64_t laddr, unsigned level), void *arg);
+must_check int bt_walk_nodes(struct btree *bt, int (*fn)(void *arg, uint64_t laddr, unsigned level),
+			     void *arg);
 
 /*
  * Gives back the node units of a tree whose records no longer matter, about max_nodes of them (a few more where the last child of a node goes,

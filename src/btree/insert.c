@@ -70,7 +70,8 @@ static int node_split(struct btree *bt, unsigned depth, unsigned index, const vo
 	unsigned keep, from;
 	int rc;
 
-	rc = bt_node_new(bt, node_level(bt->path.step[depth].body), bt->path.step[depth].laddr, &laddr, &right);
+	rc = bt_node_new(bt, node_level(bt->path.step[depth].body), bt->path.step[depth].laddr, &laddr,
+			 &right);
 	if (rc)
 		return rc;
 	rc = bt_step_edit(bt, depth, &left);
@@ -179,7 +180,8 @@ int bt_path_insert(struct btree *bt, unsigned depth, unsigned index, const void 
 			return bt_lies(bt, bt->path.step[depth].laddr, "records make no sense");
 		if (rc > 0)
 			break;
-		if (depth > 0 && depth == bt->path.levels - 1 && index == node_count(bt->path.step[depth].body)) {
+		if (depth > 0 && depth == bt->path.levels - 1 &&
+		    index == node_count(bt->path.step[depth].body)) {
 			rc = leaf_spill(bt, entry, size_bytes, high, &is_reshaped);
 			if (rc || is_reshaped) {
 				bt_path_drop(bt);
@@ -197,7 +199,8 @@ int bt_path_insert(struct btree *bt, unsigned depth, unsigned index, const void 
 		rc = node_split(bt, depth, index, entry, size_bytes, separator[turn], &right_high);
 		if (rc)
 			return rc;
-		high = u64_max(high, right_high); /* nothing above need have it while the separator is in no body */
+		/* The separator is in no body yet: whoever gets it learns its end with it. */
+		high = u64_max(high, right_high);
 		entry = separator[turn];
 		size_bytes = inner_entry_size(form.ops);
 		turn = !turn;

@@ -32,6 +32,8 @@ struct body_form bt_form(const struct btree *bt, unsigned depth)
 	assert(form.ops);
 	if (depth == 0)
 		form.size_bytes = bt->root_size_bytes;
+	else if (bt->node_limit_bytes)
+		form.size_bytes = bt->node_limit_bytes;
 	return form;
 }
 
@@ -62,7 +64,8 @@ int bt_lies(const struct btree *bt, uint64_t laddr, const char *why)
 	if (report_is_new(place))
 		log_error("%s tree of %s%" PRIu64 " (root in 0x%" PRIx64 "), %s 0x%" PRIx64 ": %s",
 			  node_ops(bt->kind)->name, bt->owner & OWNER_SPECIAL ? "special owner " : "inode ",
-			  (uint64_t)(bt->owner & ~OWNER_SPECIAL), bt->root_laddr, laddr ? "node" : "unit", u64_align_down(place, 512), why);
+			  (uint64_t)(bt->owner & ~OWNER_SPECIAL), bt->root_laddr, laddr ? "node" : "unit",
+			  u64_align_down(place, 512), why);
 	return -EUCLEAN;
 }
 

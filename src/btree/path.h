@@ -61,7 +61,8 @@ must_check int bt_path_fix_highs(struct btree *bt, unsigned depth);
 must_check int bt_root_clear(struct btree *bt);
 
 /* A new unit with an empty body of that level, near hint_laddr. */
-must_check int bt_node_new(struct btree *bt, unsigned level, uint64_t hint_laddr, uint64_t *laddr, void **body);
+must_check int bt_node_new(struct btree *bt, unsigned level, uint64_t hint_laddr, uint64_t *laddr,
+			   void **body);
 must_check int bt_node_free(struct btree *bt, uint64_t laddr);
 
 /* insert.c: an entry into the body at that depth of the path; splits what is full. high: ranges, the record's end. */

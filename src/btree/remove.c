@@ -10,8 +10,6 @@
 
 #include "btree/path.h"
 
-#define MERGED_MAX_BYTES (NODE_BODY_SIZE * 3 / 4)
-
 /* The first entry of an inner body now reaches down to low: so do the inner bodies at its left edge. */
 static int left_edge_lower(struct btree *bt, void *body, const struct body_form *root_form,
 			   const struct bt_key *low)
@@ -104,28 +102,30 @@ static int node_merge(struct btree *bt, unsigned depth, bool *is_merged)
 {
 	const struct bt_step *s = &bt->path.step[depth], *parent = &bt->path.step[depth - 1];
 	struct body_form form = bt_form(bt, depth);
+	unsigned max_bytes = body_capacity(&form) * 3 / 4;
 	const void *sibling;
 	uint64_t laddr;
 	int used, rc;
 
 	*is_merged = false;
-	used = body_used_below(s->body, &form, MERGED_MAX_BYTES / 2);
+	used = body_used_below(s->body, &form, max_bytes / 2);
 	if (used < 0)
 		return bt_lies(bt, s->laddr, "records make no sense");
-	if (used > (int)MERGED_MAX_BYTES / 2)
+	if (used > (int)max_bytes / 2)
 		return 0;
 	for (unsigned right = 0; right < 2; right++) {
 		int sibling_used;
 
 		if (right ? parent->index + 1u >= node_count(parent->body) : parent->index == 0)
 			continue;
-		rc = bt_sibling_get(bt, depth - 1, right ? parent->index + 1u : parent->index - 1u, &laddr, &sibling);
+		rc = bt_sibling_get(bt, depth - 1, right ? parent->index + 1u : parent->index - 1u, &laddr,
+				    &sibling);
 		if (rc)
 			return rc;
-		sibling_used = body_used_below(sibling, &form, MERGED_MAX_BYTES);
+		sibling_used = body_used_below(sibling, &form, max_bytes);
 		if (sibling_used < 0)
 			return bt_lies(bt, laddr, "records make no sense");
-		if (sibling_used + used > (int)MERGED_MAX_BYTES)
+		if (sibling_used + used > (int)max_bytes)
 			continue;
 		*is_merged = true;
 		if (right)

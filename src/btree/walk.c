@@ -29,7 +29,8 @@ static struct body_form form_at(const struct walk *w, const struct walk_at *at)
 }
 
 /* Fills in all of the child but its body. */
-static void child_bounds(const struct walk *w, const struct walk_at *at, unsigned index, struct walk_at *child)
+static void child_bounds(const struct walk *w, const struct walk_at *at, unsigned index,
+			 struct walk_at *child)
 {
 	struct body_form form = form_at(w, at);
 
@@ -141,7 +142,7 @@ static int verify_body(struct walk *w, const struct walk_at *at)
 {
 	struct body_form form = form_at(w, at);
 	unsigned count = node_count(at->body);
-	const char *why = node_body_check(at->body, form.size_bytes);
+	const char *why = node_body_check(at->body, at->laddr ? NODE_BODY_SIZE : form.size_bytes);
 
 	if (why)
 		return verify_say(w, why);
@@ -173,7 +174,8 @@ static int verify_below(struct walk *w, const struct walk_at *at)
 			rc = verify_below(w, &child);
 		if (rc)
 			return rc;
-		if (form.ops->is_range && inner_high(at->body, &form, i) != body_high(child.body, &child_form))
+		if (form.ops->is_range &&
+		    inner_high(at->body, &form, i) != body_high(child.body, &child_form))
 			return verify_say(w, "node: highest end is not right");
 	}
 	return 0;

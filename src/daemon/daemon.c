@@ -86,7 +86,8 @@ static int dir_resolve(struct daemon *d)
 		return rc;
 	}
 	if (!S_ISDIR(st.st_mode)) {
-		snprintf(d->why, sizeof(d->why), "%s: is not a directory, so nothing can be mounted there", dir);
+		snprintf(d->why, sizeof(d->why), "%s: is not a directory, so nothing can be mounted there",
+			 dir);
 		return -ENOTDIR;
 	}
 	return 0;

@@ -72,9 +72,12 @@ static const struct {
 
 /* Of no meaning here: for mount(8), or true anyway. A name ending in '=' takes a value, one ending in '*' goes on. */
 static const char *const ignored_options[] = {
-	"defaults", "auto",	 "noauto",	"nouser",   "nousers",	 "noowner",	"nogroup", "_netdev",
-	"nofail",   "nomand",	 "mand",	"lazytime", "nolazytime", "iversion",	"noiversion",
-	"default_permissions",	 "comment=",	"user=",    "uhelper=",	 "helper=",	"x-*",	   "X-*",
+	"defaults",   "auto",     "noauto",     "nouser",
+	"nousers",    "noowner",  "nogroup",    "_netdev",
+	"nofail",     "nomand",   "mand",       "lazytime",
+	"nolazytime", "iversion", "noiversion", "default_permissions",
+	"comment=",   "user=",    "uhelper=",   "helper=",
+	"x-*",        "X-*",
 };
 
 static bool option_is_ignored(const char *name)
@@ -216,8 +219,8 @@ static int positionals_take(struct daemon_opts *opts, int argc, char **argv, cha
 int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, size_t why_size)
 {
 	static const struct option longs[] = {
-		{ "foreground", no_argument, NULL, 'f' }, { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },	  { "verbose", no_argument, NULL, 'v' },
+		{ "foreground", no_argument, NULL, 'f' },    { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },       { "verbose", no_argument, NULL, 'v' },
 		{ "options", required_argument, NULL, 'o' }, { NULL, 0, NULL, 0 },
 	};
 	char *lists[64];
@@ -228,11 +231,21 @@ int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, si
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":fo:svhV", longs, NULL)) != -1) {
 		switch (c) {
-		case 'f': opts->foreground = true; break;
-		case 's': opts->sloppy = true; break;
-		case 'v': opts->verbose = true; break;
-		case 'h': opts->help = true; return 0;
-		case 'V': opts->version = true; return 0;
+		case 'f':
+			opts->foreground = true;
+			break;
+		case 's':
+			opts->sloppy = true;
+			break;
+		case 'v':
+			opts->verbose = true;
+			break;
+		case 'h':
+			opts->help = true;
+			return 0;
+		case 'V':
+			opts->version = true;
+			return 0;
 		case 'o':
 			if (count == ARRAY_SIZE(lists)) {
 				snprintf(why, why_size, "too many -o");

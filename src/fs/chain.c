@@ -129,8 +129,9 @@ void intent_tree(struct op *op, const struct intent_ref *ref, uint64_t ino, stru
 		.kind = NODE_EXTENT,
 		.root_laddr = ref->unit_laddr,
 		.root_magic = MAGIC_INTENTS,
-		.root_off = (uint16_t)(offsetof(struct m_intents, in_slots) + ref->index * sizeof(struct m_intent) +
-				       offsetof(struct m_intent, it_body)),
+		.root_off =
+			(uint16_t)(offsetof(struct m_intents, in_slots) +
+				   ref->index * sizeof(struct m_intent) + offsetof(struct m_intent, it_body)),
 		.root_size_bytes = INODE_DATA_SIZE,
 		.owner = ino,
 		.alloc = &space_bt_alloc,
@@ -217,8 +218,8 @@ int data_resume(struct fs *fs)
 		for (unsigned i = 0; i < count; i++) {
 			rc = op_run(fs, TXN_FREEING, NULL, resume_one, &list[i]);
 			if (rc) {
-				log_error("intent %u of group %u for inode %llu cannot be finished: %d", list[i].ref.index,
-					  agno, (unsigned long long)list[i].ino, rc);
+				log_error("intent %u of group %u for inode %llu cannot be finished: %d",
+					  list[i].ref.index, agno, (unsigned long long)list[i].ino, rc);
 				first_rc = first_rc ? first_rc : rc;
 			}
 		}

@@ -15,7 +15,7 @@
 #include "fs/clone.h"
 #include "fs/data.h"
 
-#define COPY_BYTES (256u << 10)	    /* at a time, through memory */
+#define COPY_BYTES (256u << 10)       /* at a time, through memory */
 #define COPY_MAX ((uint64_t)64 << 20) /* by copying in one call; the caller goes on from there */
 
 struct clone_call {
@@ -24,7 +24,8 @@ struct clone_call {
 	uint64_t done_bytes, shared_bytes; /* out */
 };
 
-static int clone_check(const struct inode_attr *src, const struct inode_attr *dst, struct clone_call *c, uint64_t *len)
+static int clone_check(const struct inode_attr *src, const struct inode_attr *dst, struct clone_call *c,
+		       uint64_t *len)
 {
 	int rc = data_may_write(dst);
 
@@ -77,8 +78,8 @@ static int copy_bytes(struct op *op, struct inode *dst_inode, struct inode_attr 
  *	src_off        head_end                       share_end   src_off + len
  *	   |---copied-----|------------shared-------------|---copied---|
  */
-static void clone_split(const struct clone_call *c, const struct inode_attr *src, const struct inode_attr *dst,
-			uint64_t len, uint64_t *head, uint64_t *share)
+static void clone_split(const struct clone_call *c, const struct inode_attr *src,
+			const struct inode_attr *dst, uint64_t len, uint64_t *head, uint64_t *share)
 {
 	uint64_t in_blk = c->src_off & (BLOCK_SIZE - 1), end = c->src_off + len;
 
@@ -115,7 +116,8 @@ int tail_ready(struct op *op, struct inode *inode, struct inode_attr *src, bool 
 	return data_is_zero(op, (e.dev_blk << BLOCK_SHIFT) + in_blk, BLOCK_SIZE - in_blk, ready);
 }
 
-static int clone_shared(struct op *op, struct clone_ends *ends, uint64_t src_off, uint64_t dst_off, uint64_t len)
+static int clone_shared(struct op *op, struct clone_ends *ends, uint64_t src_off, uint64_t dst_off,
+			uint64_t len)
 {
 	struct share_range range = {
 		.src_blk = blk_of(src_off),
@@ -150,8 +152,8 @@ int clone_put(struct op *op, struct clone_ends *ends)
 	return rc ? rc : inode_put(op, &ends->dst);
 }
 
-static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clone_call *c, uint64_t len, uint64_t *done,
-			uint64_t *shared)
+static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clone_call *c, uint64_t len,
+			uint64_t *done, uint64_t *shared)
 {
 	uint64_t head, share, part = 0;
 	bool ready = true;
@@ -179,8 +181,8 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clo
 	*done += share;
 	if (*done < len) {
 		ends->dst.size = u64_max(ends->dst.size, ends->dst_size);
-		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off + *done, c->dst_off + *done,
-				len - *done, &part);
+		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off + *done,
+				c->dst_off + *done, len - *done, &part);
 	}
 	*done += part;
 	return rc;
@@ -222,8 +224,8 @@ int clone_lock(struct op *op, struct clone_ends *ends, uint64_t src, uint64_t ds
 	return rc ? rc : inode_get(op, dst, &ends->dst);
 }
 
-int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
-		 uint64_t len, unsigned flags, uint64_t *shared_bytes)
+int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off, uint64_t dst,
+		 uint64_t dst_off, uint64_t len, unsigned flags, uint64_t *shared_bytes)
 {
 	struct clone_call c = {
 		.src = src, .src_off = src_off, .dst = dst, .dst_off = dst_off, .len = len, .flags = flags

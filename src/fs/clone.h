@@ -34,7 +34,8 @@ must_check int share_extents(struct op *op, struct clone_ends *ends, const struc
 must_check int tail_ready(struct op *op, struct inode *inode, struct inode_attr *src, bool *ready);
 
 /* Whether it would fit in what room this transaction has left (dst.ino 0: a file yet to be made). */
-must_check int share_fits(struct op *op, const struct clone_ends *ends, const struct share_range *range, bool *fits);
+must_check int share_fits(struct op *op, const struct clone_ends *ends, const struct share_range *range,
+			  bool *fits);
 
 /* swap.c: the long way of share_extents. */
 must_check int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_range *range);
@@ -43,7 +44,8 @@ must_check int share_by_swap(struct op *op, struct clone_ends *ends, const struc
 must_check int extent_same(struct btree *bt, const struct extent *e, uint64_t *count_blk, bool *same);
 
 /* read.c */
-must_check int data_read(struct op *op, const struct inode_attr *attr, uint64_t off, uint8_t *buf, uint64_t len);
+must_check int data_read(struct op *op, const struct inode_attr *attr, uint64_t off, uint8_t *buf,
+			 uint64_t len);
 must_check int data_is_zero(struct op *op, uint64_t dev_off, uint64_t len_bytes, bool *zero);
 
 #endif

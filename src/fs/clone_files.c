@@ -105,7 +105,8 @@ static int make_twin(struct op *op, struct clone_ends *ends)
 
 /* *last: nothing more in this transaction. A file of many extents commits on its way, so it has a transaction of its own; alone = false: it is
  * left for the next one. */
-static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, bool alone, bool *last)
+static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, bool alone,
+		      bool *last)
 {
 	struct clone_ends ends = { 0 };
 	bool fits = true;
@@ -150,7 +151,8 @@ static int files_once(struct op *op, void *arg)
 		rc = inode_get(op, c->dir, &dir);
 	if (!rc)
 		rc = dir_may_add(&dir);
-	while (!rc && !last && c->first + done < c->count && (done == 0 || txn_has_room(op->tx, FILE_UNITS))) {
+	while (!rc && !last && c->first + done < c->count &&
+	       (done == 0 || txn_has_room(op->tx, FILE_UNITS))) {
 		struct fs_clone_item *item = &c->items[c->first + done];
 
 		rc = name_check_new(item->name, item->name_len);
@@ -165,8 +167,8 @@ static int files_once(struct op *op, void *arg)
 	return rc;
 }
 
-int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, struct fs_clone_item *items, unsigned count,
-		   unsigned *done)
+int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, struct fs_clone_item *items,
+		   unsigned count, unsigned *done)
 {
 	struct files_call c = { .dir = dir, .items = items, .count = count };
 	int rc = 0;

@@ -48,11 +48,11 @@ struct data_src {
 
 /* Stores [off, end) into a locked file in extent format: in place where it is alone with its blocks, else into new ones. Stops early
  * when the transaction is full: *stored_end. Grows attr->blocks, not attr->size. */
-must_check int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
-			  uint64_t off, uint64_t end, uint64_t *stored_end);
+must_check int data_store(struct op *op, struct inode *inode, struct inode_attr *attr,
+			  const struct data_src *src, uint64_t off, uint64_t end, uint64_t *stored_end);
 /* The same for any format: small files stay inline; a gap past the end is zeroed; attr->size follows. src has bytes. */
-must_check int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
-			  uint64_t off, uint64_t end, uint64_t *stored_end);
+must_check int data_write(struct op *op, struct inode *inode, struct inode_attr *attr,
+			  const struct data_src *src, uint64_t off, uint64_t end, uint64_t *stored_end);
 /* Inline bytes (or none) become an extent tree. */
 must_check int data_to_extents(struct op *op, struct inode *inode, struct inode_attr *attr);
 /* Zeroes the rest of the last block past the end of the file, before the size grows. */
@@ -61,13 +61,14 @@ must_check int data_zero_tail(struct op *op, struct inode *inode, struct inode_a
 must_check int data_may_write(const struct inode_attr *attr);
 
 /* Copies the first shared piece of [lo, hi) so that the file is alone with it; *next_blk: all before it is unshared. */
-must_check int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t lo, uint64_t hi,
-			    uint64_t *next_blk);
+must_check int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t lo,
+			    uint64_t hi, uint64_t *next_blk);
 
 /* ---- size.c, shift.c ---- */
 
 /* Frees blocks [lo, hi), under an intent and in several transactions if need be: attr is put and read again then. */
-must_check int data_free_range(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t lo, uint64_t hi);
+must_check int data_free_range(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t lo,
+			       uint64_t hi);
 /* FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE. */
 must_check int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int mode, uint64_t off,
 			  uint64_t len);

@@ -26,19 +26,21 @@ static int dedupe_check(const struct clone_ends *ends, const struct dedupe_call 
 		rc = S_ISDIR(src->mode) ? -EISDIR : -EINVAL;
 	if (rc)
 		return rc;
-	if (d->len == 0 || d->src_off > src->size || d->len > src->size - d->src_off || d->dst_off > dst->size ||
-	    d->len > dst->size - d->dst_off)
+	if (d->len == 0 || d->src_off > src->size || d->len > src->size - d->src_off ||
+	    d->dst_off > dst->size || d->len > dst->size - d->dst_off)
 		return -EINVAL;
 	if ((d->src_off | d->dst_off) & (BLOCK_SIZE - 1))
 		return -EINVAL;
-	if (d->len & (BLOCK_SIZE - 1) && (d->src_off + d->len != src->size || d->dst_off + d->len != dst->size))
+	if (d->len & (BLOCK_SIZE - 1) &&
+	    (d->src_off + d->len != src->size || d->dst_off + d->len != dst->size))
 		return -EINVAL;
 	if (d->src == d->dst && d->src_off < d->dst_off + d->len && d->dst_off < d->src_off + d->len)
 		return -EINVAL;
 	return 0;
 }
 
-static int ranges_compare(struct op *op, const struct clone_ends *ends, const struct dedupe_call *d, bool *same)
+static int ranges_compare(struct op *op, const struct clone_ends *ends, const struct dedupe_call *d,
+			  bool *same)
 {
 	uint8_t *a = malloc(2 * COMPARE_BYTES), *b = a ? a + COMPARE_BYTES : NULL;
 	int rc = a ? 0 : -ENOMEM;
@@ -97,7 +99,8 @@ static int dedupe_once(struct op *op, void *arg)
 	return rc;
 }
 
-int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, uint64_t len, bool *same)
+int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, uint64_t len,
+	      bool *same)
 {
 	struct dedupe_call d = { .src = src, .src_off = src_off, .dst = dst, .dst_off = dst_off, .len = len };
 	int rc = op_run(fs, TXN_WRITE, NULL, dedupe_once, &d);

@@ -133,7 +133,8 @@ int extent_add(struct btree *bt, struct pool *pool, const struct extent *extent)
  *      a     b     c     d            a     b     c     d
  *      |-----------------|    ==>     |-----|     |-----|
  */
-static int extent_split(struct btree *bt, struct bt_cursor *cur, const struct extent *e, const struct extent *piece)
+static int extent_split(struct btree *bt, struct bt_cursor *cur, const struct extent *e,
+			const struct extent *piece)
 {
 	uint64_t piece_end = piece->file_blk + piece->count_blk, end = e->file_blk + e->count_blk;
 	struct extent left = *e, right = *e;

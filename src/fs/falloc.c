@@ -17,7 +17,8 @@ struct falloc {
 	bool edges_done;
 };
 
-static struct space_want falloc_want(struct op *op, const struct inode_attr *attr, uint64_t blk, uint64_t count_blk)
+static struct space_want falloc_want(struct op *op, const struct inode_attr *attr, uint64_t blk,
+				     uint64_t count_blk)
 {
 	return (struct space_want){
 		.agno_hint = pool_laddr_ag(txn_pool(op->tx), inode_laddr(attr->ino)),
@@ -27,8 +28,8 @@ static struct space_want falloc_want(struct op *op, const struct inode_attr *att
 }
 
 /* Unwritten blocks into the hole at blk, at most count_blk; *got_blk. */
-static int alloc_unwritten(struct op *op, struct btree *bt, struct inode_attr *attr, uint64_t blk, uint64_t count_blk,
-			   uint64_t *got_blk)
+static int alloc_unwritten(struct op *op, struct btree *bt, struct inode_attr *attr, uint64_t blk,
+			   uint64_t count_blk, uint64_t *got_blk)
 {
 	struct space_want want = falloc_want(op, attr, blk, count_blk);
 	struct extent e, before;
@@ -81,7 +82,8 @@ static int zero_edges(struct op *op, struct inode *inode, struct inode_attr *att
 }
 
 /* A written extent at blk becomes unwritten where it is alone, a hole where it is shared. */
-static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, const struct extent *e, uint64_t *done_blk)
+static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, const struct extent *e,
+		   uint64_t *done_blk)
 {
 	uint64_t refs = 1, same_blk = e->count_blk;
 	struct extent piece;
@@ -104,8 +106,8 @@ static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, con
 }
 
 /* Allocate, and for ZERO_RANGE unwrite whole blocks: from arg->cursor_blk as far as fits. */
-static int alloc_piece(struct op *op, struct btree *bt, struct inode_attr *attr, const struct falloc *f, uint64_t blk,
-		       uint64_t *done_blk)
+static int alloc_piece(struct op *op, struct btree *bt, struct inode_attr *attr, const struct falloc *f,
+		       uint64_t blk, uint64_t *done_blk)
 {
 	uint64_t hi = blk_up(f->end);
 	struct extent e;
@@ -114,7 +116,8 @@ static int alloc_piece(struct op *op, struct btree *bt, struct inode_attr *attr,
 	if (rc && rc != -ENOENT)
 		return rc;
 	if (rc == -ENOENT || e.file_blk > blk)
-		return alloc_unwritten(op, bt, attr, blk, (rc ? hi : u64_min(hi, e.file_blk)) - blk, done_blk);
+		return alloc_unwritten(op, bt, attr, blk, (rc ? hi : u64_min(hi, e.file_blk)) - blk,
+				       done_blk);
 	e.count_blk = u64_min(u64_min(e.count_blk, hi - blk), DATA_STEP_BLK);
 	*done_blk = e.count_blk;
 	if (!(f->mode & FALLOC_FL_ZERO_RANGE) || (e.flags & EXTENT_UNWRITTEN))
@@ -135,7 +138,8 @@ static int finish(struct op *op, struct inode *inode, struct inode_attr *attr, c
 {
 	int rc = 0;
 
-	if (!(f->mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_UNSHARE_RANGE)) && f->end > attr->size) {
+	if (!(f->mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_UNSHARE_RANGE)) &&
+	    f->end > attr->size) {
 		rc = data_zero_tail(op, inode, attr);
 		attr->size = f->end;
 	}
@@ -201,7 +205,8 @@ static int unshare_step(struct op *op, struct inode *inode, struct inode_attr *a
 }
 
 /* Inline files: bytes only. True if that was all. */
-static int falloc_inline(struct op *op, struct inode *inode, struct inode_attr *attr, const struct falloc *f, bool *all)
+static int falloc_inline(struct op *op, struct inode *inode, struct inode_attr *attr, const struct falloc *f,
+			 bool *all)
 {
 	struct m_inode *record;
 	uint64_t end = u64_min(f->end, attr->size);
@@ -294,7 +299,8 @@ static bool mode_is_known(int mode)
 	}
 }
 
-int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off, uint64_t len)
+int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off,
+		 uint64_t len)
 {
 	struct falloc_call c = { .ino = ino, .off = off, .len = len, .mode = mode };
 	bool frees = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE);

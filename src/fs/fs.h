@@ -86,8 +86,8 @@ must_check int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t dir,
 /* An unnamed regular file (O_TMPFILE) owned as if made in dir; fs_link() names it. */
 must_check int fs_tmpfile(struct fs *fs, const struct fs_cred *cred, uint64_t dir, uint32_t mode,
 			  struct inode_attr *attr);
-must_check int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
-			  const char *target, size_t target_len, struct inode_attr *attr);
+must_check int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name,
+			  size_t len, const char *target, size_t target_len, struct inode_attr *attr);
 /* Reads into buf (FS_SYMLINK_MAX + 1 bytes, NUL-terminated). */
 must_check int fs_readlink(struct fs *fs, uint64_t ino, char *buf);
 must_check int fs_link(struct fs *fs, uint64_t ino, uint64_t dir, const char *name, size_t len,
@@ -95,15 +95,15 @@ must_check int fs_link(struct fs *fs, uint64_t ino, uint64_t dir, const char *na
 must_check int fs_unlink(struct fs *fs, uint64_t dir, const char *name, size_t len);
 must_check int fs_rmdir(struct fs *fs, uint64_t dir, const char *name, size_t len);
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT of <linux/fs.h>. */
-must_check int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
-			 uint64_t new_dir, const char *new_name, size_t new_len, unsigned flags);
+must_check int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name,
+			 size_t len, uint64_t new_dir, const char *new_name, size_t new_len, unsigned flags);
 
 /* Entries from cookie on (0 = from the start; then the cookie of the last one seen). fill returns non-zero to stop before that entry.
  * '.' and '..' come first. ref: entries get a reference and attr, as lookup (readdirplus); else attr is NULL. */
 struct fs_dirent {
 	uint64_t ino;
 	uint64_t cookie; /* of this entry: pass it to go on after it */
-	uint8_t type;	 /* DT_* */
+	uint8_t type;    /* DT_* */
 	const char *name;
 	size_t name_len;
 	const struct inode_attr *attr;
@@ -136,11 +136,12 @@ must_check int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, ui
  */
 #define FS_CLONE_STRICT 0x1u
 #define FS_CLONE_KILLPRIV 0x2u
-must_check int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off, uint64_t dst,
-			    uint64_t dst_off, uint64_t len, unsigned flags, uint64_t *shared_bytes);
+must_check int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off,
+			    uint64_t dst, uint64_t dst_off, uint64_t len, unsigned flags,
+			    uint64_t *shared_bytes);
 /* Shares equal ranges: *same = false and nothing done if the bytes differ. Offsets and len in whole blocks, or len to the end of both files. */
-must_check int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, uint64_t len,
-			 bool *same);
+must_check int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
+			 uint64_t len, bool *same);
 
 #define FS_EXTENT_UNWRITTEN 0x1u
 #define FS_EXTENT_SHARED 0x2u
@@ -161,14 +162,14 @@ struct fs_clone_item {
 	size_t name_len;
 	uint64_t new_ino; /* out */
 };
-must_check int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, struct fs_clone_item *items,
-			      unsigned count, unsigned *done);
+must_check int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir,
+			      struct fs_clone_item *items, unsigned count, unsigned *done);
 
 /* ---- attributes ---- */
 
 /* flags: XATTR_CREATE, XATTR_REPLACE. acl_kill_sgid: FUSE_SETXATTR_ACL_KILL_SGID. Names with their prefix (user. trusted. security. system.posix_acl_*). */
-must_check int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t size_bytes,
-			   int flags, bool acl_kill_sgid);
+must_check int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value,
+			   size_t size_bytes, int flags, bool acl_kill_sgid);
 /* Size, or with size_bytes != 0 the value; -ERANGE, -ENODATA. */
 must_check ssize_t fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size_t size_bytes);
 must_check ssize_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size_bytes);

@@ -17,9 +17,9 @@ struct fs_owners_pos {
 
 /* One owner of one piece of the range. */
 struct fs_owner {
-	uint64_t dev_off, len;	    /* bytes, cut at the range asked for */
-	uint64_t owner;		    /* inode number or OWNER_* of media/unit.h */
-	uint64_t file_off;	    /* bytes; for special owners what FORMAT.md says about their offset, in blocks */
+	uint64_t dev_off, len; /* bytes, cut at the range asked for */
+	uint64_t owner;        /* inode number or OWNER_* of media/unit.h */
+	uint64_t file_off; /* bytes; for special owners what FORMAT.md says about their offset, in blocks */
 	struct fs_owners_pos after; /* goes on after it */
 };
 

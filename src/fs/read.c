@@ -17,7 +17,8 @@ struct read_call {
 };
 
 /* One piece from pos on: *len bytes are in buf. */
-static int read_piece(struct op *op, struct btree *bt, uint64_t pos, uint64_t end, uint8_t *buf, uint64_t *len)
+static int read_piece(struct op *op, struct btree *bt, uint64_t pos, uint64_t end, uint8_t *buf,
+		      uint64_t *len)
 {
 	uint64_t blk = blk_of(pos), stop;
 	struct extent e;

@@ -43,7 +43,8 @@ static int shift_left(struct op *op, struct btree *bt, uint64_t ino, uint64_t by
 }
 
 /* The last extent before the cursor to the right, as far as it lies past from. */
-static int shift_right(struct op *op, struct btree *bt, uint64_t ino, uint64_t from, uint64_t by, uint64_t *cursor)
+static int shift_right(struct op *op, struct btree *bt, uint64_t ino, uint64_t from, uint64_t by,
+		       uint64_t *cursor)
 {
 	struct bt_key key = { { *cursor - 1 } };
 	struct bt_cursor cur;
@@ -135,7 +136,8 @@ int resume_shift(struct op *op, struct inode *inode, const struct intent_ref *re
 	return op_chain(op, shift_step, &s);
 }
 
-int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int mode, uint64_t off, uint64_t len)
+int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int mode, uint64_t off,
+	       uint64_t len)
 {
 	uint64_t first = blk_of(off), count = blk_of(len), args[8] = { 0 };
 	struct intent_ref ref;

@@ -32,7 +32,8 @@ static int free_range_step(struct op *op, void *arg)
 	return intent_clear(op, &f->ref);
 }
 
-int resume_truncate(struct op *op, struct inode *inode, const struct intent_ref *ref, uint64_t lo, uint64_t hi)
+int resume_truncate(struct op *op, struct inode *inode, const struct intent_ref *ref, uint64_t lo,
+		    uint64_t hi)
 {
 	struct free_range f = { inode->ino, lo, u64_min(hi, FILE_BLK_END), *ref };
 

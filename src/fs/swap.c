@@ -343,6 +343,7 @@ int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_ran
 	if (!undo)
 		undo = txn_roll(op->tx);
 	if (undo)
-		log_warn("clone into inode %llu: the rest is cleaned up at the next mount", (unsigned long long)ends->dst.ino);
+		log_warn("clone into inode %llu: the rest is cleaned up at the next mount",
+			 (unsigned long long)ends->dst.ino);
 	return rc;
 }

@@ -65,7 +65,8 @@ static int store_edge(const struct store *s, uint64_t from, uint64_t to, uint64_
 }
 
 /* Fills count_blk blocks at dev_blk, the file's from file_blk on: edges around [pos, end) from old_blk (0 = zeroes). */
-static int store_fill(const struct store *s, uint64_t file_blk, uint64_t count_blk, uint64_t dev_blk, uint64_t old_blk)
+static int store_fill(const struct store *s, uint64_t file_blk, uint64_t count_blk, uint64_t dev_blk,
+		      uint64_t old_blk)
 {
 	uint64_t start = file_blk << BLOCK_SHIFT, stop = (file_blk + count_blk) << BLOCK_SHIFT;
 	uint64_t dev = dev_blk << BLOCK_SHIFT, old = old_blk << BLOCK_SHIFT;
@@ -81,8 +82,8 @@ static int store_fill(const struct store *s, uint64_t file_blk, uint64_t count_b
 	return rc;
 }
 
-static int store_alloc(struct store *s, uint64_t file_blk, uint64_t count_blk, uint64_t goal_blk, uint64_t *dev_blk,
-		       uint64_t *got_blk)
+static int store_alloc(struct store *s, uint64_t file_blk, uint64_t count_blk, uint64_t goal_blk,
+		       uint64_t *dev_blk, uint64_t *got_blk)
 {
 	struct space_want want = {
 		.agno_hint = pool_laddr_ag(txn_pool(s->op->tx), inode_laddr(s->attr->ino)),
@@ -169,7 +170,8 @@ static int store_copy(struct store *s, const struct extent *e)
 	if (!rc)
 		rc = space_own(s->op->tx, dev_blk, got_blk, s->attr->ino, e->file_blk);
 	if (!rc)
-		rc = extent_add(&s->bt, txn_pool(s->op->tx), &(struct extent){ e->file_blk, dev_blk, got_blk, 0 });
+		rc = extent_add(&s->bt, txn_pool(s->op->tx),
+				&(struct extent){ e->file_blk, dev_blk, got_blk, 0 });
 	if (!rc)
 		s->pos = u64_min(s->end, (e->file_blk + got_blk) << BLOCK_SHIFT);
 	return rc;
@@ -200,8 +202,8 @@ static int store_step(struct store *s)
 	return refs > 1 ? store_copy(s, &e) : store_in_place(s, &e);
 }
 
-int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src, uint64_t off,
-	       uint64_t end, uint64_t *stored_end)
+int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
+	       uint64_t off, uint64_t end, uint64_t *stored_end)
 {
 	struct store s = { .op = op, .inode = inode, .attr = attr, .src = src, .pos = off, .end = end };
 
@@ -296,7 +298,8 @@ int data_zero_tail(struct op *op, struct inode *inode, struct inode_attr *attr)
 	return data_store(op, inode, attr, &zeroes, size, u64_align_up(size, BLOCK_SIZE), &stored_end);
 }
 
-static int write_inline(struct op *op, struct inode_attr *attr, const struct data_src *src, uint64_t off, uint64_t end)
+static int write_inline(struct op *op, struct inode_attr *attr, const struct data_src *src, uint64_t off,
+			uint64_t end)
 {
 	struct m_inode *record;
 	int rc = inode_edit(op, attr->ino, &record);
@@ -310,8 +313,8 @@ static int write_inline(struct op *op, struct inode_attr *attr, const struct dat
 	return 0;
 }
 
-int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src, uint64_t off,
-	       uint64_t end, uint64_t *stored_end)
+int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
+	       uint64_t off, uint64_t end, uint64_t *stored_end)
 {
 	int rc;
 
@@ -375,7 +378,8 @@ static int write_once(struct op *op, void *arg)
 	if (!rc)
 		rc = inode_put(op, &attr);
 	call->off = w.off;
-	call->done_bytes = w.flags & FS_WRITE_CACHED && end - w.off == w.size_bytes ? call->size_bytes : end - w.off;
+	call->done_bytes = w.flags & FS_WRITE_CACHED && end - w.off == w.size_bytes ? call->size_bytes :
+										      end - w.off;
 	return rc;
 }
 
@@ -389,7 +393,8 @@ ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const 
 		int rc = op_run(fs, TXN_WRITE, cred, write_once, &w);
 
 		if (rc == -ENOSPC && w.size_bytes > BLOCK_SIZE) {
-			w.size_bytes = u64_align_up(w.size_bytes / 2, BLOCK_SIZE); /* as much as there is room for */
+			w.size_bytes =
+				u64_align_up(w.size_bytes / 2, BLOCK_SIZE); /* as much as there is room for */
 			continue;
 		}
 		if (rc)

@@ -12,7 +12,7 @@ struct defer {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct defer_work *first, **last; /* (lock) */
-	bool closing;			  /* (lock) */
+	bool closing;                     /* (lock) */
 	unsigned count;
 	pthread_t threads[];
 };

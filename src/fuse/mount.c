@@ -47,8 +47,8 @@ static int device_open(char *why, size_t why_size)
 		return fd;
 	fd = -errno;
 	if (fd == -ENOENT || fd == -ENODEV || fd == -ENXIO)
-		snprintf(why, why_size, "%s: FUSE is not available here: %s (as root: modprobe fuse)", FUSE_DEVICE,
-			 strerror(-fd));
+		snprintf(why, why_size, "%s: FUSE is not available here: %s (as root: modprobe fuse)",
+			 FUSE_DEVICE, strerror(-fd));
 	else
 		snprintf(why, why_size, "%s: %s", FUSE_DEVICE, strerror(-fd));
 	return fd;
@@ -100,8 +100,8 @@ static const struct {
 	unsigned long flag;
 	const char *set;
 } helper_flags[] = {
-	{ MS_RDONLY, "ro" },	     { MS_NOSUID, "nosuid" }, { MS_NODEV, "nodev" },
-	{ MS_NOEXEC, "noexec" },     { MS_NOATIME, "noatime" }, { MS_SYNCHRONOUS, "sync" },
+	{ MS_RDONLY, "ro" },       { MS_NOSUID, "nosuid" },   { MS_NODEV, "nodev" },
+	{ MS_NOEXEC, "noexec" },   { MS_NOATIME, "noatime" }, { MS_SYNCHRONOUS, "sync" },
 	{ MS_DIRSYNC, "dirsync" },
 };
 
@@ -118,7 +118,8 @@ int mount_args(const struct session_opts *opts, struct fuse_args *args)
 	if (opts->allow_other && fuse_opt_add_opt(&list, "allow_other"))
 		goto out;
 	for (size_t i = 0; i < ARRAY_SIZE(helper_flags); i++)
-		if ((opts->mount_flags & helper_flags[i].flag) && fuse_opt_add_opt(&list, helper_flags[i].set))
+		if ((opts->mount_flags & helper_flags[i].flag) &&
+		    fuse_opt_add_opt(&list, helper_flags[i].set))
 			goto out;
 	if (fuse_opt_add_arg(args, "-o") || fuse_opt_add_arg(args, list))
 		goto out;
@@ -132,7 +133,8 @@ out:
 static int mount_by_helper(struct session *session, char *why, size_t why_size)
 {
 	if (!helper_is_there()) {
-		snprintf(why, why_size, HELPER " is not installed (package fuse3), and without it only root can mount");
+		snprintf(why, why_size,
+			 HELPER " is not installed (package fuse3), and without it only root can mount");
 		return -ENOENT;
 	}
 	said[0] = '\0';
@@ -163,7 +165,8 @@ int mount_attach(struct session *session, char *why, size_t why_size)
 /* Quietly. */
 static int helper_run(const char *dir)
 {
-	char *argv[] = { (char *)HELPER, (char *)"-u", (char *)"-z", (char *)"-q", (char *)"--", (char *)dir, NULL };
+	char *argv[] = { (char *)HELPER, (char *)"-u", (char *)"-z", (char *)"-q",
+			 (char *)"--",   (char *)dir,  NULL };
 	int status;
 	pid_t pid;
 	int rc = -posix_spawnp(&pid, HELPER, NULL, NULL, argv, environ);

@@ -23,14 +23,14 @@
 #define OPS_TIMEOUT_S (30.0 * 86400)
 
 #define OPS_WRITE_MAX (1u << 20) /* bytes of one READ or WRITE */
-#define OPS_PATH_MAX 8192u	 /* bytes of a path that a report names */
+#define OPS_PATH_MAX 8192u       /* bytes of a path that a report names */
 
 struct worker {
 	pthread_t thread;
 	struct session *session;
 	_Atomic bool done;
-	char *request;	/* a request; the data of a WRITE in it starts at a page */
-	char *buf;	/* OPS_WRITE_MAX bytes for replies, at a page */
+	char *request;  /* a request; the data of a WRITE in it starts at a page */
+	char *buf;      /* OPS_WRITE_MAX bytes for replies, at a page */
 	uint64_t *refs; /* given with the READDIRPLUS reply in the making */
 	_Atomic uint64_t requests, read_bytes, written_bytes, cloned_bytes; /* written by this thread alone */
 };
@@ -41,7 +41,7 @@ struct session {
 	struct fs *fs;
 	struct session_opts opts;
 	struct fuse_session *se;
-	int fd; /* /dev/fuse */
+	int fd;                 /* /dev/fuse */
 	bool mounted_by_helper; /* fusermount3 */
 	struct wire wire;
 	bool direct_bulk; /* the kernel keeps its cache right beside direct writes */
@@ -51,7 +51,7 @@ struct session {
 	_Atomic unsigned running; /* workers */
 	pthread_mutex_t lock;
 	pthread_cond_t ended; /* the last worker is gone */
-	bool stop;		  /* (lock) */
+	bool stop;            /* (lock) */
 	_Atomic bool exiting;
 	unsigned dev_major, dev_minor; /* of the mount: where its attributes are */
 };
@@ -68,7 +68,8 @@ struct fs_cred ops_cred(fuse_req_t req);
 
 static inline void worker_count(_Atomic uint64_t *counter, uint64_t n)
 {
-	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
 }
 
 /* ---- attributes ---- */
@@ -118,27 +119,30 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
-void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	       struct fuse_file_info *fi);
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
-void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi, fuse_ino_t dst,
-			 off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
+void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
+			 fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
 void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 
 /* ops_xattr.c */
-void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+		  int flags);
 void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* ops_ioctl.c: the ioctls that every file system has; the private ones go on to ops_private(). */
-void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
-	       const void *in, size_t in_size, size_t out_size);
+void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+	       unsigned flags, const void *in, size_t in_size, size_t out_size);
 /* ops_private.c: false if it is none of ours. */
-bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in,
-		 size_t in_size, size_t out_size);
+bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi,
+		 const void *in, size_t in_size, size_t out_size);
 
 /* ops_change.c: those that change files; answered by a deferred thread. in has the size that cmd says. */
-void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in);
+void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi,
+		  const void *in);
 
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);

@@ -81,7 +81,8 @@ static int change_clone(struct change *c)
 	if (rc)
 		return rc;
 	kernel_drop(c, arg->dst_off, arg->len);
-	n = fs_clone(c->session->fs, &c->cred, src, arg->src_off, c->ino, arg->dst_off, arg->len, flags, NULL);
+	n = fs_clone(c->session->fs, &c->cred, src, arg->src_off, c->ino, arg->dst_off, arg->len, flags,
+		     NULL);
 	kernel_drop(c, arg->dst_off, arg->len);
 	if (n < 0)
 		return (int)n;
@@ -217,7 +218,8 @@ static void change_work(struct defer_work *work)
 	free(c);
 }
 
-void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in)
+void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi,
+		  const void *in)
 {
 	struct session *session = req_session(req);
 	size_t size = _IOC_SIZE(cmd);

@@ -126,7 +126,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	fuse_reply_buf(req, worker->buf, (size_t)n);
 }
 
-void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	       struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
 	struct fs_cred cred = ops_cred(req);
@@ -156,8 +157,8 @@ void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t le
 	ops_reply(req, fs_fallocate(req_session(req)->fs, &cred, ino, mode, (uint64_t)off, (uint64_t)len));
 }
 
-void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi, fuse_ino_t dst,
-			 off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
+void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
+			 fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
 {
 	struct fs_cred cred = ops_cred(req);
 	unsigned how = cred.kill_priv_exempt ? 0 : FS_CLONE_KILLPRIV;
@@ -169,7 +170,8 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct f
 		ops_reply(req, -EINVAL);
 		return;
 	}
-	n = fs_clone(req_session(req)->fs, &cred, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len, how, NULL);
+	n = fs_clone(req_session(req)->fs, &cred, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len, how,
+		     NULL);
 	if (n < 0) {
 		ops_reply(req, (int)n);
 		return;

@@ -37,7 +37,8 @@ void ops_symlink(fuse_req_t req, const char *target, fuse_ino_t dir, const char 
 {
 	struct fs_cred cred = ops_cred(req);
 	struct inode_attr attr;
-	int rc = fs_symlink(req_session(req)->fs, &cred, dir, name, strlen(name), target, strlen(target), &attr);
+	int rc = fs_symlink(req_session(req)->fs, &cred, dir, name, strlen(name), target, strlen(target),
+			    &attr);
 
 	if (rc)
 		ops_reply(req, rc);
@@ -87,7 +88,7 @@ struct listing {
 	fuse_req_t req;
 	char *buf;
 	size_t size, used; /* bytes */
-	uint64_t *refs;	   /* given away so far; NULL: plain READDIR */
+	uint64_t *refs;    /* given away so far; NULL: plain READDIR */
 	size_t refs_count;
 };
 

@@ -153,8 +153,8 @@ static void set_fsxattr(fuse_req_t req, fuse_ino_t ino, const void *in, size_t i
 		set_flags(req, ino, &set);
 }
 
-void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
-	       const void *in, size_t in_size, size_t out_size)
+void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+	       unsigned flags, const void *in, size_t in_size, size_t out_size)
 {
 	(void)arg;
 	if (flags & FUSE_IOCTL_COMPAT) {

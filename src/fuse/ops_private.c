@@ -258,8 +258,8 @@ static void give_owners(fuse_req_t req, const void *in)
 		fuse_reply_ioctl(req, 0, reply, sizeof(*reply));
 }
 
-bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi, const void *in,
-		 size_t in_size, size_t out_size)
+bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi,
+		 const void *in, size_t in_size, size_t out_size)
 {
 	if (_IOC_TYPE(cmd) != UMBRA_IOC_TYPE)
 		return false;

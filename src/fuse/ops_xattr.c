@@ -8,7 +8,8 @@
 
 void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	ops_reply(req, fs_setxattr(req_session(req)->fs, ino, name, value, size, flags, wire_now.acl_kill_sgid));
+	ops_reply(req,
+		  fs_setxattr(req_session(req)->fs, ino, name, value, size, flags, wire_now.acl_kill_sgid));
 }
 
 /* n: what the file system said for a buffer of size bytes; 0 asks for the length. */

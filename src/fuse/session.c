@@ -43,10 +43,11 @@ static void ops_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct session *session = userdata;
 
-	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK |
-			   FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
-			   FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_HANDLE_KILLPRIV |
-			   FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA);
+	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
+			   FUSE_CAP_DONT_MASK | FUSE_CAP_IOCTL_DIR | FUSE_CAP_READDIRPLUS |
+			   FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+			   FUSE_CAP_POSIX_ACL | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_CACHE_SYMLINKS |
+			   FUSE_CAP_EXPLICIT_INVAL_DATA);
 	/* Copying wins over splicing; the cache is told what changed, it need not guess from times. */
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
 				  FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE);
@@ -235,7 +236,8 @@ static int session_attach(struct session *session, char *why, size_t why_size)
 	return 0;
 }
 
-int session_open(struct fs *fs, const struct session_opts *opts, struct session **out, char *why, size_t why_size)
+int session_open(struct fs *fs, const struct session_opts *opts, struct session **out, char *why,
+		 size_t why_size)
 {
 	struct session *session = calloc(1, sizeof(*session));
 	int rc;

@@ -26,8 +26,8 @@ enum session_dax {
 };
 
 struct session_opts {
-	const char *source;	/* the pool as the user named it: what mount(8) and df(1) show */
-	const char *mountpoint; /* absolute */
+	const char *source;        /* the pool as the user named it: what mount(8) and df(1) show */
+	const char *mountpoint;    /* absolute */
 	unsigned long mount_flags; /* MS_* of <sys/mount.h> */
 	bool allow_other;
 	unsigned threads; /* at least 1 */

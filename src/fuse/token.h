@@ -25,9 +25,11 @@ struct token_file {
 must_check int token_open(struct token_table **out);
 void token_close(struct token_table *table);
 
-must_check int token_make(struct token_table *table, const struct token_file *file, struct umbra_token *token);
+must_check int token_make(struct token_table *table, const struct token_file *file,
+			  struct umbra_token *token);
 /* -EACCES: no such token, used, expired, or another process's. */
-must_check int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid, struct token_file *file);
+must_check int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid,
+			 struct token_file *file);
 
 /* The process that a thread belongs to; the number itself where that cannot be seen. */
 pid_t token_process(pid_t thread);

@@ -88,7 +88,8 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 		return WIRE_DROP;
 	case FUSE_WRITE:
 		if (body_size >= sizeof(struct fuse_write_in))
-			wire_now.kill_suidgid = ((const struct fuse_write_in *)body)->write_flags & WRITE_KILL_SUIDGID;
+			wire_now.kill_suidgid = ((const struct fuse_write_in *)body)->write_flags &
+						WRITE_KILL_SUIDGID;
 		break;
 	case FUSE_OPEN:
 		if (body_size >= sizeof(struct fuse_open_in))
@@ -96,7 +97,8 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 		break;
 	case FUSE_SETATTR:
 		if (body_size >= sizeof(struct fuse_setattr_in))
-			wire_now.kill_suidgid = ((const struct fuse_setattr_in *)body)->valid & SETATTR_KILL_SUIDGID;
+			wire_now.kill_suidgid = ((const struct fuse_setattr_in *)body)->valid &
+						SETATTR_KILL_SUIDGID;
 		break;
 	case FUSE_SETXATTR:
 		if (wire->compact_setxattr)

@@ -17,27 +17,27 @@
 #include <sys/uio.h>
 
 struct wire {
-	uint64_t init_unique;	/* of the INIT request */
-	uint64_t offered;	/* FUSE_* feature flags of the kernel */
-	uint64_t agreed;	/* those in force, ours and libfuse's */
-	bool compact_setxattr;	/* we asked for the long form, libfuse knows the short one */
-	bool want_direct_mmap;	/* the caller's wish, set before INIT */
-	uint32_t minor;		/* protocol 7.minor that the kernel speaks */
-	_Atomic bool ready;	/* INIT has been answered */
+	uint64_t init_unique;  /* of the INIT request */
+	uint64_t offered;      /* FUSE_* feature flags of the kernel */
+	uint64_t agreed;       /* those in force, ours and libfuse's */
+	bool compact_setxattr; /* we asked for the long form, libfuse knows the short one */
+	bool want_direct_mmap; /* the caller's wish, set before INIT */
+	uint32_t minor;        /* protocol 7.minor that the kernel speaks */
+	_Atomic bool ready;    /* INIT has been answered */
 };
 
 /* Of the request that this thread is at. */
 struct wire_now {
 	uint64_t unique;
-	bool kill_suidgid;	/* write, open, setattr: clear setuid and setgid */
-	bool acl_kill_sgid;	/* setxattr of an access ACL: clear setgid */
-	bool tmpfile;		/* create without a name */
+	bool kill_suidgid;  /* write, open, setattr: clear setuid and setgid */
+	bool acl_kill_sgid; /* setxattr of an access ACL: clear setgid */
+	bool tmpfile;       /* create without a name */
 };
 extern _Thread_local struct wire_now wire_now;
 
 enum wire_verdict {
-	WIRE_PASS, /* *request, *size_bytes are libfuse's */
-	WIRE_DROP, /* needs neither answer nor action */
+	WIRE_PASS,  /* *request, *size_bytes are libfuse's */
+	WIRE_DROP,  /* needs neither answer nor action */
 	WIRE_STATX, /* not for libfuse: call ops_statx() */
 };
 

@@ -7,7 +7,7 @@
 enum node_kind ag_tree_kind(enum ag_tree which)
 {
 	static const enum node_kind kinds[AG_TREES] = {
-		[AG_REFCOUNT] = NODE_REFCOUNT, [AG_RMAP] = NODE_RMAP,	    [AG_INODES] = NODE_INODES,
+		[AG_REFCOUNT] = NODE_REFCOUNT, [AG_RMAP] = NODE_RMAP,        [AG_INODES] = NODE_INODES,
 		[AG_ORPHANS] = NODE_ORPHAN,    [AG_FORWARDS] = NODE_FORWARD, [AG_LOSSES] = NODE_LOSS,
 	};
 

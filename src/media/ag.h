@@ -35,10 +35,10 @@ struct m_ag {
 	le32 ag_index;
 	le32 ag_flags;
 	le64 ag_length_blk;
-	le64 ag_free_blk;	 /* clear bits of the bitmap */
-	le64 ag_inode_count;	 /* inodes in clusters, used or free (without record 0 of group 0) */
-	le64 ag_inode_free;	 /* free ones of them */
-	le32 ag_meta_chunks;	 /* chunks in the chunk table, slot 0 included */
+	le64 ag_free_blk;        /* clear bits of the bitmap */
+	le64 ag_inode_count;     /* inodes in clusters, used or free (without record 0 of group 0) */
+	le64 ag_inode_free;      /* free ones of them */
+	le32 ag_meta_chunks;     /* chunks in the chunk table, slot 0 included */
 	le32 ag_meta_free_units; /* clear bits of all used maps */
 	le64 ag_reserved[10];
 	uint8_t ag_roots[AG_TREES][AG_ROOT_SIZE];
@@ -94,10 +94,10 @@ enum intent_type {
 	INTENT_NONE,
 	INTENT_TRUNCATE,   /* forward: free everything of it_ino at and past block it_args[0] */
 	INTENT_FREE_RANGE, /* forward: free blocks it_args[0] .. it_args[1] - 1 of it_ino (punch, collapse) */
-	INTENT_CLONE,	   /* back: it_body is an unattached extent tree of it_ino; drop what it owns beyond the file's own tree */
-	INTENT_DROP,	   /* forward: it_body is the former extent tree of it_ino; drop what it owns beyond the file's own tree */
-	INTENT_SHIFT,	   /* forward: move records of it_ino past block it_args[0] by it_args[1] (signed) blocks */
-	INTENT_RELOCATE,   /* forward: device blocks it_args[0] .. + it_args[1] move to it_args[2] .. (forward records) */
+	INTENT_CLONE, /* back: it_body is an unattached extent tree of it_ino; drop what it owns beyond the file's own tree */
+	INTENT_DROP, /* forward: it_body is the former extent tree of it_ino; drop what it owns beyond the file's own tree */
+	INTENT_SHIFT, /* forward: move records of it_ino past block it_args[0] by it_args[1] (signed) blocks */
+	INTENT_RELOCATE, /* forward: device blocks it_args[0] .. + it_args[1] move to it_args[2] .. (forward records) */
 	INTENT_TYPES
 };
 

@@ -85,7 +85,8 @@ const char *inode_attr_check(const struct inode_attr *a)
 		return "inode: too large to be inline";
 	if (a->size >> 63)
 		return "inode: size out of range";
-	if (a->atime.ns >= billion || a->mtime.ns >= billion || a->ctime.ns >= billion || a->btime.ns >= billion)
+	if (a->atime.ns >= billion || a->mtime.ns >= billion || a->ctime.ns >= billion ||
+	    a->btime.ns >= billion)
 		return "inode: nanoseconds out of range";
 	if (a->flags & ~INODE_FLAGS_KNOWN)
 		return "inode: unknown flags";

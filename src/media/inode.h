@@ -17,14 +17,14 @@
 
 enum inode_data { DATA_NONE, DATA_INLINE, DATA_EXTENTS, DATA_DIR, INODE_DATA_FORMATS };
 
-#define INODE_SHARED 0x1u     /* took part in a clone: ask the refcount tree */
-#define INODE_DAX 0x2u	      /* FS_XFLAG_DAX */
+#define INODE_SHARED 0x1u /* took part in a clone: ask the refcount tree */
+#define INODE_DAX 0x2u    /* FS_XFLAG_DAX */
 #define INODE_IMMUTABLE 0x4u
 #define INODE_APPEND 0x8u
 #define INODE_NODUMP 0x10u
 #define INODE_NOATIME 0x20u
 #define INODE_SYNC 0x40u
-#define INODE_LOST 0x80u      /* has loss records */
+#define INODE_LOST 0x80u /* has loss records */
 #define INODE_FLAGS_KNOWN 0xffu
 
 struct m_inode {
@@ -33,7 +33,7 @@ struct m_inode {
 	le32 di_nlink;
 	le32 di_uid;
 	le32 di_gid;
-	le64 di_size;	/* bytes; directories: number of entries */
+	le64 di_size;   /* bytes; directories: number of entries */
 	le64 di_blocks; /* 4 KiB blocks of data, shared ones counted in full; tree nodes not counted */
 	le64 di_atime_s, di_mtime_s, di_ctime_s, di_btime_s; /* signed seconds since 1970 */
 	le32 di_atime_ns, di_mtime_ns, di_ctime_ns, di_btime_ns;

@@ -41,7 +41,8 @@ static_assert(sizeof(struct m_record_entry) == 16, "FORMAT.md 8");
 
 static inline size_t record_length_bytes(uint32_t entries, uint32_t lines)
 {
-	return sizeof(struct m_record) + u64_align_up((uint64_t)entries * sizeof(struct m_record_entry), LINE_SIZE) +
+	return sizeof(struct m_record) +
+	       u64_align_up((uint64_t)entries * sizeof(struct m_record_entry), LINE_SIZE) +
 	       (size_t)lines * LINE_SIZE;
 }
 

@@ -31,7 +31,7 @@ struct m_node_body {
 	le16 nb_count;
 	uint8_t nb_level; /* 0 = leaf */
 	uint8_t nb_kind;  /* enum node_kind; 0 in an all-zero embedded root: an empty tree */
-	le16 nb_heap;	  /* leaves of variable records; 0 = the end of the body (nothing there) */
+	le16 nb_heap;     /* leaves of variable records; 0 = the end of the body (nothing there) */
 	le16 nb_pad;
 	uint8_t nb_space[];
 };
@@ -166,8 +166,8 @@ static_assert(sizeof(struct m_loss) == 32, "FORMAT.md 6.9");
 struct node_ops {
 	const char *name;
 	uint8_t key_words;
-	bool is_range;		/* inner entries carry the highest end */
-	uint16_t rec_size_bytes; /* 0: variable, rec_size() */
+	bool is_range;                                           /* inner entries carry the highest end */
+	uint16_t rec_size_bytes;                                 /* 0: variable, rec_size() */
 	size_t (*rec_size)(const void *rec, size_t limit_bytes); /* 0 = does not fit or makes no sense */
 	void (*rec_key)(const void *rec, struct bt_key *key);
 	/* Last block that the record covers, NULL where that makes no sense. Records of kinds that are not is_range do not overlap. */

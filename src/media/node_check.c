@@ -7,7 +7,8 @@
 #include "media/node.h"
 
 /* Entries of one size, sorted: inner entries or fixed records. */
-static const char *array_keys_check(const uint8_t *entries, unsigned count, size_t entry_size_bytes, unsigned words)
+static const char *array_keys_check(const uint8_t *entries, unsigned count, size_t entry_size_bytes,
+				    unsigned words)
 {
 	for (unsigned i = 1; i < count; i++) {
 		const le64 *a = (const void *)(entries + (i - 1) * entry_size_bytes);
@@ -82,7 +83,8 @@ static bool cells_take(uint8_t *cells, size_t off, size_t size_bytes)
 	return true;
 }
 
-static const char *slotted_check(const struct m_node_body *b, size_t body_size_bytes, const struct node_ops *ops)
+static const char *slotted_check(const struct m_node_body *b, size_t body_size_bytes,
+				 const struct node_ops *ops)
 {
 	uint8_t cells[BLOCK_SIZE / 8] = { 0 };
 	const le16 *slots = (const void *)b->nb_space;

@@ -116,7 +116,7 @@ const char *super_check(const struct super *s)
 
 	if (why)
 		return why;
-	if (s->dir_hash_bits < 8 || s->dir_hash_bits > 63)
+	if (s->dir_hash_bits < 5 || s->dir_hash_bits > 63)
 		return "superblock: bad directory hash width";
 	if (s->lane_count == 0 || s->lane_count > SUPER_LANES_MAX || s->lane_size_bytes < LANE_SIZE_MIN ||
 	    s->lane_size_bytes > LANE_SIZE_MAX || s->lane_size_bytes % BLOCK_SIZE != 0)

@@ -29,16 +29,16 @@
 
 /* Magic numbers, one for each kind of unit. */
 enum unit_magic {
-	MAGIC_SUPER = 0x53424d55,  /* "UMBS" */
-	MAGIC_AG = 0x41424d55,	   /* "UMBA": allocation group header */
+	MAGIC_SUPER = 0x53424d55,   /* "UMBS" */
+	MAGIC_AG = 0x41424d55,      /* "UMBA": allocation group header */
 	MAGIC_INTENTS = 0x54424d55, /* "UMBT": intent slots of a group */
-	MAGIC_REMAP = 0x4d424d55,  /* "UMBM": remap list of a group */
-	MAGIC_CHUNKS = 0x43424d55, /* "UMBC": piece of the chunk table */
-	MAGIC_BITMAP = 0x42424d55, /* "UMBB": piece of the block bitmap */
-	MAGIC_INODE = 0x49424d55,  /* "UMBI": inode, 512 bytes */
-	MAGIC_NODE = 0x4e424d55,   /* "UMBN": B+tree node */
-	MAGIC_XVAL = 0x58424d55,   /* "UMBX": piece of a large xattr value */
-	MAGIC_RECORD = 0x4a424d55, /* "UMBJ": journal record (not a unit) */
+	MAGIC_REMAP = 0x4d424d55,   /* "UMBM": remap list of a group */
+	MAGIC_CHUNKS = 0x43424d55,  /* "UMBC": piece of the chunk table */
+	MAGIC_BITMAP = 0x42424d55,  /* "UMBB": piece of the block bitmap */
+	MAGIC_INODE = 0x49424d55,   /* "UMBI": inode, 512 bytes */
+	MAGIC_NODE = 0x4e424d55,    /* "UMBN": B+tree node */
+	MAGIC_XVAL = 0x58424d55,    /* "UMBX": piece of a large xattr value */
+	MAGIC_RECORD = 0x4a424d55,  /* "UMBJ": journal record (not a unit) */
 };
 
 struct m_uuid {
@@ -58,13 +58,13 @@ static_assert(sizeof(struct m_unit_hdr) == 48, "FORMAT.md 2");
 
 /* Owners that are not inodes (uh_owner, rm_owner). Inode numbers stay below 2^55. */
 #define OWNER_SPECIAL (1ull << 63)
-#define OWNER_SUPER (OWNER_SPECIAL | 1)	  /* superblock and its copy */
+#define OWNER_SUPER (OWNER_SPECIAL | 1)   /* superblock and its copy */
 #define OWNER_JOURNAL (OWNER_SPECIAL | 2) /* journal lanes; offset = lane, or mirror lane | 1<<32 */
-#define OWNER_AG (OWNER_SPECIAL | 3)	  /* fixed units and trees of an allocation group */
-#define OWNER_META (OWNER_SPECIAL | 4)	  /* rmap: metadata chunk, offset = logical chunk number */
-#define OWNER_MIRROR (OWNER_SPECIAL | 5)  /* rmap: mirror of a metadata chunk, offset = logical chunk number */
-#define OWNER_BAD (OWNER_SPECIAL | 6)	  /* rmap: bad block that cannot be cleared */
-#define OWNER_REMAP (OWNER_SPECIAL | 7)	  /* rmap: stands in for one unit; offset = laddr / 4096 * 2 + copy */
+#define OWNER_AG (OWNER_SPECIAL | 3)      /* fixed units and trees of an allocation group */
+#define OWNER_META (OWNER_SPECIAL | 4)    /* rmap: metadata chunk, offset = logical chunk number */
+#define OWNER_MIRROR (OWNER_SPECIAL | 5) /* rmap: mirror of a metadata chunk, offset = logical chunk number */
+#define OWNER_BAD (OWNER_SPECIAL | 6)    /* rmap: bad block that cannot be cleared */
+#define OWNER_REMAP (OWNER_SPECIAL | 7)  /* rmap: stands in for one unit; offset = laddr / 4096 * 2 + copy */
 #define OWNER_FORWARD (OWNER_SPECIAL | 8) /* rmap: target of a forward record on its way to its owners */
 
 /* Bytes of a unit of that kind; 0 for an unknown magic. */

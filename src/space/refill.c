@@ -2,7 +2,8 @@
 /*
  * Metadata chunks come and go, each in a transaction of its own with no other lock held.
  *
- * A chunk and its mirror are wholly free chunks: the primary in the group that needs units, the mirror in another group if there is one.
+ * A chunk and its mirror are wholly free chunks: the primary in the group that needs units, or in another if data fills that one (its trees
+ * must be able to grow even then: a write to a clone elsewhere may split its records); the mirror far away, in another group if it can be.
  * Each has one rmap record and all its bits in the bitmap set. Its units can be used by transactions that begin after this one.
  *
  * Ordinary needs leave the reserve alone (index.keep chunks of each group); when transactions that free have used up their
@@ -16,46 +17,31 @@
 /* Units that a group has to have left over when it gives a chunk back. */
 #define TRIM_SPARE 256u
 
-/* Wholly free chunks that a refill may use. */
+/* Wholly free chunks of a group that a refill may use. */
 static uint32_t chunks_available(struct group *g, bool reserve)
 {
 	uint32_t n;
 
+	if (g->loaded != GROUP_LOADED)
+		return 2; /* not looked at yet: worth a try */
 	pthread_mutex_lock(&g->lock);
 	n = reserve ? g->index.whole_count : index_budget(&g->index);
 	pthread_mutex_unlock(&g->lock);
 	return n;
 }
 
-static uint32_t chunks_needed(const struct space *space)
-{
-	return space->mirrored && space->ag_count == 1 ? 2 : 1;
-}
-
-static bool mirror_possible(struct group *g, bool reserve)
-{
-	struct space *space = g->space;
-
-	if (!space->mirrored || space->ag_count == 1)
-		return true;
-	for (uint32_t i = 0; i < space->ag_count; i++) {
-		struct group *other = &space->groups[i];
-
-		if (other != g && (other->loaded != GROUP_LOADED || chunks_available(other, reserve) > 0))
-			return true;
-	}
-	return false;
-}
-
 bool refill_possible(struct group *g, bool reserve)
 {
 	struct space *space = g->space;
+	uint32_t available = 0, needed = space->mirrored ? 2 : 1;
 
 	if (g->refill_failed_at == space->chunk_epoch + 1 || g->meta_chunks >= space->ag_chunks)
 		return false;
 	if (space->windows.free_blk >= CHUNK_BLOCKS)
 		return true; /* they can be taken back: worth a try */
-	return chunks_available(g, reserve) >= chunks_needed(space) && mirror_possible(g, reserve);
+	for (uint32_t i = 0; i < space->ag_count && available < needed; i++)
+		available += chunks_available(&space->groups[(g->agno + i) % space->ag_count], reserve);
+	return available >= needed;
 }
 
 /* Takes a wholly free chunk; 0: none. */
@@ -74,11 +60,34 @@ static uint64_t chunk_grab(struct group *g, bool reserve, bool highest)
 	return blk;
 }
 
+/* A metadata chunk of group g and the groups in which its copies lie. */
 struct chunk_pair {
-	struct group *g, *mirror_g; /* mirror_g NULL: no mirror */
+	struct group *g, *primary_g, *mirror_g; /* mirror_g NULL: no mirror */
 	uint64_t blk, mirror_blk;
 	uint32_t slot;
 };
+
+/* A chunk from the first group that has one: from group first on, the group last only if no other has. NULL: none. */
+static struct group *chunk_grab_any(struct space *space, uint32_t first, const struct group *last,
+				    bool reserve, bool highest, uint64_t *blk)
+{
+	for (uint32_t i = 0; i <= space->ag_count; i++) {
+		struct group *g = &space->groups[(first + i) % space->ag_count];
+
+		if (i == space->ag_count && !last)
+			break;
+		if (i == space->ag_count)
+			g = &space->groups[last->agno];
+		else if (g == last)
+			continue;
+		if (group_load(g) != 0)
+			continue;
+		*blk = chunk_grab(g, reserve, highest);
+		if (*blk != 0)
+			return g;
+	}
+	return NULL;
+}
 
 static bool pair_grab(struct chunk_pair *pair, bool reserve)
 {
@@ -86,36 +95,45 @@ static bool pair_grab(struct chunk_pair *pair, bool reserve)
 
 	pair->mirror_g = NULL;
 	pair->mirror_blk = 0;
-	pair->blk = chunk_grab(pair->g, reserve, false);
-	if (pair->blk == 0 || !space->mirrored)
-		return pair->blk != 0;
-	for (uint32_t i = 0; i < space->ag_count && pair->mirror_blk == 0; i++) {
-		pair->mirror_g = &space->groups[(pair->g->agno + space->ag_count / 2 + i) % space->ag_count];
-		if (pair->mirror_g == pair->g && space->ag_count > 1)
-			continue;
-		if (group_load(pair->mirror_g) == 0)
-			pair->mirror_blk = chunk_grab(pair->mirror_g, reserve, true);
-	}
-	if (pair->mirror_blk == 0)
-		group_give(pair->g, pair->blk, CHUNK_BLOCKS);
-	return pair->mirror_blk != 0;
+	pair->primary_g = chunk_grab_any(space, pair->g->agno, NULL, reserve, false, &pair->blk);
+	if (!pair->primary_g || !space->mirrored)
+		return pair->primary_g != NULL;
+	pair->mirror_g = chunk_grab_any(space, pair->primary_g->agno + space->ag_count / 2, pair->primary_g,
+					reserve, true, &pair->mirror_blk);
+	if (!pair->mirror_g)
+		group_give(pair->primary_g, pair->blk, CHUNK_BLOCKS);
+	return pair->mirror_g != NULL;
 }
 
-/* Locks the groups of a pair in order. */
-static int pair_enter(struct txn *tx, const struct chunk_pair *pair, struct group_tx **at, struct group_tx **mirror_at)
-{
-	struct group_tx *low;
-	uint32_t agno = pair->g->agno, mirror_agno = pair->mirror_g ? pair->mirror_g->agno : agno;
-	int rc = group_enter(tx, agno < mirror_agno ? agno : mirror_agno, &low);
+/* What a transaction has of the three groups; some may be the same. */
+struct pair_tx {
+	struct group_tx *at, *primary, *mirror;
+};
 
-	if (!rc)
-		rc = group_enter(tx, agno, at);
-	if (!rc)
-		rc = group_enter(tx, mirror_agno, mirror_at);
-	if (rc)
-		return rc;
-	(*at)->refill = (*mirror_at)->refill = true;
-	return 0;
+/* Locks the groups of a pair in order. */
+static int pair_enter(struct txn *tx, const struct chunk_pair *pair, struct pair_tx *ptx)
+{
+	struct space *space = pair->g->space;
+	struct group_tx *at;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < space->ag_count && !rc; i++) {
+		struct group *g = &space->groups[i];
+
+		if (g != pair->g && g != pair->primary_g && g != pair->mirror_g)
+			continue;
+		rc = group_enter(tx, i, &at);
+		if (rc)
+			return rc;
+		at->refill = true;
+		if (g == pair->g)
+			ptx->at = at;
+		if (g == pair->primary_g)
+			ptx->primary = at;
+		if (g == pair->mirror_g)
+			ptx->mirror = at;
+	}
+	return rc;
 }
 
 struct chunk_hook {
@@ -175,14 +193,14 @@ static int chunk_make(struct chunk_pair *pair)
 {
 	struct group *g = pair->g;
 	struct txn *tx = txn_begin(g->space->pool, TXN_FREEING);
-	struct group_tx *at, *mirror_at;
+	struct pair_tx ptx;
 	uint64_t lchunk;
 	int rc;
 
-	grab_add(tx, g, pair->blk, CHUNK_BLOCKS, NULL);
+	grab_add(tx, pair->primary_g, pair->blk, CHUNK_BLOCKS, NULL);
 	if (pair->mirror_g)
 		grab_add(tx, pair->mirror_g, pair->mirror_blk, CHUNK_BLOCKS, NULL);
-	rc = pair_enter(tx, pair, &at, &mirror_at);
+	rc = pair_enter(tx, pair, &ptx);
 	if (rc)
 		goto out_abort;
 	for (pair->slot = 0; pair->slot < g->slot_end && g->units_free[pair->slot] != SLOT_ABSENT;)
@@ -191,12 +209,12 @@ static int chunk_make(struct chunk_pair *pair)
 	if (pair->slot >= g->space->ag_chunks)
 		goto out_abort;
 	lchunk = slot_laddr(g, pair->slot, 0) >> CHUNK_SHIFT;
-	rc = chunk_own(at, pair->blk, OWNER_META, lchunk);
+	rc = chunk_own(ptx.primary, pair->blk, OWNER_META, lchunk);
 	if (!rc && pair->mirror_g)
-		rc = chunk_own(mirror_at, pair->mirror_blk, OWNER_MIRROR, lchunk);
+		rc = chunk_own(ptx.mirror, pair->mirror_blk, OWNER_MIRROR, lchunk);
 	/* Last, so that no node of this transaction is put into a chunk that has no place yet. */
 	if (!rc)
-		rc = slot_make(at, pair);
+		rc = slot_make(ptx.at, pair);
 	if (rc)
 		goto out_abort;
 	chunk_hook_add(tx, lchunk, pair->blk, pair->mirror_blk);
@@ -228,8 +246,8 @@ static bool any_units(struct space *space)
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
 
-		if (group_load(g) == 0 && (g->meta_free >= group_units_keep(g, UNITS_KEEP_INODES) + 8 ||
-					   refill_possible(g, false)))
+		if (group_load(g) == 0 &&
+		    (g->meta_free >= group_units_keep(g, UNITS_KEEP_INODES) + 8 || refill_possible(g, false)))
 			return true;
 	}
 	return false;
@@ -285,10 +303,14 @@ static int pair_find(struct group *g, struct chunk_pair *pair)
 	pair->blk = (uint64_t)le32_get(entry->ck_primary) * CHUNK_BLOCKS;
 	pair->mirror_blk = (uint64_t)le32_get(entry->ck_mirror) * CHUNK_BLOCKS;
 	pair->mirror_g = NULL;
-	if (!space_range_ok(space, pair->blk, CHUNK_BLOCKS) || pair->blk < g->start_blk ||
-	    pair->blk >= g->start_blk + g->length_blk)
+	pair->primary_g = g;
+	if (!space_range_ok(space, pair->blk, CHUNK_BLOCKS))
 		rc = -EUCLEAN;
-	else if (pair->mirror_blk != 0 && space_range_ok(space, pair->mirror_blk, CHUNK_BLOCKS))
+	else
+		pair->primary_g = &space->groups[pool_blk_ag(space->pool, pair->blk)];
+	if (rc)
+		goto out;
+	if (pair->mirror_blk != 0 && space_range_ok(space, pair->mirror_blk, CHUNK_BLOCKS))
 		pair->mirror_g = &space->groups[pool_blk_ag(space->pool, pair->mirror_blk)];
 	else if (pair->mirror_blk != 0)
 		rc = -EUCLEAN;
@@ -333,15 +355,15 @@ static int chunk_unmake(const struct chunk_pair *pair)
 	struct group *g = pair->g;
 	uint64_t lchunk = slot_laddr(g, pair->slot, 0) >> CHUNK_SHIFT;
 	struct txn *tx = txn_begin(g->space->pool, TXN_FREEING);
-	struct group_tx *at, *mirror_at;
+	struct pair_tx ptx;
 	struct m_chunk *entry;
 	bool remapped = true;
-	int rc = pair_enter(tx, pair, &at, &mirror_at);
+	int rc = pair_enter(tx, pair, &ptx);
 
 	if (!rc)
-		rc = meta_slot_edit(at, pair->slot, &entry);
+		rc = meta_slot_edit(ptx.at, pair->slot, &entry);
 	if (!rc)
-		rc = chunk_is_remapped(at, pair->slot, &remapped);
+		rc = chunk_is_remapped(ptx.at, pair->slot, &remapped);
 	if (rc)
 		goto out_abort;
 	rc = -EAGAIN;
@@ -349,12 +371,14 @@ static int chunk_unmake(const struct chunk_pair *pair)
 	    le32_get(entry->ck_primary) != pair->blk / CHUNK_BLOCKS)
 		goto out_abort;
 	memset(entry, 0, sizeof(*entry));
-	meta_slot_set(at, pair->slot, SLOT_ABSENT);
-	at->now.meta_chunks--;
-	at->now.meta_free -= CHUNK_BLOCKS;
-	rc = chunk_disown(at, pair->blk, OWNER_META, lchunk);
+	meta_slot_set(ptx.at, pair->slot, SLOT_ABSENT);
+	ptx.at->now.meta_chunks--;
+	ptx.at->now.meta_free -= CHUNK_BLOCKS;
+	rc = group_counts_put(ptx.at);
+	if (!rc)
+		rc = chunk_disown(ptx.primary, pair->blk, OWNER_META, lchunk);
 	if (!rc && pair->mirror_g)
-		rc = chunk_disown(mirror_at, pair->mirror_blk, OWNER_MIRROR, lchunk);
+		rc = chunk_disown(ptx.mirror, pair->mirror_blk, OWNER_MIRROR, lchunk);
 	if (rc)
 		goto out_abort;
 	chunk_hook_add(tx, lchunk, 0, 0);

@@ -30,8 +30,8 @@ must_check int space_open(struct pool *pool);
 void space_close(struct pool *pool);
 
 struct space_totals {
-	uint64_t total_blk;	/* what data could use in an empty pool */
-	uint64_t free_blk;	/* without the reserve */
+	uint64_t total_blk; /* what data could use in an empty pool */
+	uint64_t free_blk;  /* without the reserve */
 	uint64_t inode_count, inode_free;
 	uint64_t meta_chunks, meta_free_units;
 	uint64_t reserve_blk;
@@ -56,11 +56,11 @@ struct space_stream {
 void space_stream_release(struct pool *pool, struct space_stream *stream);
 
 struct space_want {
-	uint32_t agno_hint;	     /* where the inode lives */
-	uint64_t goal_blk;	     /* 0 or the device block it should follow */
-	uint64_t file_blk;	     /* for the stream */
-	uint64_t count_blk;	     /* how many */
-	bool all;		     /* one run of count_blk or -ENOSPC */
+	uint32_t agno_hint;          /* where the inode lives */
+	uint64_t goal_blk;           /* 0 or the device block it should follow */
+	uint64_t file_blk;           /* for the stream */
+	uint64_t count_blk;          /* how many */
+	bool all;                    /* one run of count_blk or -ENOSPC */
 	struct space_stream *stream; /* may be NULL */
 };
 
@@ -71,23 +71,27 @@ struct space_want {
 must_check int space_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, uint64_t *count_blk);
 
 /* Blocks from space_alloc get their first owner: bitmap, rmap, counters. */
-must_check int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+must_check int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
+			 uint64_t offset_blk);
 /* Owned blocks get one more owner: refcount, rmap. */
-must_check int space_share(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+must_check int space_share(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
+			   uint64_t offset_blk);
 /* An owner goes; the blocks whose last owner it was become free after the commit. */
-must_check int space_drop(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+must_check int space_drop(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
+			  uint64_t offset_blk);
 /*
  * The same for a piece of an extent that starts at extent_blk (or did before this drop): the owner's record is then found at once, however
  * many owners have overlapping ones. A wrong extent_blk only costs time.
  */
-must_check int space_drop_piece(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk,
-				uint64_t extent_blk);
+must_check int space_drop_piece(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
+				uint64_t offset_blk, uint64_t extent_blk);
 /* The same owner now has them at another file offset. */
-must_check int space_shift(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t old_offset_blk,
-			   uint64_t new_offset_blk);
+must_check int space_shift(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
+			   uint64_t old_offset_blk, uint64_t new_offset_blk);
 
 /* How many owners the block at blk has (1: not shared) and how far (up to count_blk) the same number holds. */
-must_check int space_refs(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t *refs, uint64_t *same_blk);
+must_check int space_refs(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t *refs,
+			  uint64_t *same_blk);
 
 /* Calls fn for each owner of a piece of [blk, blk + count_blk), in order of start, with the whole record (it may reach beyond); fn changes nothing and stops the walk with a non-zero value, which is returned.
  * Metadata chunks come as OWNER_META / OWNER_MIRROR. */

@@ -88,11 +88,13 @@ static size_t record_fill(struct txn *tx, uint8_t *staging, uint32_t lane, uint3
 
 	memset(staging, 0, (size_t)(line - staging));
 	for (struct image *image = tx->images; image; image = image->next) {
-		uint64_t flags = (image->fresh ? ENTRY_FRESH : 0) | (image->magic == MAGIC_INODE ? ENTRY_INODE : 0);
+		uint64_t flags = (image->fresh ? ENTRY_FRESH : 0) |
+				 (image->magic == MAGIC_INODE ? ENTRY_INODE : 0);
 
 		if (image->dirty_lines == 0)
 			continue;
-		*entry++ = (struct m_record_entry){ le64_of(image->laddr | flags), le64_of(image->dirty_lines) };
+		*entry++ =
+			(struct m_record_entry){ le64_of(image->laddr | flags), le64_of(image->dirty_lines) };
 		for (uint64_t mask = image->dirty_lines; mask; mask &= mask - 1) {
 			memcpy(line, image->data + (size_t)__builtin_ctzll(mask) * LINE_SIZE, LINE_SIZE);
 			line += LINE_SIZE;
@@ -152,7 +154,8 @@ static bool image_home(struct pool *pool, const struct image *image)
 	}
 	unit_set_verified(pool, image->laddr, unit_size(image->magic), !degraded);
 	if (degraded)
-		log_warn("metadata unit 0x%" PRIx64 ": a copy cannot be written, the other one serves", image->laddr);
+		log_warn("metadata unit 0x%" PRIx64 ": a copy cannot be written, the other one serves",
+			 image->laddr);
 	return written != 0;
 }
 

@@ -51,20 +51,23 @@ static uint64_t pick_ag_size(uint64_t size_bytes)
 	return pow2;
 }
 
-static int pick_geometry(struct super *s, uint64_t size_bytes, const struct format_opts *opts, char *why, size_t why_size)
+static int pick_geometry(struct super *s, uint64_t size_bytes, const struct format_opts *opts, char *why,
+			 size_t why_size)
 {
 	uint64_t size = u64_align_down(size_bytes, CHUNK_SIZE), ag, tail;
 
 	if (size < FORMAT_SIZE_MIN) {
-		snprintf(why, why_size, "too small: %llu bytes, at least %llu are needed", (unsigned long long)size_bytes,
-			 (unsigned long long)FORMAT_SIZE_MIN);
+		snprintf(why, why_size, "too small: %llu bytes, at least %llu are needed",
+			 (unsigned long long)size_bytes, (unsigned long long)FORMAT_SIZE_MIN);
 		return -EINVAL;
 	}
 	ag = opts->ag_size_bytes ? opts->ag_size_bytes : pick_ag_size(size);
 	if (ag > size)
 		ag = size;
-	if (ag % CHUNK_SIZE != 0 || ag < (uint64_t)AG_MIN_CHUNKS * CHUNK_SIZE || ag > (uint64_t)AG_MAX_CHUNKS * CHUNK_SIZE) {
-		snprintf(why, why_size, "bad group size: a multiple of 2 MiB from 16 MiB to 16 GiB is needed");
+	if (ag % CHUNK_SIZE != 0 || ag < (uint64_t)AG_MIN_CHUNKS * CHUNK_SIZE ||
+	    ag > (uint64_t)AG_MAX_CHUNKS * CHUNK_SIZE) {
+		snprintf(why, why_size,
+			 "bad group size: a multiple of 2 MiB from 16 MiB to 16 GiB is needed");
 		return -EINVAL;
 	}
 	tail = size % ag;
@@ -117,9 +120,11 @@ static int pick_lanes(struct super *s, const struct format_opts *opts, char *why
 	uint64_t primary, mirror, lane_blk;
 
 	s->lane_count = opts->lane_count ? opts->lane_count : large ? LARGE_LANES : SMALL_LANES;
-	s->lane_size_bytes = opts->lane_size_bytes ? opts->lane_size_bytes : large ? LARGE_LANE_BYTES : SMALL_LANE_BYTES;
-	if (s->lane_count > SUPER_LANES_MAX || s->lane_size_bytes < LANE_SIZE_MIN || s->lane_size_bytes > LANE_SIZE_MAX ||
-	    s->lane_size_bytes % BLOCK_SIZE != 0) {
+	s->lane_size_bytes = opts->lane_size_bytes ? opts->lane_size_bytes :
+			     large                 ? LARGE_LANE_BYTES :
+						     SMALL_LANE_BYTES;
+	if (s->lane_count > SUPER_LANES_MAX || s->lane_size_bytes < LANE_SIZE_MIN ||
+	    s->lane_size_bytes > LANE_SIZE_MAX || s->lane_size_bytes % BLOCK_SIZE != 0) {
 		snprintf(why, why_size, "bad journal lanes: 1 to 64 of 256 KiB to 4 MiB");
 		return -EINVAL;
 	}
@@ -162,7 +167,8 @@ static void group_owners(struct maker *mk)
 	own(mk, end - 2 * CHUNK_BLOCKS, CHUNK_BLOCKS, OWNER_MIRROR, slot0);
 	if (mk->agno == 0) {
 		own(mk, 0, LANES_START_BLK, OWNER_SUPER, 0);
-		own(mk, LANES_START_BLK, CHUNK_BLOCKS - LANES_START_BLK, OWNER_JOURNAL, lanes ? JOURNAL_SPARE : 0);
+		own(mk, LANES_START_BLK, CHUNK_BLOCKS - LANES_START_BLK, OWNER_JOURNAL,
+		    lanes ? JOURNAL_SPARE : 0);
 		if (lanes)
 			own(mk, 2 * CHUNK_BLOCKS, lanes, OWNER_JOURNAL, 0);
 	}
@@ -203,7 +209,8 @@ static void new_unit(struct maker *mk, void *unit, uint32_t magic, uint32_t inde
 	unit_init(unit, magic, unit_laddr(mk, index), OWNER_AG, &mk->super.uuid);
 }
 
-static void root_body_init(uint8_t *body, enum node_kind kind, const void *recs, unsigned count, size_t rec_size)
+static void root_body_init(uint8_t *body, enum node_kind kind, const void *recs, unsigned count,
+			   size_t rec_size)
 {
 	struct m_node_body *b = (struct m_node_body *)body;
 
@@ -262,7 +269,8 @@ static void bitmap_mark(const struct maker *mk, struct m_bitmap *m, uint64_t fir
 	for (unsigned i = 0; i < mk->owned_count; i++) {
 		const struct rmap *r = &mk->owned[i];
 
-		for (uint64_t b = r->start_blk - mk->start_blk; b < r->start_blk - mk->start_blk + r->count_blk; b++) {
+		for (uint64_t b = r->start_blk - mk->start_blk;
+		     b < r->start_blk - mk->start_blk + r->count_blk; b++) {
 			uint64_t chunk = b / CHUNK_BLOCKS - first_chunk, bit = b % CHUNK_BLOCKS;
 
 			if (b / CHUNK_BLOCKS >= first_chunk && chunk < BITMAP_CHUNKS_PER_UNIT)
@@ -388,7 +396,8 @@ static void super_init(struct super *s, const struct format_opts *opts)
 		snprintf(s->label, sizeof(s->label), "%s", opts->label);
 }
 
-int pool_format(struct dax *dax, const struct format_opts *opts, struct super *super, char *why, size_t why_size)
+int pool_format(struct dax *dax, const struct format_opts *opts, struct super *super, char *why,
+		size_t why_size)
 {
 	struct maker *mk = calloc(1, sizeof(*mk));
 	int rc;

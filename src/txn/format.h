@@ -16,11 +16,11 @@
 #define FORMAT_SIZE_MIN ((uint64_t)16 << 20)
 
 struct format_opts {
-	const char *label;	   /* NULL: none; at most SUPER_LABEL_SIZE bytes */
-	bool metadata_single;	   /* no mirrors for metadata chunks made later */
-	uint64_t ag_size_bytes;	   /* 0: by the size of the pool */
-	uint32_t dir_hash_bits;	   /* 0: 63 */
-	uint32_t lane_count;	   /* 0: by the size */
+	const char *label;         /* NULL: none; at most SUPER_LABEL_SIZE bytes */
+	bool metadata_single;      /* no mirrors for metadata chunks made later */
+	uint64_t ag_size_bytes;    /* 0: by the size of the pool */
+	uint32_t dir_hash_bits;    /* 0: 63 */
+	uint32_t lane_count;       /* 0: by the size */
 	uint32_t lane_size_bytes;  /* 0: by the size */
 	const struct m_uuid *uuid; /* NULL: random */
 	uint32_t root_uid, root_gid;

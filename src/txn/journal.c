@@ -79,7 +79,8 @@ static bool record_load(struct pool *pool, struct lane *lane)
 		if (dax_load(pool->dax, r, lane->off[copy], sizeof(*r), NULL) != 0)
 			continue;
 		length = le32_get(r->rc_length_bytes);
-		if (le32_get(r->rc_magic) != MAGIC_RECORD || length < sizeof(*r) || length > pool->super.lane_size_bytes)
+		if (le32_get(r->rc_magic) != MAGIC_RECORD || length < sizeof(*r) ||
+		    length > pool->super.lane_size_bytes)
 			continue;
 		if (dax_load(pool->dax, r, lane->off[copy], length, NULL) != 0)
 			continue;
@@ -139,7 +140,8 @@ static int record_apply(struct pool *pool, const struct m_record *r, bool slot0)
 				return rc[0] == -ENOENT ? -EUCLEAN : rc[0];
 			if (rc[0] || (rc[1] && rc[1] != -ENOENT))
 				log_warn("replay: one copy of unit 0x%llx is left to be healed",
-					 (unsigned long long)(le64_get(e[i].re_laddr) & ~(uint64_t)ENTRY_FLAGS));
+					 (unsigned long long)(le64_get(e[i].re_laddr) &
+							      ~(uint64_t)ENTRY_FLAGS));
 		}
 		lines += (size_t)__builtin_popcountll(le64_get(e[i].re_mask)) * LINE_SIZE;
 	}
@@ -169,7 +171,8 @@ int journal_replay(struct pool *pool, bool dry, unsigned *records)
 	for (unsigned pass = 0; pass < 2 && rc == 0; pass++) {
 		for (uint32_t i = 0; i < pool->super.lane_count && rc == 0; i++) {
 			if (live[i])
-				rc = record_apply(pool, (const struct m_record *)pool->lanes[i].staging, pass == 0);
+				rc = record_apply(pool, (const struct m_record *)pool->lanes[i].staging,
+						  pass == 0);
 		}
 		/* The chunk table must be whole before places are looked up in it. */
 		dax_fence(pool->dax);

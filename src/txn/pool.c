@@ -53,7 +53,8 @@ static int pool_recover(struct pool *pool, const struct pool_opts *opts, char *w
 	int rc = journal_replay(pool, dry, &records);
 
 	if (rc) {
-		snprintf(why, why_size, "the journal cannot be replayed: %s", rc == -EIO ? "bad memory" : "damaged metadata");
+		snprintf(why, why_size, "the journal cannot be replayed: %s",
+			 rc == -EIO ? "bad memory" : "damaged metadata");
 		return rc;
 	}
 	if (records == 0)
@@ -66,7 +67,8 @@ static int pool_recover(struct pool *pool, const struct pool_opts *opts, char *w
 		log_warn("%u unfinished transactions are not replayed", records);
 		return 0;
 	}
-	snprintf(why, why_size, "was not unmounted and needs %u transactions replayed: mount it read-write once", records);
+	snprintf(why, why_size,
+		 "was not unmounted and needs %u transactions replayed: mount it read-write once", records);
 	return -EROFS;
 }
 
@@ -109,7 +111,8 @@ int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, 
 	if (rc)
 		goto out_free;
 	if (pool->super.ro_compat & ~FEATURE_RO_COMPAT_KNOWN) {
-		log_warn("unknown features 0x%llx: mounted read-only", (unsigned long long)pool->super.ro_compat);
+		log_warn("unknown features 0x%llx: mounted read-only",
+			 (unsigned long long)pool->super.ro_compat);
 		pool->readonly = true;
 	}
 	pool->was_clean = pool->super.state & SUPER_STATE_CLEAN;

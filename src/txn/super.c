@@ -51,8 +51,8 @@ static const char *copy_read(struct dax *dax, const struct super *primary, struc
 static int super_judge(const struct super *s, uint64_t size_bytes, char *why, size_t why_size)
 {
 	if (s->major != SUPER_MAJOR) {
-		snprintf(why, why_size, "format %u.%u is not supported (this program knows %u.x)", s->major, s->minor,
-			 SUPER_MAJOR);
+		snprintf(why, why_size, "format %u.%u is not supported (this program knows %u.x)", s->major,
+			 s->minor, SUPER_MAJOR);
 		return -EPROTONOSUPPORT;
 	}
 	if (s->incompat & ~FEATURE_INCOMPAT_KNOWN) {
@@ -61,7 +61,8 @@ static int super_judge(const struct super *s, uint64_t size_bytes, char *why, si
 		return -EPROTONOSUPPORT;
 	}
 	if (s->size_blk * BLOCK_SIZE > size_bytes) {
-		snprintf(why, why_size, "truncated: the file system has %" PRIu64 " bytes, the pool only %" PRIu64,
+		snprintf(why, why_size,
+			 "truncated: the file system has %" PRIu64 " bytes, the pool only %" PRIu64,
 			 s->size_blk * BLOCK_SIZE, size_bytes);
 		return -EUCLEAN;
 	}

@@ -38,7 +38,7 @@ void txn_lock_init(struct txn_lock *lock, uint64_t order);
 void txn_lock_destroy(struct txn_lock *lock);
 
 enum txn_mode {
-	TXN_READ,    /* no edits */
+	TXN_READ, /* no edits */
 	TXN_WRITE,
 	TXN_FREEING, /* as TXN_WRITE, and may use the reserve: it gives back space */
 };

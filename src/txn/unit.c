@@ -52,13 +52,14 @@ void unit_set_verified(struct pool *pool, uint64_t laddr, size_t size_bytes, boo
 		if (verified)
 			atomic_fetch_or_explicit(&words[bit / 64], 1ull << bit % 64, memory_order_release);
 		else
-			atomic_fetch_and_explicit(&words[bit / 64], ~(1ull << bit % 64), memory_order_release);
+			atomic_fetch_and_explicit(&words[bit / 64], ~(1ull << bit % 64),
+						  memory_order_release);
 	}
 }
 
 /* Loads one copy into buf and judges it. -ENOENT: there is no such copy. */
-static int copy_load(struct pool *pool, uint64_t laddr, unsigned copy, uint32_t magic, void *buf, uint64_t *off,
-		     const char **why)
+static int copy_load(struct pool *pool, uint64_t laddr, unsigned copy, uint32_t magic, void *buf,
+		     uint64_t *off, const char **why)
 {
 	size_t size = unit_size(magic);
 	int rc = pool_place(pool, laddr, copy, off);
@@ -104,7 +105,8 @@ static int unit_heal(struct pool *pool, uint64_t laddr, uint32_t magic, const ch
 	return rc ? 1 : 0; /* not writable: go on with the mirror */
 }
 
-static int unit_verify(struct pool *pool, struct chunk_place *place, uint64_t laddr, uint32_t magic, uint64_t *off)
+static int unit_verify(struct pool *pool, struct chunk_place *place, uint64_t laddr, uint32_t magic,
+		       uint64_t *off)
 {
 	_Alignas(64) uint8_t buf[BLOCK_SIZE];
 	const char *why;

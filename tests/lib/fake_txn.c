@@ -11,7 +11,7 @@
 
 struct fake_unit {
 	uint32_t magic;
-	uint8_t *home;	/* committed, NULL if it was not there */
+	uint8_t *home;  /* committed, NULL if it was not there */
 	uint8_t *image; /* of this transaction */
 	bool is_live;
 	bool was_live; /* at the last commit */

@@ -38,7 +38,7 @@ struct world {
 	enum node_kind kind;
 	const struct node_ops *ops;
 	uint64_t root_laddr;
-	uint16_t root_size_bytes;
+	uint16_t root_size_bytes, node_limit_bytes;
 	uint64_t indexes; /* keys are made from 0 .. indexes - 1 */
 	struct model now, committed;
 	struct btree trees[2]; /* two views of one tree */
@@ -129,6 +129,7 @@ static void trees_open(struct world *w)
 			.root_magic = MAGIC_AG,
 			.root_off = ROOT_OFF,
 			.root_size_bytes = w->root_size_bytes,
+			.node_limit_bytes = w->node_limit_bytes,
 			.owner = OWNER_AG,
 			.alloc = &fake_alloc,
 		};
@@ -447,9 +448,14 @@ static void world_step(struct world *w, bool is_growing)
 		op_destroy(w);
 }
 
-static void run_kind(enum node_kind kind, uint16_t root_size_bytes)
+static void run_kind(enum node_kind kind, uint16_t root_size_bytes, uint16_t node_limit_bytes)
 {
-	struct world w = { .kind = kind, .root_size_bytes = root_size_bytes, .indexes = 6000 };
+	struct world w = {
+		.kind = kind,
+		.root_size_bytes = root_size_bytes,
+		.node_limit_bytes = node_limit_bytes,
+		.indexes = 6000,
+	};
 	bool is_growing = true;
 
 	w.ops = node_ops(kind);
@@ -485,55 +491,57 @@ static void run_kind(enum node_kind kind, uint16_t root_size_bytes)
 static void test_extent(void **state)
 {
 	(void)state;
-	run_kind(NODE_EXTENT, 224);
+	run_kind(NODE_EXTENT, 224, 0);
 }
 
 static void test_dir(void **state)
 {
 	(void)state;
-	run_kind(NODE_DIR, 224);
+	run_kind(NODE_DIR, 224, 0);
 }
 
 static void test_attr(void **state)
 {
 	(void)state;
-	run_kind(NODE_ATTR, 128);
+	run_kind(NODE_ATTR, 128, 0);
 }
 
 static void test_refcount(void **state)
 {
 	(void)state;
-	run_kind(NODE_REFCOUNT, 256);
+	run_kind(NODE_REFCOUNT, 256, 0);
 }
 
 static void test_rmap(void **state)
 {
 	(void)state;
-	run_kind(NODE_RMAP, 256);
+	run_kind(NODE_RMAP, 256, 0);
 }
 
-/* Two children at most: trees as high as few records make them. */
-static void test_rmap_tiny_root(void **state)
+/* Few entries in each node: trees of many levels. */
+static void test_high_trees(void **state)
 {
 	(void)state;
-	run_kind(NODE_RMAP, 88);
+	run_kind(NODE_RMAP, 88, 208);
+	run_kind(NODE_EXTENT, 56, 104);
+	run_kind(NODE_DIR, 128, 1136);
 }
 
 static void test_small_kinds(void **state)
 {
 	(void)state;
-	run_kind(NODE_INODES, 256);
-	run_kind(NODE_ORPHAN, 256);
-	run_kind(NODE_FORWARD, 256);
-	run_kind(NODE_LOSS, 256);
+	run_kind(NODE_INODES, 256, 0);
+	run_kind(NODE_ORPHAN, 256, 0);
+	run_kind(NODE_FORWARD, 256, 0);
+	run_kind(NODE_LOSS, 256, 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_extent),	 cmocka_unit_test(test_dir),
-		cmocka_unit_test(test_attr),	 cmocka_unit_test(test_refcount),
-		cmocka_unit_test(test_rmap),	 cmocka_unit_test(test_rmap_tiny_root),
+		cmocka_unit_test(test_extent),      cmocka_unit_test(test_dir),
+		cmocka_unit_test(test_attr),        cmocka_unit_test(test_refcount),
+		cmocka_unit_test(test_rmap),        cmocka_unit_test(test_high_trees),
 		cmocka_unit_test(test_small_kinds),
 	};
 

@@ -507,26 +507,26 @@ static void test_lies_are_seen(void **state)
 	root = (void *)((uint8_t *)fake_unit_bytes(bt.tx, bt.root_laddr) + ROOT_OFF);
 	memcpy(&laddr, root->nb_space + 8, 8);
 	leaf = fake_unit_bytes(bt.tx, laddr);
-#define SEEN(place, lie)                                                                 \
-	do {                                                                             \
-		uint8_t keep = (place);                                                  \
-		bt.path = (struct bt_path){ 0 };                                         \
-		assert_int_equal(bt_seek(&bt, &cur, &key, BT_GE), 0);                    \
-		(place) = (uint8_t)(lie);                                                \
-		bt.path = (struct bt_path){ 0 };                                         \
-		assert_int_equal(bt_seek(&bt, &cur, &key, BT_GE), -EUCLEAN);             \
-		(place) = keep;                                                          \
+#define SEEN(place, lie)                                                     \
+	do {                                                                 \
+		uint8_t keep = (place);                                      \
+		bt.path = (struct bt_path){ 0 };                             \
+		assert_int_equal(bt_seek(&bt, &cur, &key, BT_GE), 0);        \
+		(place) = (uint8_t)(lie);                                    \
+		bt.path = (struct bt_path){ 0 };                             \
+		assert_int_equal(bt_seek(&bt, &cur, &key, BT_GE), -EUCLEAN); \
+		(place) = keep;                                              \
 	} while (0)
-	SEEN(((uint8_t *)leaf)[16], 1);		  /* owner */
-	SEEN(leaf->nd_body[2], 1);		  /* level */
-	SEEN(leaf->nd_body[3], NODE_DIR);	  /* kind */
-	SEEN(leaf->nd_body[1], 0xff);		  /* count */
-	SEEN(root->nb_level, 2);		  /* the child's level is not one less */
+	SEEN(((uint8_t *)leaf)[16], 1);   /* owner */
+	SEEN(leaf->nd_body[2], 1);        /* level */
+	SEEN(leaf->nd_body[3], NODE_DIR); /* kind */
+	SEEN(leaf->nd_body[1], 0xff);     /* count */
+	SEEN(root->nb_level, 2);          /* the child's level is not one less */
 	SEEN(root->nb_level, BT_MAX_LEVEL);
 	SEEN(root->nb_kind, NODE_RMAP);
-	SEEN(root->nb_space[16 + 1], 0);	  /* the second key: records of the first child reach past it */
-	SEEN(root->nb_space[8 + 1], 1);		  /* the child's address */
-	SEEN(root->nb_space[0], 1);		  /* records before the first child's lower bound */
+	SEEN(root->nb_space[16 + 1], 0); /* the second key: records of the first child reach past it */
+	SEEN(root->nb_space[8 + 1], 1);  /* the child's address */
+	SEEN(root->nb_space[0], 1);      /* records before the first child's lower bound */
 #undef SEEN
 	stderr_on();
 	fake_txn_free(bt.tx);

@@ -98,12 +98,13 @@ static void file_falloc(struct shadow *f, int mode, uint64_t off, uint64_t len)
 		f->size = off + len;
 }
 
-static void file_clone(const struct shadow *src, uint64_t src_off, struct shadow *dst, uint64_t dst_off, uint64_t len,
-		       uint64_t want_shared)
+static void file_clone(const struct shadow *src, uint64_t src_off, struct shadow *dst, uint64_t dst_off,
+		       uint64_t len, uint64_t want_shared)
 {
 	uint64_t shared, got = 0;
 
-	assert_int_equal(fs_clone(t.fs, &testfs_root, src->ino, src_off, dst->ino, dst_off, len, 0, &shared), (int)len);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, src->ino, src_off, dst->ino, dst_off, len, 0, &shared),
+			 (int)len);
 	assert_int_equal(shared, want_shared);
 	memmove(dst->bytes + dst_off, src->bytes + src_off, len);
 	if (dst_off + len > dst->size)
@@ -340,7 +341,9 @@ static void test_unshare(void **state)
 static void test_clone_files(void **state)
 {
 	struct shadow a = file_make("a"), b = file_make("b");
-	struct fs_clone_item items[] = { { a.ino, "a2", 2, 0 }, { b.ino, "b2", 2, 0 }, { a.ino, "a3", 2, 0 } };
+	struct fs_clone_item items[] = { { a.ino, "a2", 2, 0 },
+					 { b.ino, "b2", 2, 0 },
+					 { a.ino, "a3", 2, 0 } };
 	struct shadow twin;
 	unsigned done;
 
@@ -408,11 +411,19 @@ static void test_full(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		DATA_TEST(test_sizes),		 DATA_TEST(test_sparse_and_tail), DATA_TEST(test_inline_truncate),
-		DATA_TEST(test_fallocate),	 DATA_TEST(test_collapse_and_insert),
-		DATA_TEST(test_clone_and_write), DATA_TEST(test_clone_ranges),	  DATA_TEST(test_clone_shredded),
-		DATA_TEST(test_dedupe),		 DATA_TEST(test_unshare),	  DATA_TEST(test_clone_files),
-		DATA_TEST(test_seek),		 DATA_TEST(test_full),
+		DATA_TEST(test_sizes),
+		DATA_TEST(test_sparse_and_tail),
+		DATA_TEST(test_inline_truncate),
+		DATA_TEST(test_fallocate),
+		DATA_TEST(test_collapse_and_insert),
+		DATA_TEST(test_clone_and_write),
+		DATA_TEST(test_clone_ranges),
+		DATA_TEST(test_clone_shredded),
+		DATA_TEST(test_dedupe),
+		DATA_TEST(test_unshare),
+		DATA_TEST(test_clone_files),
+		DATA_TEST(test_seek),
+		DATA_TEST(test_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,7 +103,9 @@ static void test_make_and_find(void **state)
 		snprintf(name, sizeof(name), "n%u", i);
 		assert_int_equal(fs_mknod(t.fs, &cred, ROOT, name, 2, types[i] | 0777, 0x12345, &made), 0);
 		assert_int_equal(fs_lookup(t.fs, ROOT, name, 2, &found), 0);
-		assert_memory_equal(&made, &found, sizeof(made));
+		assert_int_equal(made.ino, found.ino);
+		assert_int_equal(made.gen, found.gen);
+		assert_int_equal(made.ctime.ns, found.ctime.ns);
 		assert_int_equal(made.mode, types[i] | 0750);
 		assert_int_equal(made.uid, 7);
 		assert_int_equal(made.gid, 8);
@@ -388,6 +390,7 @@ static void test_readdir(void **state)
 		seen[n] = true;
 		assert_int_equal(find(d, r->names[i]), r->inos[i]);
 	}
+	fs_work(t.fs); /* access times */
 	assert_int_equal(fs_cached_inodes(t.fs), 0);
 	assert_int_equal(fs_readdir(t.fs, find(ROOT, "other-3"), 0, false, take, r), -ENOTDIR);
 	free(r);

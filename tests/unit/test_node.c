@@ -246,7 +246,8 @@ static void test_fixed_bodies(void **state)
 {
 	uint8_t space[NODE_BODY_SIZE] __attribute__((aligned(8)));
 	struct m_node_body *b = leaf_make(space, 126);
-	struct m_refcount rc[2] = { { le64_of(8), le32_of(2), le32_of(2) }, { le64_of(9), le32_of(1), le32_of(2) } };
+	struct m_refcount rc[2] = { { le64_of(8), le32_of(2), le32_of(2) },
+				    { le64_of(9), le32_of(1), le32_of(2) } };
 
 	(void)state;
 	assert_null(node_body_check(b, NODE_BODY_SIZE));
@@ -375,16 +376,11 @@ static void test_any_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sound_records_pass),
-		cmocka_unit_test(test_key_compare),
-		cmocka_unit_test(test_decode_encode),
-		cmocka_unit_test(test_fixed_records_that_lie),
-		cmocka_unit_test(test_dirents_that_lie),
-		cmocka_unit_test(test_attrs_that_lie),
-		cmocka_unit_test(test_fixed_bodies),
-		cmocka_unit_test(test_inner_bodies),
-		cmocka_unit_test(test_slotted_bodies),
-		cmocka_unit_test(test_any_bytes),
+		cmocka_unit_test(test_sound_records_pass), cmocka_unit_test(test_key_compare),
+		cmocka_unit_test(test_decode_encode),      cmocka_unit_test(test_fixed_records_that_lie),
+		cmocka_unit_test(test_dirents_that_lie),   cmocka_unit_test(test_attrs_that_lie),
+		cmocka_unit_test(test_fixed_bodies),       cmocka_unit_test(test_inner_bodies),
+		cmocka_unit_test(test_slotted_bodies),     cmocka_unit_test(test_any_bytes),
 	};
 
 	return cmocka_run_group_tests_name("node", tests, NULL, NULL);

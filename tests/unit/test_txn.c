@@ -57,7 +57,8 @@ static void env_open(struct env *env, const void *image)
 
 	assert_int_equal(dax_open_ram(POOL_BYTES, image, &trace, &env->dax), 0);
 	if (!image)
-		assert_int_equal(pool_format(env->dax, &(struct format_opts){ 0 }, NULL, why, sizeof(why)), 0);
+		assert_int_equal(pool_format(env->dax, &(struct format_opts){ 0 }, NULL, why, sizeof(why)),
+				 0);
 	assert_int_equal(pool_open(env->dax, &(struct pool_opts){ 0 }, &env->pool, why, sizeof(why)), 0);
 }
 
@@ -203,7 +204,7 @@ static void test_lock_order(void **state)
 	assert_int_equal(txn_lock(a, &low, true), -EDEADLK);
 	assert_int_equal(txn_blocked_on(a), 10);
 	txn_abort(b);
-	assert_int_equal(txn_lock(a, &low, false), 0); /* free now: the try succeeds */
+	assert_int_equal(txn_lock(a, &low, false), 0);       /* free now: the try succeeds */
 	assert_int_equal(txn_lock(a, &low, true), -EDEADLK); /* no upgrade */
 	assert_true(txn_holds(a, &low, false));
 	assert_false(txn_holds(a, &low, true));
@@ -274,9 +275,9 @@ static void test_cut_at_every_store(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_commit_and_abort),    cmocka_unit_test(test_sequence_never_repeats),
-		cmocka_unit_test(test_heal_from_mirror),    cmocka_unit_test(test_both_copies_damaged),
-		cmocka_unit_test(test_super_copy),	    cmocka_unit_test(test_lock_order),
+		cmocka_unit_test(test_commit_and_abort),   cmocka_unit_test(test_sequence_never_repeats),
+		cmocka_unit_test(test_heal_from_mirror),   cmocka_unit_test(test_both_copies_damaged),
+		cmocka_unit_test(test_super_copy),         cmocka_unit_test(test_lock_order),
 		cmocka_unit_test(test_cut_at_every_store),
 	};
 

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Attributes: setattr and its rules, access times, extended attributes, ACLs.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "lib/testfs.h"
+#include "media/node.h"
+
+#define ROOT INODE_ROOT
+#define ACCESS "system.posix_acl_access"
+#define DEFAULT "system.posix_acl_default"
+
+static struct testfs t;
+
+static int setup(void **state)
+{
+	(void)state;
+	testfs_make(&t, NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	testfs_free(&t);
+	return 0;
+}
+
+static uint64_t make(uint64_t dir, const char *name, uint32_t mode)
+{
+	struct inode_attr attr;
+
+	assert_int_equal(testfs_mknod(&t, dir, name, mode, &attr), 0);
+	fs_forget(t.fs, attr.ino, 1);
+	return attr.ino;
+}
+
+static struct inode_attr attr_of(uint64_t ino)
+{
+	struct inode_attr attr;
+
+	assert_int_equal(fs_getattr(t.fs, ino, &attr), 0);
+	return attr;
+}
+
+static int set(uint64_t ino, struct fs_set what)
+{
+	struct inode_attr attr;
+
+	return fs_setattr(t.fs, &testfs_root, ino, &what, &attr);
+}
+
+static void test_mode_and_owner(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644), d = make(ROOT, "d", S_IFDIR | 0755);
+	struct inode_attr a, b;
+
+	(void)state;
+	a = attr_of(f);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = S_IFDIR | 06755 }), 0);
+	b = attr_of(f);
+	assert_int_equal(b.mode, S_IFREG | 06755);
+	assert_true(b.ctime.s > a.ctime.s || b.ctime.ns > a.ctime.ns);
+	assert_int_equal(b.mtime.ns, a.mtime.ns);
+	assert_true(b.change > a.change);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_UID | FS_SET_GID, .uid = 5, .gid = 6 }), 0);
+	b = attr_of(f);
+	assert_int_equal(b.uid, 5);
+	assert_int_equal(b.gid, 6);
+	assert_int_equal(b.mode, S_IFREG | 0755);
+	/* setgid without group execution is mandatory locking: it stays */
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = 06744 }), 0);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_KILLPRIV }), 0);
+	assert_int_equal(attr_of(f).mode, S_IFREG | 02744);
+	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_MODE, .mode = 03777 }), 0);
+	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_UID, .uid = 9 }), 0);
+	assert_int_equal(attr_of(d).mode, S_IFDIR | 03777);
+}
+
+static void test_setgid_directory(void **state)
+{
+	struct fs_cred cred = { .uid = 3, .gid = 4 };
+	uint64_t d = make(ROOT, "d", S_IFDIR | 0777);
+	struct inode_attr attr;
+
+	(void)state;
+	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_MODE | FS_SET_GID, .mode = 02777, .gid = 77 }), 0);
+	assert_int_equal(fs_mknod(t.fs, &cred, d, "f", 1, S_IFREG | 0666, 0, &attr), 0);
+	assert_int_equal(attr.gid, 77);
+	assert_int_equal(attr.mode, S_IFREG | 0666);
+	assert_int_equal(fs_mknod(t.fs, &cred, d, "s", 1, S_IFDIR | 0777, 0, &attr), 0);
+	assert_int_equal(attr.gid, 77);
+	assert_int_equal(attr.mode, S_IFDIR | 02777);
+}
+
+static void test_times(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	struct fs_set want = {
+		.what = FS_SET_ATIME | FS_SET_MTIME,
+		.atime = { -1234567890123, 999999999 },
+		.mtime = { 1ll << 40, 1 },
+	};
+	struct inode_attr a = attr_of(f), b;
+
+	(void)state;
+	assert_int_equal(set(f, want), 0);
+	testfs_remount(&t);
+	b = attr_of(f);
+	assert_int_equal(b.atime.s, want.atime.s);
+	assert_int_equal(b.atime.ns, want.atime.ns);
+	assert_int_equal(b.mtime.s, want.mtime.s);
+	assert_int_equal(b.btime.ns, a.btime.ns);
+	want.atime.ns = 1000000000;
+	assert_int_equal(set(f, want), -EINVAL);
+}
+
+static void test_size(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 06755), d = make(ROOT, "d", S_IFDIR | 0755), p = make(ROOT, "p", S_IFIFO);
+	struct inode_attr a = attr_of(f), b;
+
+	(void)state;
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE | FS_SET_KILLPRIV, .size = 100000 }), 0);
+	b = attr_of(f);
+	assert_int_equal(b.size, 100000);
+	assert_int_equal(b.mode, S_IFREG | 0755);
+	assert_true(b.mtime.s > a.mtime.s || b.mtime.ns > a.mtime.ns);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE, .size = 100000 }), 0);
+	assert_int_equal(attr_of(f).mtime.ns, b.mtime.ns);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE, .size = FS_SIZE_MAX + 1 }), -EFBIG);
+	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_SIZE }), -EISDIR);
+	assert_int_equal(set(p, (struct fs_set){ .what = FS_SET_SIZE }), -EINVAL);
+	assert_int_equal(fs_opened(t.fs, f, true, true, &testfs_root), 0);
+	assert_int_equal(attr_of(f).size, 0);
+	fs_closed(t.fs, f, true);
+}
+
+static void test_flags(void **state)
+{
+	uint64_t d = make(ROOT, "d", S_IFDIR | 0755), f = make(d, "f", S_IFREG | 0644), i = make(d, "i", S_IFREG | 0644);
+	struct fs_set append = { .what = FS_SET_FLAGS, .flags = INODE_APPEND };
+	struct fs_set immutable = { .what = FS_SET_FLAGS, .flags = INODE_IMMUTABLE };
+	struct fs_set none = { .what = FS_SET_FLAGS };
+
+	(void)state;
+	assert_int_equal(set(i, immutable), 0);
+	assert_int_equal(testfs_unlink(&t, d, "i"), -EPERM);
+	assert_int_equal(testfs_rename(&t, d, "i", ROOT, "x", 0), -EPERM);
+	assert_int_equal(testfs_rename(&t, d, "f", d, "i", 0), -EPERM);
+	assert_int_equal(testfs_link(&t, i, d, "l"), -EPERM);
+	assert_int_equal(set(i, (struct fs_set){ .what = FS_SET_MODE, .mode = 0 }), -EPERM);
+	assert_int_equal(fs_setxattr(t.fs, i, "user.a", "1", 1, 0, false), -EPERM);
+	assert_int_equal(fs_opened(t.fs, i, true, false, &testfs_root), -EPERM);
+	assert_int_equal(set(i, none), 0);
+	assert_int_equal(set(d, append), 0);
+	assert_int_equal(testfs_mknod(&t, d, "new", S_IFREG, NULL), 0);
+	assert_int_equal(testfs_unlink(&t, d, "f"), -EPERM);
+	assert_int_equal(testfs_rename(&t, d, "f", ROOT, "f", 0), -EPERM);
+	assert_int_equal(set(d, immutable), 0);
+	assert_int_equal(testfs_mknod(&t, d, "new2", S_IFREG, NULL), -EPERM);
+	assert_int_equal(testfs_unlink(&t, d, "f"), -EPERM);
+	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_FLAGS, .flags = INODE_NOATIME | INODE_LOST }), 0);
+	assert_int_equal(attr_of(make(d, "child", S_IFREG)).flags, INODE_NOATIME);
+	assert_int_equal(attr_of(f).flags, 0);
+}
+
+/* ---- access times ---- */
+
+static bool atime_moves(uint64_t f)
+{
+	struct inode_attr before = attr_of(f), after;
+	char buf[1];
+
+	assert_int_equal(fs_read(t.fs, f, buf, 1, 0), 1);
+	after = attr_of(f);
+	assert_int_equal(after.ctime.ns, before.ctime.ns);
+	return after.atime.s != before.atime.s || after.atime.ns != before.atime.ns;
+}
+
+static void test_relatime(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	struct fs_set old = { .what = FS_SET_ATIME | FS_SET_MTIME };
+	struct inode_attr shown;
+
+	(void)state;
+	assert_int_equal(fs_write(t.fs, &testfs_root, f, "x", 1, 0, 0), 1);
+	assert_true(atime_moves(f)); /* not newer than mtime */
+	assert_false(atime_moves(f));
+	assert_int_equal(fs_write(t.fs, &testfs_root, f, "y", 1, 0, 0), 1);
+	assert_true(atime_moves(f)); /* though the first has not been written yet */
+	shown = attr_of(f);
+	fs_work(t.fs);
+	assert_int_equal(fs_cached_inodes(t.fs), 0);
+	assert_int_equal(attr_of(f).atime.ns, shown.atime.ns);
+	testfs_remount(&t);
+	assert_int_equal(attr_of(f).atime.ns, shown.atime.ns);
+	assert_false(atime_moves(f));
+	old.atime.s = time(NULL) - 25 * 3600;
+	old.mtime.s = old.atime.s - 10;
+	assert_int_equal(set(f, old), 0);
+	assert_true(atime_moves(f)); /* the ctime is newer */
+	t.opts.fs.noatime = true;
+	testfs_remount(&t);
+	assert_int_equal(set(f, old), 0);
+	assert_false(atime_moves(f));
+	t.opts.fs = (struct fs_opts){ .strictatime = true };
+	testfs_remount(&t);
+	assert_true(atime_moves(f));
+	assert_true(atime_moves(f));
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_FLAGS, .flags = INODE_NOATIME }), 0);
+	assert_false(atime_moves(f));
+	/* an unlinked file takes its pending time with it */
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_FLAGS }), 0);
+	assert_true(atime_moves(f));
+	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
+	assert_int_equal(fs_getattr(t.fs, f, &shown), -ESTALE);
+}
+
+/* ---- extended attributes ---- */
+
+static void assert_xattr(uint64_t ino, const char *name, const uint8_t *value, size_t size_bytes)
+{
+	static uint8_t got[FS_XATTR_VALUE_MAX];
+
+	assert_int_equal(fs_getxattr(t.fs, ino, name, NULL, 0), size_bytes);
+	assert_int_equal(fs_getxattr(t.fs, ino, name, got, sizeof(got)), size_bytes);
+	assert_memory_equal(got, value, size_bytes);
+	if (size_bytes > 1)
+		assert_int_equal(fs_getxattr(t.fs, ino, name, got, size_bytes - 1), -ERANGE);
+}
+
+static void test_xattr_sizes(void **state)
+{
+	static const size_t sizes[] = { 0, 1, 40, 900, 969, 970, 971, 1000, XVAL_DATA_SIZE, XVAL_DATA_SIZE + 1, 65535, 65536 };
+	static uint8_t value[FS_XATTR_VALUE_MAX + 1];
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(value); i++)
+		value[i] = (uint8_t)(i * 7 + i / 251);
+	for (unsigned from = 0; from < ARRAY_SIZE(sizes); from++) {
+		for (unsigned to = 0; to < ARRAY_SIZE(sizes); to++) {
+			assert_int_equal(fs_setxattr(t.fs, f, "user.a", value + 1, sizes[from] ? sizes[from] - 1 : 0, 0, false),
+					 0);
+			assert_int_equal(fs_setxattr(t.fs, f, "user.a", value, sizes[to], XATTR_REPLACE, false), 0);
+			assert_xattr(f, "user.a", value, sizes[to]);
+		}
+	}
+	testfs_remount(&t);
+	assert_xattr(f, "user.a", value, sizes[ARRAY_SIZE(sizes) - 1]);
+	assert_int_equal(fs_setxattr(t.fs, f, "user.a", value, sizeof(value), 0, false), -E2BIG);
+	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
+}
+
+static void test_xattr_rules(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644), p = make(ROOT, "p", S_IFIFO | 0644);
+	char name[300] = "user.", list[64];
+
+	(void)state;
+	memset(name + 5, 'n', sizeof(name) - 6);
+	assert_int_equal(fs_setxattr(t.fs, f, name, "", 0, 0, false), -ERANGE);
+	name[255] = 0;
+	assert_int_equal(fs_setxattr(t.fs, f, name, "v", 1, XATTR_CREATE, false), 0);
+	assert_int_equal(fs_setxattr(t.fs, f, name, "w", 1, XATTR_CREATE, false), -EEXIST);
+	assert_xattr(f, name, (const uint8_t *)"v", 1);
+	assert_int_equal(fs_removexattr(t.fs, f, name), 0);
+	assert_int_equal(fs_removexattr(t.fs, f, name), -ENODATA);
+	assert_int_equal(fs_setxattr(t.fs, f, name, "w", 1, XATTR_REPLACE, false), -ENODATA);
+	assert_int_equal(fs_setxattr(t.fs, f, "user.", "", 0, 0, false), -EINVAL);
+	assert_int_equal(fs_setxattr(t.fs, f, "other.a", "", 0, 0, false), -EOPNOTSUPP);
+	assert_int_equal(fs_setxattr(t.fs, f, "system.other", "", 0, 0, false), -EOPNOTSUPP);
+	assert_int_equal(fs_setxattr(t.fs, p, "user.a", "", 0, 0, false), -EPERM);
+	assert_int_equal(fs_getxattr(t.fs, p, "user.a", NULL, 0), -ENODATA);
+	assert_int_equal(fs_setxattr(t.fs, p, "trusted.a", "1", 1, 0, false), 0);
+	assert_int_equal(fs_setxattr(t.fs, p, "security.b", NULL, 0, 0, false), 0);
+	assert_int_equal(fs_listxattr(t.fs, p, NULL, 0), 21);
+	assert_int_equal(fs_listxattr(t.fs, p, list, 20), -ERANGE);
+	assert_int_equal(fs_listxattr(t.fs, p, list, 21), 21);
+	assert_int_equal(fs_listxattr(t.fs, f, list, 21), 0);
+}
+
+static void test_xattr_many(void **state)
+{
+	enum { COUNT = 300 };
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	static char list[COUNT * 16];
+	uint8_t value[700];
+	char name[16];
+
+	(void)state;
+	memset(value, 1, sizeof(value));
+	for (unsigned i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof(name), "user.%u", i);
+		assert_int_equal(fs_setxattr(t.fs, f, name, value, i * 2, 0, false), 0);
+	}
+	assert_true(fs_listxattr(t.fs, f, list, sizeof(list)) > COUNT * 7);
+	for (unsigned i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof(name), "user.%u", i);
+		assert_xattr(f, name, value, i * 2);
+		if (i % 3)
+			assert_int_equal(fs_removexattr(t.fs, f, name), 0);
+	}
+	testfs_crash(&t);
+	for (unsigned i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof(name), "user.%u", i);
+		assert_int_equal(fs_getxattr(t.fs, f, name, NULL, 0), i % 3 ? -ENODATA : (int)i * 2);
+	}
+	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
+}
+
+static void test_capability_is_taken(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0755);
+
+	(void)state;
+	assert_int_equal(fs_setxattr(t.fs, f, "security.capability", "cap", 3, 0, false), 0);
+	assert_int_equal(fs_write(t.fs, &testfs_root, f, "x", 1, 0, 0), 1);
+	assert_int_equal(fs_getxattr(t.fs, f, "security.capability", NULL, 0), 3);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_UID, .uid = 1 }), 0);
+	assert_int_equal(fs_getxattr(t.fs, f, "security.capability", NULL, 0), -ENODATA);
+}
+
+/* ---- ACLs ---- */
+
+struct acl {
+	size_t size_bytes;
+	uint8_t bytes[4 + 8 * 8];
+};
+
+static void acl_put(struct acl *acl, uint16_t tag, uint16_t perm, uint32_t id)
+{
+	uint8_t *p;
+
+	if (acl->size_bytes == 0) {
+		acl->bytes[0] = 2;
+		acl->size_bytes = 4;
+	}
+	p = acl->bytes + acl->size_bytes;
+	p[0] = (uint8_t)tag;
+	p[2] = (uint8_t)perm;
+	for (unsigned i = 0; i < 4; i++)
+		p[4 + i] = (uint8_t)(id >> 8 * i);
+	acl->size_bytes += 8;
+}
+
+/* owner, user 100, group, mask, other */
+static struct acl acl_full(uint16_t owner, uint16_t user, uint16_t group, uint16_t mask, uint16_t other)
+{
+	struct acl acl = { 0 };
+
+	acl_put(&acl, 0x01, owner, UINT32_MAX);
+	acl_put(&acl, 0x02, user, 100);
+	acl_put(&acl, 0x04, group, UINT32_MAX);
+	acl_put(&acl, 0x10, mask, UINT32_MAX);
+	acl_put(&acl, 0x20, other, UINT32_MAX);
+	return acl;
+}
+
+static struct acl acl_minimal(uint16_t owner, uint16_t group, uint16_t other)
+{
+	struct acl acl = { 0 };
+
+	acl_put(&acl, 0x01, owner, UINT32_MAX);
+	acl_put(&acl, 0x04, group, UINT32_MAX);
+	acl_put(&acl, 0x20, other, UINT32_MAX);
+	return acl;
+}
+
+static int acl_set(uint64_t ino, const char *name, const struct acl *acl)
+{
+	return fs_setxattr(t.fs, ino, name, acl->bytes, acl->size_bytes, 0, false);
+}
+
+static void assert_acl(uint64_t ino, const char *name, const struct acl *want)
+{
+	assert_xattr(ino, name, want->bytes, want->size_bytes);
+}
+
+static void test_acl_and_mode(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	struct acl acl = acl_full(7, 6, 5, 4, 1), min = acl_minimal(6, 4, 0);
+
+	(void)state;
+	assert_int_equal(acl_set(f, ACCESS, &acl), 0);
+	assert_int_equal(attr_of(f).mode, S_IFREG | 0741);
+	assert_acl(f, ACCESS, &acl);
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = 0624 }), 0);
+	acl = acl_full(6, 6, 5, 2, 4);
+	assert_acl(f, ACCESS, &acl);
+	assert_int_equal(acl_set(f, ACCESS, &min), 0);
+	assert_int_equal(attr_of(f).mode, S_IFREG | 0640);
+	assert_int_equal(fs_getxattr(t.fs, f, ACCESS, NULL, 0), -ENODATA);
+	assert_int_equal(fs_removexattr(t.fs, f, ACCESS), 0);
+	assert_int_equal(acl_set(f, DEFAULT, &acl), -EACCES);
+	/* setgid goes if the caller says so */
+	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = 02755 }), 0);
+	assert_int_equal(fs_setxattr(t.fs, f, ACCESS, min.bytes, min.size_bytes, 0, true), 0);
+	assert_int_equal(attr_of(f).mode, S_IFREG | 0640);
+}
+
+static void test_acl_unsound(void **state)
+{
+	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	struct acl good = acl_full(7, 6, 5, 4, 1), bad;
+
+	(void)state;
+	for (size_t size = 5; size < good.size_bytes; size++) {
+		bad = good;
+		bad.size_bytes = size;
+		assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
+	}
+	bad = good;
+	bad.bytes[0] = 3; /* version */
+	assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
+	bad = good;
+	bad.bytes[6] = 8; /* permission */
+	assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
+	bad = good;
+	bad.bytes[4] = 3; /* tag */
+	assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
+	bad = acl_minimal(7, 5, 1);
+	bad.bytes[4 + 8] = 2; /* a user, no mask, no group */
+	assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
+	bad = acl_minimal(7, 5, 1);
+	acl_put(&bad, 0x20, 1, UINT32_MAX);
+	assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
+	assert_int_equal(attr_of(f).mode, S_IFREG | 0644);
+}
+
+static void test_acl_inherited(void **state)
+{
+	struct fs_cred cred = { .umask = 077 };
+	uint64_t d = make(ROOT, "d", S_IFDIR | 0755);
+	struct acl dflt = acl_full(7, 6, 5, 7, 4), want;
+	struct inode_attr attr;
+
+	(void)state;
+	assert_int_equal(acl_set(d, DEFAULT, &dflt), 0);
+	assert_int_equal(attr_of(d).mode, S_IFDIR | 0755);
+	assert_int_equal(fs_mknod(t.fs, &cred, d, "f", 1, S_IFREG | 0662, 0, &attr), 0);
+	want = acl_full(6, 6, 5, 6, 0);
+	assert_acl(attr.ino, ACCESS, &want);
+	assert_int_equal(attr.mode, S_IFREG | 0660);
+	assert_int_equal(fs_getxattr(t.fs, attr.ino, DEFAULT, NULL, 0), -ENODATA);
+	assert_int_equal(fs_mknod(t.fs, &cred, d, "s", 1, S_IFDIR | 0777, 0, &attr), 0);
+	want = acl_full(7, 6, 5, 7, 4);
+	assert_acl(attr.ino, ACCESS, &want);
+	assert_acl(attr.ino, DEFAULT, &dflt);
+	assert_int_equal(attr.mode, S_IFDIR | 0774);
+	assert_int_equal(fs_symlink(t.fs, &cred, d, "l", 1, "x", 1, &attr), 0);
+	assert_int_equal(fs_getxattr(t.fs, attr.ino, ACCESS, NULL, 0), -ENODATA);
+	dflt = acl_minimal(7, 5, 0);
+	assert_int_equal(acl_set(d, DEFAULT, &dflt), 0);
+	assert_int_equal(fs_mknod(t.fs, &cred, d, "g", 1, S_IFREG | 0666, 0, &attr), 0);
+	assert_int_equal(attr.mode, S_IFREG | 0640);
+	assert_int_equal(fs_getxattr(t.fs, attr.ino, ACCESS, NULL, 0), -ENODATA);
+	assert_int_equal(fs_setxattr(t.fs, d, DEFAULT, "", 0, 0, false), 0);
+	assert_int_equal(fs_mknod(t.fs, &cred, d, "h", 1, S_IFREG | 0666, 0, &attr), 0);
+	assert_int_equal(attr.mode, S_IFREG | 0600);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(test_mode_and_owner),
+		T(test_setgid_directory),
+		T(test_times),
+		T(test_size),
+		T(test_flags),
+		T(test_relatime),
+		T(test_xattr_sizes),
+		T(test_xattr_rules),
+		T(test_xattr_many),
+		T(test_capability_is_taken),
+		T(test_acl_and_mode),
+		T(test_acl_unsound),
+		T(test_acl_inherited),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * umbractl SUBCOMMAND ...: looks into and works on a mounted umbrafs, by the ioctls of <umbra/ioctl.h>.
+ */
+#include "ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *what;
+} commands[] = {
+	{ "info", ctl_info, "what the pool is" },
+	{ "stats", ctl_stats, "how full it is and what it has done" },
+	{ "map", ctl_map, "where a file lies and what it shares" },
+	{ "owners", ctl_owners, "who owns a range of the device" },
+	{ "clone", ctl_clone, "clone a file, or with -r a whole tree" },
+};
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static int help(void)
+{
+	printf("usage: umbractl COMMAND [options] ...\n"
+	       "Looks into and works on a mounted umbrafs.\n\n");
+	for (size_t i = 0; i < COMMANDS; i++)
+		printf("  %-8s %s\n", commands[i].name, commands[i].what);
+	printf("\n`umbractl COMMAND --help` tells more; all take --json.\n"
+	       "Exit status: 0 done, 1 failed, 2 usage.\n");
+	return ctl_finish();
+}
+
+int ctl_parse(struct ctl_args *args, int argc, char **argv)
+{
+	struct option longs[16] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' } };
+	char letters[32];
+	int c, n = 2;
+
+	for (const struct option *o = args->longs; o && o->name && n < 15; o++)
+		longs[n++] = *o;
+	snprintf(letters, sizeof(letters), ":hj%s", args->letters ? args->letters : "");
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+		if (c == 'h') {
+			fputs(args->usage, stdout);
+			return ctl_finish() ? STATUS_FAILED : -1;
+		}
+		if (c == 'j') {
+			args->json = true;
+		} else if (c == ':' || c == '?') {
+			fprintf(stderr, "umbractl %s: %s '%s' (try --help)\n", argv[0],
+				c == ':' ? "a value is missing after" : "unknown option", argv[optind - 1]);
+			return STATUS_USAGE;
+		} else if (args->take(args->arg, c, optarg)) {
+			return STATUS_USAGE;
+		}
+	}
+	args->names = argv + optind;
+	args->names_count = argc - optind;
+	if (args->names_count < args->min || args->names_count > args->max) {
+		fprintf(stderr, "umbractl %s: %s\n%.*s\n", argv[0],
+			args->names_count < args->min ? "an argument is missing" : "one argument too many",
+			(int)strcspn(args->usage, "\n"), args->usage);
+		return STATUS_USAGE;
+	}
+	return 0;
+}
+
+int ctl_fail(const char *what, int error)
+{
+	const char *why = strerror(error);
+
+	if (error == ENOTTY)
+		why = "is not on an umbrafs mount";
+	fprintf(stderr, "umbractl: %s: %s\n", what, why);
+	return STATUS_FAILED;
+}
+
+int ctl_open(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0)
+		ctl_fail(path, errno);
+	return fd;
+}
+
+struct json_object *json_u64(uint64_t value)
+{
+	return json_object_new_uint64(value);
+}
+
+int ctl_print_json(struct json_object *object)
+{
+	printf("%s\n", json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY |
+								      JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(object);
+	return ctl_finish();
+}
+
+/* Length of the UTF-8 sequence that starts at s, 0: none. */
+static size_t utf8_len(const unsigned char *s, size_t left)
+{
+	size_t len = s[0] < 0x80                 ? 1 :
+		     s[0] >= 0xc2 && s[0] < 0xe0 ? 2 :
+		     s[0] >= 0xe0 && s[0] < 0xf0 ? 3 :
+		     s[0] >= 0xf0 && s[0] < 0xf5 ? 4 :
+						   0;
+
+	if (len == 0 || len > left)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	return len;
+}
+
+const char *ctl_path_text(const char *path, size_t len, char *buf, size_t buf_size)
+{
+	const unsigned char *s = (const unsigned char *)path;
+	size_t out = 0;
+
+	for (size_t i = 0; i < len && out + 5 < buf_size;) {
+		size_t n = utf8_len(s + i, len - i);
+
+		if (n == 0 || s[i] < 0x20 || s[i] == 0x7f) {
+			out += (size_t)snprintf(buf + out, buf_size - out, "\\x%02x", s[i]);
+			i++;
+		} else if (s[i] == '\\') {
+			buf[out++] = '\\';
+			buf[out++] = '\\';
+			i++;
+		} else {
+			memcpy(buf + out, path + i, n);
+			out += n;
+			i += n;
+		}
+	}
+	buf[out] = '\0';
+	return buf;
+}
+
+int ctl_finish(void)
+{
+	if (!args_stdout_failed())
+		return 0;
+	fprintf(stderr, "umbractl: standard output: %s\n", strerror(errno));
+	return STATUS_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+		return help();
+	if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+		puts("umbractl " UMBRA_VERSION);
+		return ctl_finish();
+	}
+	for (size_t i = 0; i < COMMANDS; i++)
+		if (strcmp(name, commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	if (*name)
+		fprintf(stderr, "umbractl: unknown command '%s' (try --help)\n", name);
+	else
+		fprintf(stderr, "umbractl: which command? (try --help)\n");
+	return STATUS_USAGE;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * umbractl map: where a file lies on the device, and with how many others it shares that.
+ */
+#include "ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static const char usage[] =
+	"usage: umbractl map [--json] FILE\n"
+	"Lists the pieces of FILE: offset in the file, offset on the device, length (all in bytes), how many owners the blocks\n"
+	"have, and flags: shared, unwritten (reads as zero), inline (in the inode). Holes are left out.\n";
+
+struct map {
+	bool json;
+	struct json_object *list;
+	uint64_t pieces, bytes, shared;
+};
+
+static void flag_add(struct json_object *flags, char *text, size_t size, const char *name)
+{
+	size_t len = strlen(text);
+
+	snprintf(text + len, size - len, "%s%s", len ? "," : "", name);
+	json_object_array_add(flags, json_object_new_string(name));
+}
+
+static void piece_put(struct map *map, const struct umbra_extent *e)
+{
+	struct json_object *flags = json_object_new_array(), *o;
+	char text[64] = "";
+
+	if (e->flags & UMBRA_EXTENT_SHARED)
+		flag_add(flags, text, sizeof(text), "shared");
+	if (e->flags & UMBRA_EXTENT_UNWRITTEN)
+		flag_add(flags, text, sizeof(text), "unwritten");
+	if (e->flags & UMBRA_EXTENT_INLINE)
+		flag_add(flags, text, sizeof(text), "inline");
+	map->pieces++;
+	map->bytes += e->len;
+	if (e->flags & UMBRA_EXTENT_SHARED)
+		map->shared += e->len;
+	if (!map->json) {
+		if (map->pieces == 1)
+			printf("%16s %16s %16s %7s  %s\n", "FILE", "DEVICE", "LENGTH", "OWNERS", "FLAGS");
+		printf("%#16llx %#16llx %#16llx %7u  %s\n", (unsigned long long)e->file_off,
+		       (unsigned long long)e->dev_off, (unsigned long long)e->len, e->owners, text);
+		json_object_put(flags);
+		return;
+	}
+	o = json_object_new_object();
+	json_object_object_add(o, "file_off", json_u64(e->file_off));
+	json_object_object_add(o, "dev_off", json_u64(e->dev_off));
+	json_object_object_add(o, "len", json_u64(e->len));
+	json_object_object_add(o, "owners", json_u64(e->owners));
+	json_object_object_add(o, "flags", flags);
+	json_object_array_add(map->list, o);
+}
+
+/* 0 or an errno. */
+static int map_all(struct map *map, int fd)
+{
+	struct umbra_extents *page = calloc(1, sizeof(*page));
+	bool last = false;
+	int rc = page ? 0 : ENOMEM;
+
+	while (rc == 0 && !last) {
+		page->count = 0;
+		page->flags = 0;
+		if (ioctl(fd, UMBRA_IOC_EXTENTS, page)) {
+			rc = errno;
+			break;
+		}
+		for (uint32_t i = 0; i < page->count; i++)
+			piece_put(map, &page->extents[i]);
+		last = page->count == 0 || (page->extents[page->count - 1].flags & UMBRA_EXTENT_LAST);
+		if (!last)
+			page->off =
+				page->extents[page->count - 1].file_off + page->extents[page->count - 1].len;
+	}
+	free(page);
+	return rc;
+}
+
+int ctl_map(int argc, char **argv)
+{
+	struct ctl_args args = { .usage = usage, .min = 1, .max = 1 };
+	struct map map = { .list = NULL };
+	char size[ARGS_SIZE_TEXT], shared[ARGS_SIZE_TEXT];
+	int rc = ctl_parse(&args, argc, argv), fd;
+
+	if (rc)
+		return rc < 0 ? 0 : rc;
+	fd = ctl_open(args.names[0], O_RDONLY);
+	if (fd < 0)
+		return STATUS_FAILED;
+	map.json = args.json;
+	map.list = json_object_new_array();
+	rc = fsync(fd) ? errno : map_all(&map, fd);
+	close(fd);
+	if (rc) {
+		json_object_put(map.list);
+		return ctl_fail(args.names[0], rc);
+	}
+	if (map.json)
+		return ctl_print_json(map.list);
+	json_object_put(map.list);
+	printf("%llu piece%s, %s, of which %s shared\n", (unsigned long long)map.pieces,
+	       map.pieces == 1 ? "" : "s", args_size_text(map.bytes, size, sizeof(size)),
+	       args_size_text(map.shared, shared, sizeof(shared)));
+	return ctl_finish();
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * umbractl owners: who dies if a range of the device dies.
+ */
+#include "ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static const char usage[] =
+	"usage: umbractl owners [--json] --range START[+LENGTH] MOUNT\n"
+	"Lists the owners of a range of the device: every file with path and offset, and metadata by name. START and LENGTH\n"
+	"in bytes, decimal or 0x..., with K, M, G, T if you like; without LENGTH one block. Without --range: the whole device.\n"
+	"For root and the user who mounted.\n";
+
+static const char *const kinds[] = {
+	[UMBRA_OWNER_FILE] = "file",       [UMBRA_OWNER_TREE] = "tree",   [UMBRA_OWNER_SUPER] = "superblock",
+	[UMBRA_OWNER_JOURNAL] = "journal", [UMBRA_OWNER_GROUP] = "group", [UMBRA_OWNER_META] = "metadata",
+	[UMBRA_OWNER_MIRROR] = "mirror",   [UMBRA_OWNER_BAD] = "bad",     [UMBRA_OWNER_REMAP] = "remap",
+	[UMBRA_OWNER_FORWARD] = "forward",
+};
+
+struct owners {
+	uint64_t off, len;
+	bool ranged, json;
+	struct json_object *list;
+};
+
+static int take(void *arg, int letter, const char *value)
+{
+	struct owners *owners = arg;
+	char *copy = strdup(value), *plus = copy ? strchr(copy, '+') : NULL;
+	bool ok = copy != NULL;
+
+	(void)letter;
+	if (plus)
+		*plus++ = '\0';
+	owners->len = 4096;
+	ok = ok && args_size(copy, &owners->off) &&
+	     (!plus || (args_size(plus, &owners->len) && owners->len > 0));
+	free(copy);
+	if (!ok)
+		fprintf(stderr, "umbractl owners: --range %s: must be START or START+LENGTH\n", value);
+	owners->ranged = true;
+	return ok ? 0 : STATUS_USAGE;
+}
+
+static void owner_put(struct owners *owners, const struct umbra_owner *owner, bool first)
+{
+	static char path[64 * 1024];
+	const char *kind = owner->kind < sizeof(kinds) / sizeof(kinds[0]) ? kinds[owner->kind] : "unknown";
+	struct json_object *o;
+
+	if (!kind)
+		kind = "unknown";
+	ctl_path_text(owner->path, owner->path_len, path, sizeof(path));
+	if (!owners->json) {
+		if (first)
+			printf("%16s %16s  %-10s %16s  %s\n", "DEVICE", "LENGTH", "OWNER", "FILE OFFSET",
+			       "PATH");
+		printf("%#16llx %#16llx  %-10s", (unsigned long long)owner->dev_off,
+		       (unsigned long long)owner->len, kind);
+		if (owner->kind == UMBRA_OWNER_FILE)
+			printf(" %#16llx  %s (inode %llu)", (unsigned long long)owner->file_off,
+			       owner->path_len ? path : "no name", (unsigned long long)owner->ino);
+		printf("\n");
+		return;
+	}
+	o = json_object_new_object();
+	json_object_object_add(o, "dev_off", json_u64(owner->dev_off));
+	json_object_object_add(o, "len", json_u64(owner->len));
+	json_object_object_add(o, "kind", json_object_new_string(kind));
+	if (owner->kind == UMBRA_OWNER_FILE) {
+		json_object_object_add(o, "ino", json_u64(owner->ino));
+		json_object_object_add(o, "file_off", json_u64(owner->file_off));
+		json_object_object_add(o, "path", owner->path_len ? json_object_new_string(path) : NULL);
+	}
+	json_object_array_add(owners->list, o);
+}
+
+/* 0 or an errno. */
+static int list_all(struct owners *owners, int fd)
+{
+	struct umbra_owners *page = calloc(1, sizeof(*page));
+	bool first = true;
+	int rc = page ? 0 : ENOMEM;
+
+	while (rc == 0) {
+		size_t at = 0;
+
+		page->dev_off = owners->off;
+		page->len = owners->len;
+		if (ioctl(fd, UMBRA_IOC_OWNERS, page)) {
+			rc = errno;
+			break;
+		}
+		if (page->count == 0)
+			break;
+		for (uint32_t i = 0; i < page->count && at < sizeof(page->data); i++) {
+			const struct umbra_owner *owner = (const void *)(page->data + at);
+
+			owner_put(owners, owner, first);
+			first = false;
+			at += owner->record_size;
+		}
+	}
+	free(page);
+	return rc;
+}
+
+int ctl_owners(int argc, char **argv)
+{
+	static const struct option longs[] = { { "range", required_argument, NULL, 'r' },
+					       { NULL, 0, NULL, 0 } };
+	struct owners owners = { .off = 0 };
+	struct ctl_args args = {
+		.usage = usage,
+		.letters = "r:",
+		.longs = longs,
+		.take = take,
+		.arg = &owners,
+		.min = 1,
+		.max = 1,
+	};
+	struct umbra_info info;
+	int rc = ctl_parse(&args, argc, argv), fd;
+
+	if (rc)
+		return rc < 0 ? 0 : rc;
+	fd = ctl_open(args.names[0], O_RDONLY);
+	if (fd < 0)
+		return STATUS_FAILED;
+	rc = ioctl(fd, UMBRA_IOC_INFO, &info) ? errno : 0;
+	if (rc == 0 && !owners.ranged)
+		owners.len = info.size;
+	if (rc == 0 && (owners.off >= info.size || owners.len > info.size - owners.off)) {
+		fprintf(stderr, "umbractl: --range: leaves the device, which has %llu bytes\n",
+			(unsigned long long)info.size);
+		close(fd);
+		return STATUS_FAILED;
+	}
+	owners.json = args.json;
+	owners.list = json_object_new_array();
+	if (rc == 0)
+		rc = list_all(&owners, fd);
+	close(fd);
+	if (rc == 0 && args.json)
+		return ctl_print_json(owners.list);
+	json_object_put(owners.list);
+	if (rc == EPERM) {
+		fprintf(stderr, "umbractl: %s: only root and the user who mounted it may list owners\n",
+			args.names[0]);
+		return STATUS_FAILED;
+	}
+	return rc ? ctl_fail(args.names[0], rc) : ctl_finish();
+}
