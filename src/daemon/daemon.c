@@ -32,7 +32,7 @@
 #define STATUS_USAGE 1
 #define STATUS_SYSTEM 2
 #define STATUS_MOUNT 32
-#define WHY_SIZE 1024
+#define WHY_SIZE (2 * PATH_MAX)
 /* The daemon of a mount that was just unmounted may still be closing the pool. */
 #define BUSY_WAIT_MS 2000
 #define BUSY_STEP_MS 20
@@ -124,7 +124,7 @@ static int dax_up(struct daemon *d, bool readonly)
 static int pool_up(struct daemon *d, bool readonly)
 {
 	struct pool_opts opts = { .readonly = readonly };
-	char why[WHY_SIZE];
+	char why[512];
 	int rc = dax_up(d, readonly);
 
 	if (rc)
@@ -132,7 +132,7 @@ static int pool_up(struct daemon *d, bool readonly)
 	rc = pool_open(d->dax, &opts, &d->pool, why, sizeof(why));
 	if (rc == 0)
 		return 0;
-	snprintf(d->why, sizeof(d->why), "%.*s: %.*s", PATH_MAX / 8, d->pool_path, WHY_SIZE / 2, why);
+	snprintf(d->why, sizeof(d->why), "%s: %s", d->pool_path, why);
 	dax_close(d->dax);
 	d->dax = NULL;
 	return rc;
@@ -191,8 +191,8 @@ static int fs_up(struct daemon *d)
 		log_setup("umbrafs", d->opts.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, true);
 	rc = fs_open(d->pool, &opts, &d->fs);
 	if (rc)
-		snprintf(d->why, sizeof(d->why), "%.*s: the file system cannot be opened: %s", PATH_MAX / 8,
-			 d->pool_path, rc == -EUCLEAN ? "damaged metadata" : strerror(-rc));
+		snprintf(d->why, sizeof(d->why), "%s: the file system cannot be opened: %s", d->pool_path,
+			 rc == -EUCLEAN ? "damaged metadata" : strerror(-rc));
 	return rc;
 }
 
@@ -236,8 +236,7 @@ static int mount_up(struct daemon *d)
 		return rc;
 	rc = session_run(d->session);
 	if (rc) {
-		snprintf(d->why, sizeof(d->why), "%.*s: the mount does not answer: %s", PATH_MAX / 8, d->dir,
-			 strerror(-rc));
+		snprintf(d->why, sizeof(d->why), "%s: the mount does not answer: %s", d->dir, strerror(-rc));
 		session_stop(d->session);
 		session_wait(d->session);
 	}

@@ -169,7 +169,7 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clo
 		if (rc || *done < head)
 			return rc;
 	}
-	if (share & (BLOCK_SIZE - 1) || (c->src_off + head + share) & (BLOCK_SIZE - 1))
+	if (share & (BLOCK_SIZE - 1))
 		rc = tail_ready(op, ends->src_inode, &ends->src, &ready);
 	if (!rc && !ready)
 		share = u64_align_down(share, BLOCK_SIZE);

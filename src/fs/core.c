@@ -421,9 +421,12 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 	le64_seed(super->hash_seed, &fs->name_seed);
 	le64_seed(super->hash_seed + 8, &fs->parent_seed);
 	locks_init(fs);
-	rc = itable_open(fs);
+	rc = space_open(pool);
 	if (rc)
 		goto out_free;
+	rc = itable_open(fs);
+	if (rc)
+		goto out_space;
 	if (!opts->readonly) {
 		rc = data_resume(fs);
 		if (rc)
@@ -436,6 +439,8 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 	return 0;
 out_table:
 	itable_close(fs);
+out_space:
+	space_close(pool);
 out_free:
 	locks_destroy(fs);
 	free(fs);
@@ -450,6 +455,7 @@ void fs_close(struct fs *fs)
 		atomic_store(&fs->orphans_scanned, true); /* the next mount looks at them */
 	orphan_drain(fs);
 	itable_close(fs);
+	space_close(fs->pool);
 	locks_destroy(fs);
 	free(fs);
 }

@@ -31,7 +31,7 @@ struct fs_opts {
 	bool background; /* a thread that frees orphans and batches access times; else fs_work() does */
 };
 
-/* Opens the file system in an open pool, continues intents. */
+/* Opens the file system in an open pool (and the space floor under it), continues intents. */
 must_check int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out);
 /* Gives back orphans that nobody references any more, writes pending access times. */
 void fs_close(struct fs *fs);

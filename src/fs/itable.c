@@ -52,7 +52,10 @@ static unsigned long ino_hash(uint64_t ino)
 	return ino ^ ino >> 32;
 }
 
-static int node_is_ino(struct cds_lfht_node *node, const void *key)
+/* Before an inode is pinned it is RCU that keeps it, which the thread sanitizer does not see. */
+#define NOT_PINNED_YET __attribute__((no_sanitize("thread")))
+
+NOT_PINNED_YET static int node_is_ino(struct cds_lfht_node *node, const void *key)
 {
 	return container_of(node, struct inode, node)->ino == *(const uint64_t *)key;
 }
@@ -65,7 +68,11 @@ static void inode_destroy(struct inode *inode)
 
 static void inode_destroy_rcu(struct rcu_head *head)
 {
-	inode_destroy(container_of(head, struct inode, rcu));
+	struct inode *inode = container_of(head, struct inode, rcu);
+
+	/* After all that was done by those who had it pinned. */
+	assert(atomic_load(&inode->pins) == 0);
+	inode_destroy(inode);
 }
 
 static struct inode *inode_fresh(uint64_t ino, uint64_t pins)
@@ -76,12 +83,12 @@ static struct inode *inode_fresh(uint64_t ino, uint64_t pins)
 		return NULL;
 	txn_lock_init(&inode->lock, ino);
 	inode->ino = ino;
-	atomic_init(&inode->pins, pins);
 	cds_lfht_node_init(&inode->node);
+	atomic_store(&inode->pins, pins); /* last: whoever pins it sees the rest */
 	return inode;
 }
 
-static bool pin_if_alive(struct inode *inode, uint64_t count)
+NOT_PINNED_YET static bool pin_if_alive(struct inode *inode, uint64_t count)
 {
 	uint64_t pins = atomic_load(&inode->pins);
 
@@ -124,6 +131,7 @@ struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make)
 	urcu_memb_read_unlock();
 	if (fresh)
 		inode_destroy(fresh); /* nobody has seen it */
+	assert(!found || atomic_load(&found->pins) >= count);
 	return found;
 }
 
@@ -143,6 +151,7 @@ void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count)
 	atomic_fetch_sub(&fs->inode_count, 1);
 	if (inode->stream.windows)
 		space_stream_release(fs->pool, &inode->stream);
+	atomic_store(&inode->pins, 0); /* it is that already; inode_destroy_rcu() reads it after all of the above */
 	urcu_memb_call_rcu(&inode->rcu, inode_destroy_rcu);
 }
 

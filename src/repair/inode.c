@@ -325,8 +325,10 @@ static void check_intent(struct check *ck, const struct seen_intent *in)
 	if (why)
 		check_found(ck, CHECK_INTENT, "intent %u of group %u (type %u, inode %" PRIu64 "): %s",
 			    in->slot, in->agno, type, ino, why);
-	if (type == INTENT_CLONE || type == INTENT_DROP)
-		check_extents(&w, in->intent.it_body);
+	if (type != INTENT_CLONE && type != INTENT_DROP)
+		return;
+	ck->unattached = true;
+	check_extents(&w, in->intent.it_body);
 }
 
 void check_intents(struct check *ck)

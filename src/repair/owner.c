@@ -195,7 +195,10 @@ static void count_owners(struct group_check *g)
 	}
 }
 
-/* Records of shared blocks: no special owner, and the inode knows. */
+/*
+ * Records of shared blocks: no special owner, and the inode knows. An unattached tree is an owner whom nobody has to know: its blocks
+ * are never read, so storing into them in place does no harm.
+ */
 static void check_sharers(struct group_check *g)
 {
 	const struct rmap *r = g->rmap.data;
@@ -219,7 +222,7 @@ static void check_sharers(struct group_check *g)
 			continue;
 		}
 		in = seen_inode_find(g->ck, r[i].owner);
-		if (in && in->mode_fmt != 0 && !(in->flags & (SEEN_SHARED | SEEN_TOLD))) {
+		if (in && in->mode_fmt != 0 && !g->ck->unattached && !(in->flags & (SEEN_SHARED | SEEN_TOLD))) {
 			check_found(g->ck, CHECK_SHARED_FLAG,
 				    "inode %" PRIu64 " has shared blocks and does not know it", in->ino);
 			in->flags |= SEEN_TOLD;

@@ -56,8 +56,7 @@ static uint32_t whole_run(const struct index *x, uint32_t chunk, uint32_t max)
 			continue;
 		}
 		run += (uint32_t)__builtin_ctzll(taken);
-		if ((chunk + run) % 64 != 0)
-			break;
+		break;
 	}
 	if (chunk + run > x->chunks)
 		run = x->chunks - chunk;

@@ -60,46 +60,74 @@ static bool rmap_continues(const struct rmap *a, const struct rmap *b)
 	       a->start_blk + a->count_blk == b->start_blk && a->offset_blk + a->count_blk == b->offset_blk;
 }
 
+/* The records that r continues and that continue it, if they are found at once. */
+struct neighbours {
+	struct rmap left, right;
+	struct bt_cursor left_cur, right_cur;
+	bool has_left, has_right;
+	bool right_is_next; /* in key order */
+};
+
+static int neighbours_find(struct btree *bt, const struct rmap *r, struct neighbours *n)
+{
+	uint64_t end_blk = r->start_blk + r->count_blk, delta = r->offset_blk - r->start_blk;
+	struct bt_cursor *cur = &n->right_cur;
+	bool touches = false;
+	int rc = rmap_seek(bt, &n->left_cur, r->start_blk, r->owner, r->offset_blk, BT_LE, &n->left);
+
+	n->has_left = n->has_right = n->right_is_next = false;
+	if (!rc) {
+		n->has_left = rmap_continues(&n->left, r);
+		touches = n->left.start_blk + n->left.count_blk >= r->start_blk;
+		*cur = n->left_cur;
+		rc = bt_next(cur);
+		if (!rc)
+			rc = rmap_read(cur, &n->right);
+	} else if (rc == -ENOENT) {
+		rc = rmap_seek(bt, cur, r->start_blk, r->owner, r->offset_blk, BT_GE, &n->right);
+	}
+	if (!rc) {
+		n->has_right = n->right_is_next = rmap_continues(r, &n->right);
+		/* With owners of the same blocks in between it is not the next one. */
+		if (!n->has_right && n->right.start_blk <= end_blk)
+			rc = rmap_seek(bt, cur, end_blk, r->owner, end_blk + delta, BT_LE, &n->right);
+		if (!rc)
+			n->has_right = rmap_continues(r, &n->right);
+	}
+	if (rc && rc != -ENOENT)
+		return rc;
+	if (!n->has_left && touches) {
+		rc = rmap_seek(bt, &n->left_cur, n->left.start_blk, r->owner, n->left.start_blk + delta, BT_LE, &n->left);
+		if (!rc)
+			n->has_left = rmap_continues(&n->left, r);
+	}
+	return rc == -ENOENT ? 0 : rc;
+}
+
 int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk)
 {
 	struct btree *bt = group_tree(at, AG_RMAP);
 	struct rmap r = { .start_blk = blk, .owner = owner, .offset_blk = offset_blk, .count_blk = count_blk };
-	struct rmap left, right;
-	struct bt_cursor cur;
-	bool has_left = false, has_right = false, end;
-	int rc = rmap_seek(bt, &cur, blk, owner, offset_blk, BT_LE, &left);
+	struct neighbours n;
+	bool end;
+	int rc = neighbours_find(bt, &r, &n);
 
-	if (rc && rc != -ENOENT)
+	if (rc)
 		return rc;
-	if (!rc) {
-		has_left = rmap_continues(&left, &r);
-		rc = bt_next(&cur);
-		if (!rc)
-			rc = rmap_read(&cur, &right);
-	} else {
-		rc = rmap_seek(bt, &cur, blk, owner, offset_blk, BT_GE, &right);
-	}
-	if (rc && rc != -ENOENT)
-		return rc;
-	if (!rc)
-		has_right = rmap_continues(&r, &right);
-	if (has_left) {
-		r = left;
+	if (n.has_left) {
+		r = n.left;
 		r.count_blk += count_blk;
 	}
-	if (has_right)
-		r.count_blk += right.count_blk;
+	if (n.has_right)
+		r.count_blk += n.right.count_blk;
 	at->last = r;
-	if (has_right && !has_left)
-		return rmap_replace(&cur, &r); /* nothing lies between the old key and the new one */
-	if (has_right)
-		rc = bt_remove(&cur, &end);
-	if (rc && rc != -ENOENT)
+	if (n.right_is_next && !n.has_left)
+		return rmap_replace(&n.right_cur, &r); /* nothing lies between the old key and the new one */
+	if (n.has_right)
+		rc = bt_remove(&n.right_cur, &end);
+	if (rc)
 		return rc;
-	if (!has_left)
-		return rmap_insert(bt, &r);
-	rc = rmap_seek(bt, &cur, r.start_blk, r.owner, r.offset_blk, BT_LE, &left);
-	return rc ? rc : rmap_replace(&cur, &r);
+	return n.has_left ? rmap_replace(&n.left_cur, &r) : rmap_insert(bt, &r);
 }
 
 int rmap_add_shared(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk)

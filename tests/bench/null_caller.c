@@ -177,7 +177,7 @@ struct sample {
 	unsigned int requests_count;
 	uint64_t cpu_ns;
 	uint64_t wall_ns;
-	bool is_waiting;	/* somebody waits for an answer */
+	bool is_waiting; /* somebody waits for an answer */
 };
 
 static int sample_take(struct sample *s, clockid_t worker_clock)

@@ -27,8 +27,8 @@ static size_t cap_for(uint64_t size_bytes)
 
 static void *map_anon(size_t size_bytes)
 {
-	return mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		    0);
 }
 
 static struct buf *buf_new(size_t cap_bytes)
@@ -189,8 +189,8 @@ int data_clone(struct node *dst, uint64_t dst_off_bytes, struct node *src, uint6
 	}
 	if (dst == src) {
 		/* The buffer may move while it grows: grow first. */
-		int rc = buf_own(dst, dst_off_bytes + size_bytes > src_bytes ?
-				 dst_off_bytes + size_bytes : src_bytes);
+		int rc = buf_own(dst, dst_off_bytes + size_bytes > src_bytes ? dst_off_bytes + size_bytes :
+									       src_bytes);
 
 		if (rc)
 			return rc;

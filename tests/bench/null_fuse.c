@@ -16,20 +16,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPT(text, field) { text, offsetof(struct null_opts, field), 1 }
+#define OPT(text, field)                                   \
+	{                                                  \
+		text, offsetof(struct null_opts, field), 1 \
+	}
 
-static const struct fuse_opt null_opt_specs[] = {
-	OPT("dio", dio),
-	OPT("writeback", writeback),
-	OPT("noflush", noflush),
-	OPT("threads=%u", threads_count),
-	OPT("loop=%s", loop),
-	OPT("cpu=%i", cpu),
-	FUSE_OPT_END
-};
+static const struct fuse_opt null_opt_specs[] = { OPT("dio", dio),
+						  OPT("writeback", writeback),
+						  OPT("noflush", noflush),
+						  OPT("threads=%u", threads_count),
+						  OPT("loop=%s", loop),
+						  OPT("cpu=%i", cpu),
+						  FUSE_OPT_END };
 
-static int serve(struct fuse_session *se, const struct fuse_cmdline_opts *cmd,
-		 const struct null_opts *opts)
+static int serve(struct fuse_session *se, const struct fuse_cmdline_opts *cmd, const struct null_opts *opts)
 {
 	int rc = -EIO;
 
@@ -56,7 +56,8 @@ int main(int argc, char **argv)
 	if (fuse_opt_parse(&args, &opts, null_opt_specs, NULL) || fuse_parse_cmdline(&args, &cmd))
 		return 2;
 	if (!cmd.mountpoint || cmd.show_help || opts.threads_count == 0) {
-		fprintf(stderr, "usage: %s [-f] [-o dio,writeback,noflush,threads=N,loop=lib|own|caller,cpu=N] DIR\n",
+		fprintf(stderr,
+			"usage: %s [-f] [-o dio,writeback,noflush,threads=N,loop=lib|own|caller,cpu=N] DIR\n",
 			argv[0]);
 		rc = 2;
 		goto out;

@@ -45,8 +45,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	const struct null_opts *opts = userdata;
 
 	conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
-	conn->want &= ~(unsigned int)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-				      FUSE_CAP_SPLICE_MOVE);
+	conn->want &= ~(unsigned int)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	if (opts->writeback)
 		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
 }
@@ -109,8 +108,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	reply_attr(req, node_of(ino));
 }
 
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set,
-		       struct fuse_file_info *fi)
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, struct fuse_file_info *fi)
 {
 	struct node *node = node_of(ino);
 	struct stat *st = &node->st;
@@ -135,7 +133,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int se
 			st->st_mtim = attr->st_mtim;
 		if (set & (FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW))
 			node_touch(node, (set & FUSE_SET_ATTR_ATIME_NOW ? NODE_ATIME : 0) |
-				   (set & FUSE_SET_ATTR_MTIME_NOW ? NODE_MTIME : 0));
+						 (set & FUSE_SET_ATTR_MTIME_NOW ? NODE_MTIME : 0));
 		node_touch(node, NODE_CTIME);
 	}
 	pthread_rwlock_unlock(&node->lock);
@@ -363,8 +361,8 @@ static int name_move(fuse_ino_t from, const char *name, fuse_ino_t to, const cha
 	return rc;
 }
 
-static void op_rename(fuse_req_t req, fuse_ino_t from, const char *name, fuse_ino_t to,
-		      const char *newname, unsigned int flags)
+static void op_rename(fuse_req_t req, fuse_ino_t from, const char *name, fuse_ino_t to, const char *newname,
+		      unsigned int flags)
 {
 	int rc;
 
@@ -374,8 +372,8 @@ static void op_rename(fuse_req_t req, fuse_ino_t from, const char *name, fuse_in
 	fuse_reply_err(req, -rc);
 }
 
-static size_t dirent_put(fuse_req_t req, char *buf, size_t size, const char *name,
-			 struct node *node, off_t cookie, bool plus)
+static size_t dirent_put(fuse_req_t req, char *buf, size_t size, const char *name, struct node *node,
+			 off_t cookie, bool plus)
 {
 	struct fuse_entry_param e;
 	size_t used;
@@ -404,8 +402,8 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 	}
 	pthread_mutex_lock(&store_lock);
 	for (; off < 2; off++, used += n) {
-		n = dirent_put(req, buf + used, size - used, off ? ".." : ".",
-			       off ? dir->parent : dir, off + 1, plus);
+		n = dirent_put(req, buf + used, size - used, off ? ".." : ".", off ? dir->parent : dir,
+			       off + 1, plus);
 		if (n > size - used)
 			goto out;
 	}
@@ -420,15 +418,13 @@ out:
 	free(buf);
 }
 
-static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		       struct fuse_file_info *fi)
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	(void)fi;
 	list(req, ino, size, off, false);
 }
 
-static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-			   struct fuse_file_info *fi)
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	(void)fi;
 	list(req, ino, size, off, true);
@@ -437,8 +433,13 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct statvfs st = {
-		.f_bsize = 4096, .f_frsize = 4096, .f_blocks = 1u << 28, .f_bfree = 1u << 28,
-		.f_bavail = 1u << 28, .f_ffree = 1u << 30, .f_favail = 1u << 30,
+		.f_bsize = 4096,
+		.f_frsize = 4096,
+		.f_blocks = 1u << 28,
+		.f_bfree = 1u << 28,
+		.f_bavail = 1u << 28,
+		.f_ffree = 1u << 30,
+		.f_favail = 1u << 30,
 		.f_namemax = NULL_NAME_MAX,
 	};
 

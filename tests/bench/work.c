@@ -239,9 +239,8 @@ static void measure(struct work *w, const struct row *row)
 	printf("{\"row\": \"%s\", \"count\": %llu, \"bytes\": %llu, \"wall_ns\": %llu, "
 	       "\"client_cpu_ns\": %llu, \"server_cpu_ns\": %llu, \"first_ns\": %llu, \"last_ns\": %llu}\n",
 	       row->name, (unsigned long long)w->done_count, (unsigned long long)w->done_bytes,
-	       (unsigned long long)w->wall_ns, (unsigned long long)own_ns,
-	       (unsigned long long)server_ns, (unsigned long long)w->first_ns,
-	       (unsigned long long)w->last_ns);
+	       (unsigned long long)w->wall_ns, (unsigned long long)own_ns, (unsigned long long)server_ns,
+	       (unsigned long long)w->first_ns, (unsigned long long)w->last_ns);
 }
 
 static void block_fill(char *block)
@@ -256,8 +255,10 @@ static void block_fill(char *block)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "count", required_argument, NULL, 'c' }, { "size", required_argument, NULL, 's' },
-		{ "server", required_argument, NULL, 'p' }, { "umbractl", required_argument, NULL, 'u' },
+		{ "count", required_argument, NULL, 'c' },
+		{ "size", required_argument, NULL, 's' },
+		{ "server", required_argument, NULL, 'p' },
+		{ "umbractl", required_argument, NULL, 'u' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct work w = { .fd = -1 };

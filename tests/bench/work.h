@@ -13,19 +13,19 @@
 
 /* One measurement. Rows read the top part and fill the bottom part. */
 struct work {
-	int dir_fd;			/* an empty directory of this measurement */
-	const char *dir;		/* its path */
-	uint64_t count;			/* how many operations, files or extents */
-	uint64_t size_bytes;		/* file size, where the row has one */
-	const char *umbractl;		/* program that clones trees, or NULL: clone here */
-	pid_t server_pid;		/* 0: no server */
-	char *block;			/* MIB_BYTES of data that does not compress */
+	int dir_fd;           /* an empty directory of this measurement */
+	const char *dir;      /* its path */
+	uint64_t count;       /* how many operations, files or extents */
+	uint64_t size_bytes;  /* file size, where the row has one */
+	const char *umbractl; /* program that clones trees, or NULL: clone here */
+	pid_t server_pid;     /* 0: no server */
+	char *block;          /* MIB_BYTES of data that does not compress */
 
-	uint64_t done_count;		/* operations done in the timed part */
-	uint64_t done_bytes;		/* bytes moved in the timed part, for rows in MB/s */
-	uint64_t wall_ns;		/* set by the row only if it times single calls itself */
-	uint64_t first_ns, last_ns;	/* scale rows: time of the first and the last 5 % */
-	int fd;				/* a file that prepare leaves open for run */
+	uint64_t done_count;        /* operations done in the timed part */
+	uint64_t done_bytes;        /* bytes moved in the timed part, for rows in MB/s */
+	uint64_t wall_ns;           /* set by the row only if it times single calls itself */
+	uint64_t first_ns, last_ns; /* scale rows: time of the first and the last 5 % */
+	int fd;                     /* a file that prepare leaves open for run */
 };
 
 /* prepare is not timed; run is. is_cold_*: caches are dropped in between. */
@@ -35,8 +35,8 @@ struct row {
 	uint64_t size_bytes;
 	void (*prepare)(struct work *w);
 	void (*run)(struct work *w);
-	bool is_cold_names;		/* dentries and inodes */
-	bool is_cold_data;		/* page cache too */
+	bool is_cold_names; /* dentries and inodes */
+	bool is_cold_data;  /* page cache too */
 };
 
 extern const struct row meta_rows[];

@@ -168,10 +168,15 @@ static void run_tree(struct work *w)
 }
 
 const struct row clone_rows[] = {
-	{ .name = "clone_1g", .size_bytes = 1024ull * MIB_BYTES, .prepare = prepare_one_extent,
+	{ .name = "clone_1g",
+	  .size_bytes = 1024ull * MIB_BYTES,
+	  .prepare = prepare_one_extent,
 	  .run = run_clone },
 	{ .name = "clone_20k", .count = 20000, .prepare = prepare_many_extents, .run = run_clone },
-	{ .name = "clone_tree", .count = 2000, .size_bytes = 16ull * MIB_BYTES,
-	  .prepare = prepare_tree, .run = run_tree },
+	{ .name = "clone_tree",
+	  .count = 2000,
+	  .size_bytes = 16ull * MIB_BYTES,
+	  .prepare = prepare_tree,
+	  .run = run_tree },
 	{ .name = NULL },
 };

@@ -49,8 +49,8 @@ static void run_getattr(struct work *w)
 	struct statx stx;
 
 	for (uint64_t i = 0; i < w->count; i++)
-		need(statx(w->fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS,
-			   &stx) == 0, "statx");
+		need(statx(w->fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx) == 0,
+		     "statx");
 	w->done_count = w->count;
 }
 
@@ -167,18 +167,28 @@ static void run_fill(struct work *w)
 const struct row meta_rows[] = {
 	{ .name = "create", .count = FILES_COUNT, .run = run_create },
 	{ .name = "create_write", .count = FILES_COUNT, .size_bytes = BLK_BYTES, .run = run_create },
-	{ .name = "stat_cold", .count = FILES_COUNT, .prepare = prepare_empty, .run = run_stat,
+	{ .name = "stat_cold",
+	  .count = FILES_COUNT,
+	  .prepare = prepare_empty,
+	  .run = run_stat,
 	  .is_cold_names = true },
 	{ .name = "getattr", .count = FILES_COUNT, .prepare = prepare_one, .run = run_getattr },
 	{ .name = "unlink", .count = FILES_COUNT, .prepare = prepare_empty, .run = run_unlink },
 	{ .name = "rename", .count = FILES_COUNT, .prepare = prepare_empty, .run = run_rename },
 	{ .name = "mkdir", .count = FILES_COUNT, .run = run_mkdir },
 	{ .name = "open_close", .count = FILES_COUNT, .prepare = prepare_one, .run = run_open_close },
-	{ .name = "open_read_cold", .count = FILES_COUNT, .prepare = prepare_4k, .run = run_open_read,
-	  .is_cold_names = true, .is_cold_data = true },
+	{ .name = "open_read_cold",
+	  .count = FILES_COUNT,
+	  .prepare = prepare_4k,
+	  .run = run_open_read,
+	  .is_cold_names = true,
+	  .is_cold_data = true },
 	{ .name = "xattr_set", .count = FILES_COUNT, .prepare = prepare_one, .run = run_xattr_set },
 	{ .name = "xattr_get", .count = FILES_COUNT, .prepare = prepare_xattr, .run = run_xattr_get },
-	{ .name = "ls_l", .count = FILES_COUNT, .prepare = prepare_empty, .run = run_list,
+	{ .name = "ls_l",
+	  .count = FILES_COUNT,
+	  .prepare = prepare_empty,
+	  .run = run_list,
 	  .is_cold_names = true },
 	{ .name = "fill", .count = 100000, .run = run_fill },
 	{ .name = NULL },

@@ -78,7 +78,8 @@ static void step_extent_read(struct work *w, uint64_t index)
 
 	(void)index;
 	need(pread(w->fd, buf, sizeof(buf), (off_t)(random_next() % w->count * 2 * BLK_BYTES)) ==
-	     (ssize_t)sizeof(buf), "read");
+		     (ssize_t)sizeof(buf),
+	     "read");
 }
 
 static void run_extents_read(struct work *w)
@@ -156,19 +157,31 @@ static void run_clones_truncate(struct work *w)
 const struct row scale_rows[] = {
 	{ .name = "many_files", .count = 1000000, .run = run_many_create },
 	{ .name = "many_extents", .count = 1000000, .run = run_many_extents },
-	{ .name = "extents_read", .count = 1000000, .prepare = prepare_extents,
-	  .run = run_extents_read },
-	{ .name = "extents_clone", .count = 1000000, .prepare = prepare_extents,
-	  .run = run_extents_clone },
-	{ .name = "extents_truncate", .count = 1000000, .prepare = prepare_extents,
+	{ .name = "extents_read", .count = 1000000, .prepare = prepare_extents, .run = run_extents_read },
+	{ .name = "extents_clone", .count = 1000000, .prepare = prepare_extents, .run = run_extents_clone },
+	{ .name = "extents_truncate",
+	  .count = 1000000,
+	  .prepare = prepare_extents,
 	  .run = run_extents_truncate },
-	{ .name = "many_clones", .count = 10000, .size_bytes = MIB_BYTES, .prepare = prepare_base,
+	{ .name = "many_clones",
+	  .count = 10000,
+	  .size_bytes = MIB_BYTES,
+	  .prepare = prepare_base,
 	  .run = run_many_clones },
-	{ .name = "clones_write", .count = 10000, .size_bytes = MIB_BYTES,
-	  .prepare = prepare_clones, .run = run_clones_write },
-	{ .name = "clones_truncate", .count = 10000, .size_bytes = MIB_BYTES,
-	  .prepare = prepare_clones, .run = run_clones_truncate },
-	{ .name = "clones_unlink", .count = 10000, .size_bytes = MIB_BYTES,
-	  .prepare = prepare_clones, .run = run_clones_unlink },
+	{ .name = "clones_write",
+	  .count = 10000,
+	  .size_bytes = MIB_BYTES,
+	  .prepare = prepare_clones,
+	  .run = run_clones_write },
+	{ .name = "clones_truncate",
+	  .count = 10000,
+	  .size_bytes = MIB_BYTES,
+	  .prepare = prepare_clones,
+	  .run = run_clones_truncate },
+	{ .name = "clones_unlink",
+	  .count = 10000,
+	  .size_bytes = MIB_BYTES,
+	  .prepare = prepare_clones,
+	  .run = run_clones_unlink },
 	{ .name = NULL },
 };

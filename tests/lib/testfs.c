@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fs/core.h"
 #include "space/space.h"
 
 #define DEFAULT_SIZE ((uint64_t)64 << 20)
@@ -29,9 +30,6 @@ static void open_floors(struct testfs *t)
 
 	if (rc)
 		stop("pool_open", rc, why);
-	rc = space_open(t->pool);
-	if (rc)
-		stop("space_open", rc, "");
 	rc = fs_open(t->pool, &t->opts.fs, &t->fs);
 	if (rc)
 		stop("fs_open", rc, "");
@@ -40,7 +38,6 @@ static void open_floors(struct testfs *t)
 static void close_floors(struct testfs *t, bool clean)
 {
 	fs_close(t->fs);
-	space_close(t->pool);
 	pool_close(t->pool, clean);
 }
 
@@ -101,6 +98,7 @@ void testfs_crash(struct testfs *t)
 {
 	struct testfs old = *t;
 
+	work_stop(old.fs); /* a copy is no moment in time while somebody stores */
 	testfs_open_image(t, dax_ptr(old.dax, 0), &old.opts);
 	close_floors(&old, false);
 	dax_close(old.dax);

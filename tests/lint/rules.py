@@ -18,7 +18,7 @@ MAX_FILE_LINES = 800
 
 # (what it is, expression on code without comments and strings, where it may stand)
 FORBIDDEN = [
-    ("libfuse", r'#\s*include\s*[<"](fuse|fuse3/|linux/fuse)[\w./]*[>"]', ("src/fuse/",)),
+    ("libfuse", r'#\s*include\s*<(fuse|fuse3/|linux/fuse)[\w./]*>', ("src/fuse/",)),
     ("mapping memory", r'#\s*include\s*<sys/mman\.h>|\b(mmap|mmap64|munmap|mremap|mprotect|msync|madvise)\s*\(',
      ("src/dax/", "src/client/")),
     ("libpmem", r'#\s*include\s*<libpmem\.h>|\bpmem_\w+\s*\(', ("src/dax/",)),

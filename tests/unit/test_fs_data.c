@@ -272,6 +272,21 @@ static void test_clone_ranges(void **state)
 	free(b.bytes);
 }
 
+static void test_clone_inline(void **state)
+{
+	struct shadow a = file_make("a"), b = file_make("b");
+
+	(void)state;
+	file_write(&a, 0, 150, 1);
+	file_clone(&a, 0, &b, 0, 150, 0);
+	file_check(&b);
+	assert_int_equal(file_blocks(&b), 0);
+	file_clone(&a, 10, &b, 100, 140, 0); /* no longer inline */
+	file_check(&b);
+	free(a.bytes);
+	free(b.bytes);
+}
+
 /* Many extents: the destination's tree is built aside and swapped in. */
 static void test_clone_shredded(void **state)
 {
@@ -418,7 +433,7 @@ int main(void)
 		DATA_TEST(test_collapse_and_insert),
 		DATA_TEST(test_clone_and_write),
 		DATA_TEST(test_clone_ranges),
-		DATA_TEST(test_clone_shredded),
+		DATA_TEST(test_clone_inline), DATA_TEST(test_clone_shredded),
 		DATA_TEST(test_dedupe),
 		DATA_TEST(test_unshare),
 		DATA_TEST(test_clone_files),

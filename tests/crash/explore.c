@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The explorer. Three memories of the size of the pool:
+ *	live   the operation runs here, recorded
+ *	base   all that is durable at the fence that is being looked at
+ *	work   images are made and opened here; the same as base but for the pages in the dirty list, so that
+ *	       going back costs a few pages
+ */
+#include "crash/explore.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <urcu/urcu-memb.h>
+
+#include "crash/record.h"
+#include "repair/check.h"
+#include "space/space.h"
+#include "util/log.h"
+
+#define DEFAULT_SIZE ((uint64_t)16 << 20)
+#define DEFAULT_IMAGES 12u
+#define PAGE 4096u
+#define AGAIN_EVERY 8u	/* images between two that crash again */
+#define LOST_EVERY 7u	/* images between two that lose one copy of the lanes */
+#define FINDINGS_SHOWN 6u
+
+struct crash {
+	struct crash_opts opts;
+	struct testfs live;
+	uint8_t *memory[3]; /* live, base, work */
+	struct record log;  /* of the live pool */
+	struct record again; /* of an image that is being opened */
+	bool keep_again;
+	bool had_intent; /* this image, or the one that was crashed again: something was finished after the crash */
+	uint32_t *dirty; /* pages of work */
+	uint8_t *is_dirty;
+	size_t dirty_count;
+	uint64_t random;
+	struct crash_stats stats;
+	struct snapshot before, after;
+	struct snapshot_mix mix;
+	char why[2000]; /* what is wrong with an image */
+};
+
+#define LIVE(c) ((c)->memory[0])
+#define BASE(c) ((c)->memory[1])
+#define WORK(c) ((c)->memory[2])
+
+/* Each commit takes the next lane: a record that was not retired in time then meets a newer one. */
+int sched_getcpu(void)
+{
+	static int cpu;
+
+	return cpu++;
+}
+
+/* There is one thread and nobody to wait for: the library's own would sleep 10 ms each time a file system is closed. */
+void urcu_memb_call_rcu(struct rcu_head *head, void (*fn)(struct rcu_head *head))
+{
+	fn(head);
+}
+
+void urcu_memb_barrier(void)
+{
+}
+
+/* ---- memory ---- */
+
+static void work_touch(struct crash *c, uint64_t off, size_t len)
+{
+	for (uint64_t page = off / PAGE; page <= (off + len - 1) / PAGE; page++) {
+		if (c->is_dirty[page])
+			continue;
+		c->is_dirty[page] = 1;
+		c->dirty[c->dirty_count++] = (uint32_t)page;
+	}
+}
+
+static void work_reset(struct crash *c)
+{
+	for (size_t i = 0; i < c->dirty_count; i++) {
+		size_t at = (size_t)c->dirty[i] * PAGE;
+
+		memcpy(WORK(c) + at, BASE(c) + at, PAGE);
+		c->is_dirty[c->dirty[i]] = 0;
+	}
+	c->dirty_count = 0;
+}
+
+static void apply(uint8_t *memory, const struct record *log, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++) {
+		if (log->events[i].len)
+			memcpy(memory + log->events[i].off, log->bytes + log->events[i].at, log->events[i].len);
+	}
+}
+
+/* ---- traces ---- */
+
+static void live_store(void *ctx, uint64_t off, const void *src, size_t len)
+{
+	record_store(&((struct crash *)ctx)->log, off, src, len);
+}
+
+static void live_zero(void *ctx, uint64_t off, size_t len)
+{
+	record_store(&((struct crash *)ctx)->log, off, NULL, len);
+}
+
+static void live_fence(void *ctx)
+{
+	record_fence(&((struct crash *)ctx)->log);
+}
+
+static void work_store(void *ctx, uint64_t off, const void *src, size_t len)
+{
+	struct crash *c = ctx;
+
+	work_touch(c, off, len);
+	if (c->keep_again)
+		record_store(&c->again, off, src, len);
+}
+
+static void work_zero(void *ctx, uint64_t off, size_t len)
+{
+	work_store(ctx, off, NULL, len);
+}
+
+static void work_fence(void *ctx)
+{
+	struct crash *c = ctx;
+
+	if (c->keep_again)
+		record_fence(&c->again);
+}
+
+/* ---- one image ---- */
+
+static void wrong(struct crash *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void wrong(struct crash *c, const char *fmt, ...)
+{
+	size_t used = strlen(c->why);
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(c->why + used, sizeof(c->why) - used, fmt, args);
+	va_end(args);
+}
+
+static void finding(void *arg, enum check_kind kind, const char *text)
+{
+	wrong(arg, "\n#   %s: %s", check_kind_name(kind), text);
+}
+
+static bool image_check(struct crash *c, struct pool *pool, const char *when, struct check_report *report)
+{
+	struct check_opts opts = { finding, c, FINDINGS_SHOWN };
+	int rc;
+
+	wrong(c, "check %s:", when);
+	rc = check_pool(pool, &opts, report);
+	if (rc || report->findings) {
+		if (rc)
+			wrong(c, " %s", strerror(-rc));
+		return false;
+	}
+	c->why[0] = 0;
+	return true;
+}
+
+static bool image_compare(struct crash *c, struct fs *fs, bool was_cut, bool is_final)
+{
+	struct snapshot_mix none = { 0 };
+	const struct snapshot_mix *mix = is_final ? &none : &c->mix;
+	char before[500] = "it has returned", after[500];
+	struct snapshot seen;
+	bool same;
+
+	snapshot_take(fs, &seen);
+	same = !seen.error && (snapshot_same(&seen, &c->after, &c->before, mix, was_cut, after, sizeof(after)) ||
+			       (!is_final && snapshot_same(&seen, &c->before, &c->after, mix, false, before, sizeof(before))));
+	if (seen.error)
+		wrong(c, "%s", seen.error_at);
+	else if (!same)
+		wrong(c, "neither the state before (%s) nor after (%s)", before, after);
+	snapshot_free(&seen);
+	return same;
+}
+
+static bool image_use(struct crash *c, struct pool *pool, bool is_final)
+{
+	struct fs_opts opts = { .noatime = true };
+	struct check_report report;
+	struct fs *fs;
+	bool ok;
+	int rc;
+
+	if (!image_check(c, pool, "after replay", &report))
+		return false;
+	rc = fs_open(pool, &opts, &fs);
+	if (rc) {
+		wrong(c, "fs_open: %s", strerror(-rc));
+		return false;
+	}
+	c->had_intent |= report.intents != 0;
+	ok = image_compare(c, fs, c->had_intent, is_final);
+	fs_work(fs);
+	fs_close(fs);
+	if (!ok || !image_check(c, pool, "at the end", &report))
+		return false;
+	if (report.orphans || report.intents)
+		wrong(c, "%" PRIu64 " orphans and %" PRIu64 " intents are left", report.orphans, report.intents);
+	return !report.orphans && !report.intents;
+}
+
+/* Opens what is in work and looks at it. */
+static bool image_try(struct crash *c, bool is_final)
+{
+	struct dax_trace trace = { work_store, work_zero, work_fence, c };
+	struct pool *pool;
+	struct dax *dax;
+	char text[256] = "";
+	bool ok = false;
+	int rc;
+
+	c->why[0] = 0;
+	c->stats.images++;
+	rc = dax_open_memory(WORK(c), c->opts.size_bytes, &trace, &dax);
+	if (rc)
+		abort();
+	rc = pool_open(dax, &(struct pool_opts){ 0 }, &pool, text, sizeof(text));
+	if (rc) {
+		wrong(c, "pool_open: %s", text);
+		goto out;
+	}
+	c->stats.replayed += pool_stats(pool)->replayed_records != 0;
+	ok = image_use(c, pool, is_final);
+	if (ok && pool_failed(pool)) {
+		wrong(c, "the pool takes no more writes: %s", pool_failed(pool));
+		ok = false;
+	}
+	pool_close(pool, ok);
+out:
+	dax_close(dax);
+	return ok;
+}
+
+/* One of the two copies of every lane cannot be trusted any more. */
+static void lose_lanes(struct crash *c, bool mirror)
+{
+	const struct super *super = pool_super(c->live.pool);
+
+	for (uint32_t i = 0; i < super->lane_count; i++) {
+		uint64_t off = (mirror ? super->lanes[i].mirror_blk : super->lanes[i].primary_blk) * PAGE;
+
+		work_touch(c, off, 64);
+		memset(WORK(c) + off, 0xa5, 64);
+	}
+	c->stats.lane_lost++;
+}
+
+/* ---- images of a fence ---- */
+
+struct variant {
+	struct pending *pending;
+	unsigned number; /* 0: nothing arrived; images - 1: everything did */
+	bool all;	 /* the numbers are all images that there are */
+	bool is_final;
+};
+
+static void image_make(struct crash *c, const struct variant *v)
+{
+	if (v->all)
+		pending_pick(v->pending, v->number);
+	else
+		pending_sample(v->pending, v->number, &c->random);
+	for (size_t i = 0; i < v->pending->line_count; i++)
+		work_touch(c, v->pending->lines[i].line * 64, 64);
+	pending_apply(v->pending, WORK(c));
+}
+
+/* The image again, then what opening it had stored up to some fence, and some of what came after that. */
+static bool image_again(struct crash *c, const struct variant *v)
+{
+	size_t fences = 0, from = 0, to = 0, stop;
+	struct pending later;
+	bool ok;
+
+	for (size_t i = 0; i < c->again.count; i++)
+		fences += c->again.events[i].len == 0;
+	if (fences == 0)
+		return true;
+	stop = testfs_below(&c->random, fences);
+	for (size_t i = 0, seen = 0; seen <= stop; i++) {
+		if (c->again.events[i].len)
+			continue;
+		if (++seen <= stop)
+			from = i + 1;
+		to = i;
+	}
+	work_reset(c);
+	for (size_t i = 0; i < v->pending->line_count; i++)
+		work_touch(c, v->pending->lines[i].line * 64, 64);
+	pending_apply(v->pending, WORK(c));
+	for (size_t i = 0; i < to; i++) {
+		if (c->again.events[i].len)
+			work_touch(c, c->again.events[i].off, c->again.events[i].len);
+	}
+	apply(WORK(c), &c->again, 0, from);
+	pending_init(&later, &c->again, from, to);
+	pending_sample(&later, 2, &c->random);
+	pending_apply(&later, WORK(c));
+	pending_free(&later);
+	c->stats.again++;
+	ok = image_try(c, v->is_final);
+	if (!ok)
+		wrong(c, "\n#   (crashed again while it was opened, %zu stores)", to);
+	return ok;
+}
+
+static bool variant_try(struct crash *c, const struct variant *v)
+{
+	bool again = c->stats.images % AGAIN_EVERY == 0, lost = c->stats.images % LOST_EVERY == 0, mirror;
+	bool ok;
+
+	image_make(c, v);
+	c->had_intent = false;
+	mirror = lost && testfs_below(&c->random, 2);
+	if (lost)
+		lose_lanes(c, mirror);
+	c->keep_again = again && !lost;
+	record_clear(&c->again);
+	ok = image_try(c, v->is_final);
+	c->keep_again = false;
+	if (!ok && lost)
+		wrong(c, "\n#   (%s of the lanes lost)", mirror ? "mirrors" : "primaries");
+	if (ok && again && !lost)
+		ok = image_again(c, v);
+	work_reset(c);
+	return ok;
+}
+
+static bool fence_explore(struct crash *c, const char *name, size_t from, size_t to, bool is_final)
+{
+	struct pending pending;
+	struct variant v = { .pending = &pending, .is_final = is_final };
+	uint64_t possible;
+	unsigned count = c->opts.images;
+	bool ok = true;
+
+	pending_init(&pending, &c->log, from, to);
+	possible = pending_possible(&pending, count);
+	v.all = possible <= count;
+	if (v.all)
+		count = (unsigned)possible;
+	for (v.number = 0; v.number < count && ok; v.number++)
+		ok = variant_try(c, &v);
+	pending_free(&pending);
+	c->stats.fences++;
+	if (!ok && !c->opts.quiet)
+		printf("# %s: fence %" PRIu64 "%s, image %u, stores %zu to %zu of %zu: %s\n", name, c->stats.fences,
+		       is_final ? " (returned)" : "", v.number - 1, from, to, c->log.count, c->why);
+	return ok;
+}
+
+/* Walks along the log; afterwards base and work have all that is fenced, and the log what is not. */
+static bool log_explore(struct crash *c, const char *name)
+{
+	size_t from = 0;
+	bool ok = true;
+
+	for (size_t i = 0; i < c->log.count; i++) {
+		if (c->log.events[i].len)
+			continue;
+		if (ok)
+			ok = fence_explore(c, name, from, i, false);
+		apply(BASE(c), &c->log, from, i);
+		apply(WORK(c), &c->log, from, i);
+		from = i + 1;
+	}
+	if (ok)
+		ok = fence_explore(c, name, from, c->log.count, true);
+	record_drop(&c->log, from);
+	return ok;
+}
+
+/* Takes over what is fenced of what was done outside of an operation. */
+static void settle(struct crash *c)
+{
+	size_t end = c->log.count;
+
+	while (end > 0 && c->log.events[end - 1].len)
+		end--;
+	apply(BASE(c), &c->log, 0, end);
+	apply(WORK(c), &c->log, 0, end);
+	record_drop(&c->log, end);
+}
+
+bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, void *arg), void *arg,
+	       const struct snapshot_mix *mix)
+{
+	bool ok;
+
+	settle(c);
+	c->mix = mix ? *mix : (struct snapshot_mix){ 0 };
+	snapshot_take(c->live.fs, &c->before);
+	op(&c->live, arg);
+	snapshot_take(c->live.fs, &c->after);
+	if (c->before.error || c->after.error) {
+		if (!c->opts.quiet)
+			printf("# %s: the live file system: %s%s\n", name, c->before.error_at, c->after.error_at);
+		ok = false;
+		settle(c);
+	} else {
+		ok = log_explore(c, name);
+	}
+	snapshot_free(&c->before);
+	snapshot_free(&c->after);
+	c->stats.ops++;
+	return ok;
+}
+
+/* ---- life ---- */
+
+static void format(struct crash *c)
+{
+	char why[256];
+	struct dax *dax;
+
+	if (dax_open_memory(LIVE(c), c->opts.size_bytes, NULL, &dax) != 0 ||
+	    pool_format(dax, &c->opts.format, NULL, why, sizeof(why)) != 0)
+		abort();
+	dax_close(dax);
+	memcpy(BASE(c), LIVE(c), c->opts.size_bytes);
+	memcpy(WORK(c), LIVE(c), c->opts.size_bytes);
+}
+
+static void live_open(struct crash *c)
+{
+	struct dax_trace trace = { live_store, live_zero, live_fence, c };
+	struct fs_opts opts = { .noatime = true };
+	char why[256];
+
+	if (dax_open_memory(LIVE(c), c->opts.size_bytes, &trace, &c->live.dax) != 0 ||
+	    pool_open(c->live.dax, &(struct pool_opts){ 0 }, &c->live.pool, why, sizeof(why)) != 0 ||
+	    fs_open(c->live.pool, &opts, &c->live.fs) != 0)
+		abort();
+}
+
+struct crash *crash_new(const struct crash_opts *opts)
+{
+	const char *images = getenv("UMBRA_CRASH_IMAGES");
+	struct crash *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		abort();
+	c->opts = *opts;
+	if (!c->opts.size_bytes)
+		c->opts.size_bytes = DEFAULT_SIZE;
+	if (!c->opts.images)
+		c->opts.images = images ? (unsigned)strtoul(images, NULL, 0) : DEFAULT_IMAGES;
+	c->random = opts->seed;
+	for (unsigned i = 0; i < 3; i++) {
+		c->memory[i] = mmap(NULL, c->opts.size_bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (c->memory[i] == MAP_FAILED)
+			abort();
+	}
+	c->dirty = calloc(c->opts.size_bytes / PAGE, sizeof(*c->dirty));
+	c->is_dirty = calloc(c->opts.size_bytes / PAGE, 1);
+	if (!c->dirty || !c->is_dirty)
+		abort();
+	/* Thousands of replays are nothing to talk about. */
+	log_setup("crash", (enum log_level)(opts->quiet ? -1 : LOG_LEVEL_ERROR), false);
+	format(c);
+	live_open(c);
+	return c;
+}
+
+void crash_free(struct crash *c)
+{
+	fs_close(c->live.fs);
+	pool_close(c->live.pool, true);
+	dax_close(c->live.dax);
+	for (unsigned i = 0; i < 3; i++)
+		munmap(c->memory[i], c->opts.size_bytes);
+	record_free(&c->log);
+	record_free(&c->again);
+	free(c->dirty);
+	free(c->is_dirty);
+	free(c);
+}
+
+struct testfs *crash_live(struct crash *c)
+{
+	return &c->live;
+}
+
+uint64_t *crash_random(struct crash *c)
+{
+	return &c->random;
+}
+
+const struct crash_stats *crash_stats(const struct crash *c)
+{
+	return &c->stats;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Power loss at every fence of an operation.
+ *
+ * The operation runs on a live pool whose stores and fences are recorded. Then, for each fence, images of what the memory could
+ * hold are made: all fenced stores, and of the unfenced ones each 64-byte line a prefix, the last store of it torn between
+ * any of its 8-byte words. All such images if there are few, else a sample. Each image is opened (replay), checked, and compared with
+ * what could be seen before and after the operation; some crash again while they are opened. After the operation has returned only
+ * the state after it will do.
+ */
+#ifndef UMBRA_TESTS_CRASH_EXPLORE_H
+#define UMBRA_TESTS_CRASH_EXPLORE_H
+
+#include "crash/snapshot.h"
+#include "lib/testfs.h"
+
+struct crash_opts {
+	uint64_t size_bytes; /* 0: 16 MiB */
+	struct format_opts format;
+	uint64_t seed;
+	unsigned images; /* for each fence; 0: from UMBRA_CRASH_IMAGES, or 12 */
+	bool quiet;	 /* says nothing about a failure */
+};
+
+struct crash;
+
+struct crash *crash_new(const struct crash_opts *opts);
+void crash_free(struct crash *c);
+
+/* The live file system. What is done to it outside of crash_run() is durable. */
+struct testfs *crash_live(struct crash *c);
+uint64_t *crash_random(struct crash *c);
+
+/* Runs op and explores it. False: some image was wrong (and printed, unless quiet). */
+bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, void *arg), void *arg,
+	       const struct snapshot_mix *mix);
+
+struct crash_stats {
+	uint64_t ops, fences, images, again, replayed, lane_lost;
+};
+const struct crash_stats *crash_stats(const struct crash *c);
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * States of a file, and all that changes its data.
+ */
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include "crash/scenes.h"
+
+#define KIB 1024u
+#define BLK 4096u
+
+/* ---- states ---- */
+
+static void state_empty(struct scene *s)
+{
+	(void)s;
+}
+
+static void state_inline(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 100, 1);
+}
+
+static void state_tail(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 3000, 1);
+}
+
+static void state_blocks(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 20000, 1);
+}
+
+static int falloc(struct scene *s, uint64_t ino, int mode, uint64_t off, uint64_t len)
+{
+	return fs_fallocate(s->t->fs, &testfs_root, ino, mode, off, len);
+}
+
+static void state_unwritten(struct scene *s)
+{
+	(void)falloc(s, s->file, 0, 0, 64 * KIB);
+}
+
+static void state_reserved(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 3000, 1);
+	(void)falloc(s, s->file, FALLOC_FL_KEEP_SIZE, 0, 64 * KIB);
+}
+
+static void state_sparse(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 5000, 1);
+	scene_fill(s, s->file, 60000, 5000, 2);
+}
+
+static int64_t share(struct scene *s, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, uint64_t len)
+{
+	return fs_clone(s->t->fs, &testfs_root, src, src_off, dst, dst_off, len, 0, NULL);
+}
+
+static void state_shared(struct scene *s)
+{
+	scene_fill(s, s->other, 0, 20000, 3);
+	(void)share(s, s->other, 0, s->file, 0, 20000);
+}
+
+static void state_part_shared(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 20000, 1);
+	(void)share(s, s->file, BLK, s->other, 0, 2 * BLK);
+}
+
+/* Behind the end lie bytes that must not come back. */
+static void state_cut(struct scene *s)
+{
+	struct fs_set set = { .what = FS_SET_SIZE, .size = 2001 };
+	struct inode_attr attr;
+
+	scene_fill(s, s->file, 0, 20000, 1);
+	(void)!fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
+}
+
+static void state_shredded(struct scene *s)
+{
+	for (unsigned i = 0; i < 30; i++)
+		scene_fill(s, s->file, i * 2 * BLK, i % 3 ? BLK : 1000, (uint8_t)i);
+}
+
+const struct file_state file_states[] = {
+	{ "empty", state_empty, false },
+	{ "inline", state_inline, false },
+	{ "tail", state_tail, false },
+	{ "blocks", state_blocks, false },
+	{ "unwritten", state_unwritten, false },
+	{ "reserved", state_reserved, false },
+	{ "sparse", state_sparse, false },
+	{ "shared", state_shared, true },
+	{ "part-shared", state_part_shared, false },
+	{ "cut", state_cut, false },
+	{ "shredded", state_shredded, false },
+};
+const unsigned file_state_count = ARRAY_SIZE(file_states);
+
+/* ---- operations ---- */
+
+static int64_t store(struct scene *s, uint64_t off, uint64_t len, unsigned flags)
+{
+	return fs_write(s->t->fs, &testfs_root, s->file, scene_bytes(len, 99), len, off, flags);
+}
+
+static int64_t write_small(struct scene *s)
+{
+	return store(s, 50, 10, 0);
+}
+
+static int64_t write_unaligned(struct scene *s)
+{
+	return store(s, 3001, 5003, 0);
+}
+
+static int64_t write_block(struct scene *s)
+{
+	return store(s, BLK, BLK, 0);
+}
+
+static int64_t write_far(struct scene *s)
+{
+	return store(s, 100000, 700, 0);
+}
+
+static int64_t write_large(struct scene *s)
+{
+	return store(s, 0, 200000, 0);
+}
+
+static int64_t append_small(struct scene *s)
+{
+	return store(s, 0, 33, FS_WRITE_APPEND);
+}
+
+static int64_t append_large(struct scene *s)
+{
+	return store(s, 0, 30000, FS_WRITE_APPEND);
+}
+
+static int64_t set_size(struct scene *s, uint64_t size)
+{
+	struct fs_set set = { .what = FS_SET_SIZE, .size = size };
+	struct inode_attr attr;
+
+	return fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
+}
+
+static int64_t truncate_zero(struct scene *s)
+{
+	return set_size(s, 0);
+}
+
+static int64_t truncate_small(struct scene *s)
+{
+	return set_size(s, 50);
+}
+
+static int64_t truncate_mid(struct scene *s)
+{
+	return set_size(s, 5000);
+}
+
+static int64_t truncate_up(struct scene *s)
+{
+	return set_size(s, 300000);
+}
+
+static int64_t open_truncate(struct scene *s)
+{
+	int rc = fs_opened(s->t->fs, s->file, true, true, &testfs_root);
+
+	if (!rc)
+		fs_closed(s->t->fs, s->file, true);
+	return rc;
+}
+
+static int64_t falloc_plain(struct scene *s)
+{
+	return falloc(s, s->file, 0, 1000, 30000);
+}
+
+static int64_t falloc_keep(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_KEEP_SIZE, 0, 50000);
+}
+
+static int64_t punch_unaligned(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1001, 9000);
+}
+
+static int64_t punch_block(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, BLK, BLK);
+}
+
+static int64_t zero_unaligned(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_ZERO_RANGE, 1001, 9000);
+}
+
+static int64_t zero_keep(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 70000);
+}
+
+static int64_t collapse(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_COLLAPSE_RANGE, BLK, BLK);
+}
+
+static int64_t insert(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_INSERT_RANGE, BLK, 2 * BLK);
+}
+
+static int64_t falloc_unshare(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_UNSHARE_RANGE, 0, 20000);
+}
+
+static int64_t clone_whole(struct scene *s)
+{
+	return share(s, s->file, 0, s->other, 0, 1u << 20);
+}
+
+static int64_t clone_unaligned(struct scene *s)
+{
+	return share(s, s->file, 100, s->other, 5100, 9000);
+}
+
+static int64_t clone_onto(struct scene *s)
+{
+	return share(s, s->other, 0, s->file, 0, 1u << 20);
+}
+
+static int64_t clone_inside(struct scene *s)
+{
+	return share(s, s->file, 0, s->file, 16 * BLK, 8 * BLK);
+}
+
+static int64_t dedupe(struct scene *s)
+{
+	bool same = false;
+	int rc = fs_dedupe(s->t->fs, s->file, 0, s->other, 0, 2 * BLK, &same);
+
+	return rc ? rc : same;
+}
+
+static int64_t write_killpriv(struct scene *s)
+{
+	return store(s, 10, 10, FS_WRITE_KILLPRIV);
+}
+
+static int64_t unlink_closed(struct scene *s)
+{
+	int rc = testfs_unlink(s->t, INODE_ROOT, "f");
+
+	fs_work(s->t->fs);
+	return rc;
+}
+
+static int64_t rename_over(struct scene *s)
+{
+	return testfs_rename(s->t, INODE_ROOT, "o", INODE_ROOT, "f", 0);
+}
+
+static int64_t clone_files(struct scene *s)
+{
+	struct fs_clone_item items[3] = { { s->file, "c1", 2, 0 }, { s->other, "c2", 2, 0 }, { s->file, "c3", 2, 0 } };
+	unsigned done;
+
+	return fs_clone_files(s->t->fs, &testfs_root, INODE_ROOT, items, 1, &done);
+}
+
+const struct file_op file_ops[] = {
+	{ "write-small", write_small, 50, 60 },
+	{ "write-unaligned", write_unaligned, 3001, 8004 },
+	{ "write-block", write_block, BLK, 2 * BLK },
+	{ "write-far", write_far, 100000, 100700 },
+	{ "write-large", write_large, 0, 200000 },
+	{ "append-small", append_small, 0, 0 },
+	{ "append-large", append_large, 0, 0 },
+	{ "truncate-zero", truncate_zero, 0, 0 },
+	{ "truncate-small", truncate_small, 0, 0 },
+	{ "truncate-mid", truncate_mid, 0, 0 },
+	{ "truncate-up", truncate_up, 0, 0 },
+	{ "open-truncate", open_truncate, 0, 0 },
+	{ "fallocate", falloc_plain, 0, 0 },
+	{ "fallocate-keep", falloc_keep, 0, 0 },
+	{ "punch-unaligned", punch_unaligned, 1001, 10001 },
+	{ "punch-block", punch_block, BLK, 2 * BLK },
+	{ "zero-unaligned", zero_unaligned, 1001, 10001 },
+	{ "zero-keep", zero_keep, 0, 70000 },
+	{ "collapse", collapse, 0, 0 },
+	{ "insert", insert, 0, 0 },
+	{ "unshare", falloc_unshare, 0, 0 },
+	{ "clone-whole", clone_whole, 0, 0 },
+	{ "clone-unaligned", clone_unaligned, 0, 0 },
+	{ "clone-onto", clone_onto, 0, 0 },
+	{ "clone-inside", clone_inside, 0, 0 },
+	{ "dedupe", dedupe, 0, 0 },
+	{ "write-killpriv", write_killpriv, 10, 20 },
+	{ "unlink", unlink_closed, 0, 0 },
+	{ "rename-over", rename_over, 0, 0 },
+	{ "clone-files", clone_files, 0, 0 },
+};
+const unsigned file_op_count = ARRAY_SIZE(file_ops);
