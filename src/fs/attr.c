@@ -8,7 +8,8 @@
 #include "fs/core.h"
 #include "fs/xattr.h"
 
-#define FLAGS_OF_USERS (INODE_DAX | INODE_IMMUTABLE | INODE_APPEND | INODE_NODUMP | INODE_NOATIME | INODE_SYNC)
+#define FLAGS_OF_USERS \
+	(INODE_DAX | INODE_IMMUTABLE | INODE_APPEND | INODE_NODUMP | INODE_NOATIME | INODE_SYNC)
 
 void attr_touch(struct op *op, struct inode_attr *attr, bool mtime)
 {
@@ -209,7 +210,9 @@ static void open_undo(struct fs *fs, struct inode *inode, bool write)
 
 int fs_opened(struct fs *fs, uint64_t ino, bool write, bool truncate, const struct fs_cred *cred)
 {
-	struct open_arg a = { .ino = ino, .write = write, .truncate = truncate,
+	struct open_arg a = { .ino = ino,
+			      .write = write,
+			      .truncate = truncate,
 			      .kill_priv = !cred || !cred->kill_priv_exempt };
 	int rc = op_run(fs, truncate ? TXN_FREEING : TXN_READ, cred, open_op, &a);
 

@@ -16,8 +16,8 @@
 
 #include "util/log.h"
 
-#define SLOW_ROUNDS 4	/* lost rounds after which an operation takes the slow lock */
-#define REFILLS_MAX 16	/* times that an operation may ask for metadata units */
+#define SLOW_ROUNDS 4  /* lost rounds after which an operation takes the slow lock */
+#define REFILLS_MAX 16 /* times that an operation may ask for metadata units */
 #define INO_LIMIT (1ull << 55)
 #define HASH_BITS_MIN 5u
 
@@ -26,7 +26,7 @@ struct op_locks {
 	struct op_want {
 		uint64_t order;
 		bool write;
-	} *wants, few[12];
+	} * wants, few[12];
 	unsigned count, size;
 };
 

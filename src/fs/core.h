@@ -25,14 +25,15 @@
 struct inode {
 	struct txn_lock lock; /* covers the inode's record and trees, and the fields marked (l) */
 	uint64_t ino;
-	_Atomic uint64_t pins;	/* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
-	_Atomic uint64_t refs;	/* lookups of the kernel */
+	_Atomic uint64_t
+		pins; /* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
+	_Atomic uint64_t refs; /* lookups of the kernel */
 	_Atomic uint32_t opens, write_opens;
-	_Atomic bool checked;	/* the inode tree says that it is allocated; set under (l), any mode */
-	_Atomic bool unlinked;	/* no name left: free it when refs and opens are gone */
-	_Atomic bool freeing;	/* somebody is about to free it, or it is in fs->orphans */
-	bool atime_queued;	/* in fs->atimes; under work_lock */
-	_Atomic int64_t atime_ns; /* newer access time, not on media yet, since 1970; 0: none */
+	_Atomic bool checked;       /* the inode tree says that it is allocated; set under (l), any mode */
+	_Atomic bool unlinked;      /* no name left: free it when refs and opens are gone */
+	_Atomic bool freeing;       /* somebody is about to free it, or it is in fs->orphans */
+	bool atime_queued;          /* in fs->atimes; under work_lock */
+	_Atomic int64_t atime_ns;   /* newer access time, not on media yet, since 1970; 0: none */
 	struct space_stream stream; /* (l) */
 	struct cds_list_head orphan_link, atime_link;
 	struct cds_lfht_node node;
@@ -43,7 +44,7 @@ struct fs {
 	struct pool *pool;
 	struct fs_opts opts;
 	uint64_t name_seed, parent_seed; /* of the hashes */
-	uint64_t hash_last;		 /* highest key of a name */
+	uint64_t hash_last;              /* highest key of a name */
 
 	struct cds_lfht *inodes;
 	_Atomic uint64_t inode_count;
@@ -86,8 +87,8 @@ must_check int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *c
 /* The inode with its lock held to the end of the operation; inode may be NULL. -ESTALE: no such inode. -EDEADLK. */
 must_check int op_inode(struct op *op, uint64_t ino, bool write, struct inode **inode);
 /* Two of them in lock order (they may be the same). */
-must_check int op_inode_pair(struct op *op, uint64_t a, bool a_write, struct inode **ia, uint64_t b, bool b_write,
-			     struct inode **ib);
+must_check int op_inode_pair(struct op *op, uint64_t a, bool a_write, struct inode **ia, uint64_t b,
+			     bool b_write, struct inode **ib);
 /* The lock alone: the number may be of no inode. */
 must_check int op_hold(struct op *op, uint64_t ino, bool write, struct inode **inode);
 
@@ -106,7 +107,8 @@ static inline uint32_t inode_agno(struct fs *fs, uint64_t ino)
 }
 
 /* Its trees. */
-void inode_data_tree(struct op *op, uint64_t ino, enum node_kind kind, struct btree *bt); /* NODE_EXTENT, NODE_DIR */
+void inode_data_tree(struct op *op, uint64_t ino, enum node_kind kind,
+		     struct btree *bt); /* NODE_EXTENT, NODE_DIR */
 void inode_attr_tree(struct op *op, uint64_t ino, struct btree *bt);
 
 /* Sets mtime and ctime (or ctime alone) to op->now and counts the change; in *attr only. */
@@ -118,11 +120,11 @@ must_check int inode_kill_priv(struct op *op, struct inode_attr *attr);
 
 /* What the DRAM inode says when the transaction has committed. */
 enum inode_event {
-	INODE_MADE,	/* checked, not unlinked unless nlink is 0 (tmpfile) */
+	INODE_MADE,     /* checked, not unlinked unless nlink is 0 (tmpfile) */
 	INODE_UNLINKED, /* lost its last name */
-	INODE_NAMED,	/* has a name again */
+	INODE_NAMED,    /* has a name again */
 	INODE_FREED,
-	INODE_REF,	/* one more reference */
+	INODE_REF, /* one more reference */
 };
 void inode_on_commit(struct op *op, struct inode *inode, enum inode_event event);
 
@@ -172,7 +174,8 @@ must_check int inode_new_acl(struct op *op, struct inode_attr *attr, const struc
 must_check int name_add(struct op *op, struct inode_attr *dir, const char *name, size_t len,
 			const struct inode_attr *attr);
 /* The inode lost one name (count links: 2 for a directory), of that key in dir: parent item, nlink, ctime, orphan. */
-must_check int name_drop(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t dir, uint64_t key);
+must_check int name_drop(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t dir,
+			 uint64_t key);
 
 /* ---- data.c ---- */
 
@@ -185,8 +188,8 @@ must_check int data_resume(struct fs *fs); /* continues all intents */
 
 /* ---- orphan.c ---- */
 
-must_check int orphan_add(struct op *op, const struct inode_attr *attr);    /* nlink is 0 now */
-must_check int orphan_remove(struct op *op, uint64_t ino);		    /* it got a name again */
+must_check int orphan_add(struct op *op, const struct inode_attr *attr); /* nlink is 0 now */
+must_check int orphan_remove(struct op *op, uint64_t ino);               /* it got a name again */
 /* Frees data, attributes and number, in as many transactions as it takes. -EBUSY: it is referenced, or has a name. */
 must_check int orphan_free(struct fs *fs, uint64_t ino);
 void orphan_drain(struct fs *fs);

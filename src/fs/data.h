@@ -57,6 +57,8 @@ must_check int data_write(struct op *op, struct inode *inode, struct inode_attr 
 must_check int data_to_extents(struct op *op, struct inode *inode, struct inode_attr *attr);
 /* Zeroes the rest of the last block past the end of the file, before the size grows. */
 must_check int data_zero_tail(struct op *op, struct inode *inode, struct inode_attr *attr);
+/* What a change of content takes away from setuid files, unless the caller may keep it. */
+must_check int data_kill_priv(struct op *op, struct inode_attr *attr);
 /* Regular file that may be changed: -EISDIR, -EINVAL, -EPERM. */
 must_check int data_may_write(const struct inode_attr *attr);
 

@@ -135,7 +135,8 @@ struct batch {
 	char names[BATCH_BYTES];
 };
 
-static bool batch_add(struct batch *b, uint64_t ino, uint64_t cookie, uint8_t type, const void *name, size_t len)
+static bool batch_add(struct batch *b, uint64_t ino, uint64_t cookie, uint8_t type, const void *name,
+		      size_t len)
 {
 	if (b->count == BATCH_ENTRIES || sizeof(b->names) - b->used < len)
 		return false;
@@ -181,7 +182,8 @@ static int batch_entries(struct op *op, struct batch *b)
 		m = rec;
 		if (probe_is_tomb(NODE_DIR, m))
 			continue;
-		if (!batch_add(b, le64_get(m->de_ino), le64_get(m->de_key), m->de_type, m->de_name, m->de_namelen))
+		if (!batch_add(b, le64_get(m->de_ino), le64_get(m->de_key), m->de_type, m->de_name,
+			       m->de_namelen))
 			return 0;
 	}
 	if (rc == -ENOENT)

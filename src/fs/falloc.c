@@ -144,7 +144,7 @@ static int finish(struct op *op, struct inode *inode, struct inode_attr *attr, c
 		attr->size = f->end;
 	}
 	if (!rc)
-		rc = inode_kill_priv(op, attr);
+		rc = data_kill_priv(op, attr);
 	attr_touch(op, attr, true);
 	return rc ? rc : inode_put(op, attr);
 }

@@ -151,7 +151,8 @@ void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count)
 	atomic_fetch_sub(&fs->inode_count, 1);
 	if (inode->stream.windows)
 		space_stream_release(fs->pool, &inode->stream);
-	atomic_store(&inode->pins, 0); /* it is that already; inode_destroy_rcu() reads it after all of the above */
+	atomic_store(&inode->pins,
+		     0); /* it is that already; inode_destroy_rcu() reads it after all of the above */
 	urcu_memb_call_rcu(&inode->rcu, inode_destroy_rcu);
 }
 

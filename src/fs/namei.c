@@ -148,8 +148,14 @@ int fs_lookup(struct fs *fs, uint64_t dir, const char *name, size_t len, struct 
 	struct lookup_arg a = { dir, name, len, NULL };
 	int rc;
 
-	if (name_is_dot(name, len))
-		return fs_ref(fs, dir, 0, attr);
+	if (name_is_dot(name, len)) {
+		/* By number alone: from a file handle, and the kernel does not have the inode (a forget may be on its way). */
+		rc = fs_ref(fs, dir, 0, attr);
+		if (rc || attr->nlink != 0)
+			return rc;
+		fs_forget(fs, dir, 1);
+		return -ESTALE;
+	}
 	if (name_is_dotdot(name, len)) {
 		uint64_t parent;
 
@@ -239,7 +245,8 @@ int inode_new(struct op *op, uint32_t agno, struct inode_attr *attr, struct inod
 	return 0;
 }
 
-int name_add(struct op *op, struct inode_attr *dir, const char *name, size_t len, const struct inode_attr *attr)
+int name_add(struct op *op, struct inode_attr *dir, const char *name, size_t len,
+	     const struct inode_attr *attr)
 {
 	struct dir_slot slot;
 	int rc = dir_find(op, dir->ino, name, len, &slot);
@@ -307,8 +314,8 @@ struct make_arg {
 	struct inode_attr *attr;
 };
 
-static int make_inode(struct op *op, const struct make_arg *a, const struct inode_attr *dir, struct inode_attr *attr,
-		      struct inode **inode)
+static int make_inode(struct op *op, const struct make_arg *a, const struct inode_attr *dir,
+		      struct inode_attr *attr, struct inode **inode)
 {
 	uint32_t agno = inode_agno(op->fs, dir->ino);
 	struct new_acl acl;
@@ -370,8 +377,8 @@ static int make_op(struct op *op, void *arg)
 	return 0;
 }
 
-int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len, uint32_t mode,
-	     uint32_t rdev, struct inode_attr *attr)
+int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
+	     uint32_t mode, uint32_t rdev, struct inode_attr *attr)
 {
 	struct make_arg a = { .dir = dir, .name = name, .len = len, .mode = mode, .rdev = rdev, .attr = attr };
 	int rc = name_check_new(name, len);
@@ -381,7 +388,8 @@ int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char
 	return rc ? rc : op_run(fs, TXN_WRITE, cred, make_op, &a);
 }
 
-int fs_tmpfile(struct fs *fs, const struct fs_cred *cred, uint64_t dir, uint32_t mode, struct inode_attr *attr)
+int fs_tmpfile(struct fs *fs, const struct fs_cred *cred, uint64_t dir, uint32_t mode,
+	       struct inode_attr *attr)
 {
 	struct make_arg a = { .dir = dir, .mode = S_IFREG | (mode & 07777), .attr = attr };
 
@@ -391,8 +399,13 @@ int fs_tmpfile(struct fs *fs, const struct fs_cred *cred, uint64_t dir, uint32_t
 int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
 	       const char *target, size_t target_len, struct inode_attr *attr)
 {
-	struct make_arg a = { .dir = dir, .name = name, .len = len, .mode = S_IFLNK | 0777, .target = target,
-			      .target_len = target_len, .attr = attr };
+	struct make_arg a = { .dir = dir,
+			      .name = name,
+			      .len = len,
+			      .mode = S_IFLNK | 0777,
+			      .target = target,
+			      .target_len = target_len,
+			      .attr = attr };
 	int rc = name_check_new(name, len);
 
 	if (!rc && target_len == 0)

@@ -29,8 +29,8 @@ struct probe {
 
 struct probe_at {
 	struct bt_cursor cur; /* on the record that was found */
-	uint64_t key;	      /* its key; or the one for a new record */
-	bool reuse;	      /* not found: a tombstone lies at key */
+	uint64_t key;         /* its key; or the one for a new record */
+	bool reuse;           /* not found: a tombstone lies at key */
 };
 
 /* Whether a record of these kinds is a tombstone, and its key. */
@@ -43,7 +43,8 @@ static inline uint64_t probe_key(const void *rec)
 /* -ENOENT: not there, at->key is where it would go. -ENOSPC: not there and no key is free. */
 must_check int probe_find(const struct probe *p, uint64_t hash, struct probe_at *at);
 /* After -ENOENT: rec has the key at->key. */
-must_check int probe_put(const struct probe *p, const struct probe_at *at, const void *rec, size_t size_bytes);
+must_check int probe_put(const struct probe *p, const struct probe_at *at, const void *rec,
+			 size_t size_bytes);
 /* After 0. */
 must_check int probe_remove(const struct probe *p, struct probe_at *at);
 
@@ -70,8 +71,8 @@ must_check int dir_insert(struct op *op, struct dir_slot *slot, const char *name
 must_check int dir_replace(struct op *op, struct dir_slot *slot, uint64_t ino, uint8_t type);
 must_check int dir_remove(struct op *op, struct dir_slot *slot);
 
-must_check int name_add_at(struct op *op, struct inode_attr *dir, struct dir_slot *slot, const char *name, size_t len,
-			   const struct inode_attr *attr);
+must_check int name_add_at(struct op *op, struct inode_attr *dir, struct dir_slot *slot, const char *name,
+			   size_t len, const struct inode_attr *attr);
 
 /* Names of entries to be made: not '.' or '..' (-EEXIST). */
 must_check int name_check_new(const char *name, size_t len);
@@ -88,7 +89,8 @@ struct parent {
 	char name[FS_NAME_MAX];
 };
 
-must_check int parent_add(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, const char *name, size_t len);
+must_check int parent_add(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, const char *name,
+			  size_t len);
 must_check int parent_remove(struct op *op, uint64_t ino, uint64_t dir, uint64_t key);
 /* Any one of them; -ENOENT: it has no name, or is the root. */
 must_check int parent_first(struct op *op, uint64_t ino, struct parent *parent);

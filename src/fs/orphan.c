@@ -6,11 +6,12 @@
  * background thread, or at once if there is none. What a crash or an unclean end left is freed after the next mount.
  *
  * Freeing is a chain of transactions: data, large attribute values, attribute tree, then number and orphan record together. Each looks
- * at the inode again, so any two threads may be at it.
+ * at the inode again, so any two threads may be at it. The background thread takes many small inodes in one.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -20,6 +21,8 @@
 
 #define NODES_AT_ONCE 16u /* of a tree given back in one step */
 #define UNITS_FOR_END 40u /* that freeing of the number may edit: inode, group trees and header */
+#define UNITS_FOR_ONE 80u /* that a small file takes as a whole */
+#define FREE_BATCH 32u
 
 static int orphan_tree(struct op *op, uint64_t ino, struct btree *bt)
 {
@@ -88,10 +91,9 @@ static int attrs_free(struct op *op, uint64_t ino, bool *done)
 	return tree_free(op, &bt, done);
 }
 
-/* One step; 1: there is more to do. */
-static int free_op(struct op *op, void *arg)
+/* One step; 1: there is more to do. -ESTALE, -EBUSY: nothing is edited. */
+static int free_step(struct op *op, uint64_t ino)
 {
-	uint64_t ino = *(uint64_t *)arg;
 	struct inode_attr attr;
 	struct inode *inode;
 	bool done;
@@ -122,6 +124,11 @@ static int free_op(struct op *op, void *arg)
 	return 0;
 }
 
+static int free_op(struct op *op, void *arg)
+{
+	return free_step(op, *(uint64_t *)arg);
+}
+
 int orphan_free(struct fs *fs, uint64_t ino)
 {
 	int rc;
@@ -143,21 +150,22 @@ static void orphan_finish(struct fs *fs, struct inode *inode)
 	int rc;
 
 	for (;;) {
-		rc = orphan_free(fs, inode->ino);
+		rc = is_wanted(inode) ? -EBUSY : orphan_free(fs, inode->ino);
 		atomic_store(&inode->freeing, false);
 		/* Somebody may have come and gone meanwhile, and left it to us. */
 		if (rc != -EBUSY || is_wanted(inode) || atomic_exchange(&inode->freeing, true))
 			break;
 	}
 	if (rc && rc != -EBUSY && rc != -ESTALE) {
-		log_warn("inode %" PRIu64 ": cannot be freed now: %s", inode->ino, strerror(-rc));
+		if (rc != -EROFS)
+			log_warn("inode %" PRIu64 ": cannot be freed now: %s", inode->ino, strerror(-rc));
 		atomic_store(&inode->unlinked, false); /* the next mount tries again */
 	}
 }
 
 void orphan_check(struct fs *fs, struct inode *inode)
 {
-	if (is_wanted(inode) || fs->opts.readonly || atomic_exchange(&inode->freeing, true))
+	if (is_wanted(inode) || fs->opts.readonly || pool_failed(fs->pool) || atomic_exchange(&inode->freeing, true))
 		return;
 	if (!fs->worker_runs) {
 		orphan_finish(fs, inode);
@@ -217,33 +225,76 @@ static void orphans_scan(struct fs *fs)
 	}
 }
 
-static struct inode *orphans_pop(struct fs *fs)
-{
-	struct inode *inode = NULL;
+/* ---- the queue ---- */
 
+/* Many small ones go in one transaction: they share its edits of the group. */
+struct free_batch {
+	struct inode *inodes[FREE_BATCH];
+	unsigned count;
+};
+
+static int by_ino(const void *a, const void *b)
+{
+	uint64_t x = (*(struct inode *const *)a)->ino, y = (*(struct inode *const *)b)->ino;
+
+	return (x > y) - (x < y);
+}
+
+static bool batch_take(struct fs *fs, struct free_batch *b)
+{
+	b->count = 0;
 	pthread_mutex_lock(&fs->work_lock);
-	if (!cds_list_empty(&fs->orphans)) {
-		inode = cds_list_first_entry(&fs->orphans, struct inode, orphan_link);
-		cds_list_del(&inode->orphan_link);
+	while (b->count < FREE_BATCH && !cds_list_empty(&fs->orphans)) {
+		b->inodes[b->count] = cds_list_first_entry(&fs->orphans, struct inode, orphan_link);
+		cds_list_del(&b->inodes[b->count++]->orphan_link);
 	}
 	pthread_mutex_unlock(&fs->work_lock);
-	return inode;
+	qsort(b->inodes, b->count, sizeof(b->inodes[0]), by_ino);
+	return b->count != 0;
+}
+
+/* As many of them as fit. One that takes more than a step, or cannot be freed, is left to orphan_finish(). */
+static int batch_op(struct op *op, void *arg)
+{
+	struct free_batch *b = arg;
+	unsigned i;
+
+	for (i = 0; i < b->count; i++) {
+		int rc = op_hold(op, b->inodes[i]->ino, true, NULL);
+
+		if (rc)
+			return rc;
+	}
+	for (i = 0; i < b->count && txn_has_room(op->tx, UNITS_FOR_ONE); i++) {
+		int rc = free_step(op, b->inodes[i]->ino);
+
+		if (rc < 0 && rc != -ESTALE && rc != -EBUSY)
+			return rc;
+		if (rc == 1)
+			break;
+	}
+	return 0;
 }
 
 void orphan_drain(struct fs *fs)
 {
-	struct inode *inode;
+	struct free_batch b;
 
-	if (fs->opts.readonly || pool_failed(fs->pool))
+	if (fs->opts.readonly)
 		return;
 	pthread_mutex_lock(&fs->drain_lock);
-	if (!atomic_load(&fs->orphans_scanned)) {
+	if (!atomic_load(&fs->orphans_scanned) && !pool_failed(fs->pool)) {
 		orphans_scan(fs);
 		atomic_store(&fs->orphans_scanned, true);
 	}
-	while ((inode = orphans_pop(fs))) {
-		orphan_finish(fs, inode);
-		inode_unpin(fs, inode, 1);
+	while (batch_take(fs, &b)) {
+		int rc = op_run(fs, TXN_FREEING, NULL, batch_op, &b);
+
+		(void)rc; /* whatever it did not do is done, or complained of, one by one */
+		for (unsigned i = 0; i < b.count; i++) {
+			orphan_finish(fs, b.inodes[i]);
+			inode_unpin(fs, b.inodes[i], 1);
+		}
 	}
 	pthread_mutex_unlock(&fs->drain_lock);
 }

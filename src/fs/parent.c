@@ -37,7 +37,8 @@ static bool parent_is(const void *rec, const void *arg)
 
 static struct probe parent_probe(const struct fs *fs, struct btree *bt, const struct parent_key *key)
 {
-	return (struct probe){ bt, ATTR_KEY_PARENT | HASH_FIRST, ATTR_KEY_PARENT | fs->hash_last, parent_is, key };
+	return (struct probe){ bt, ATTR_KEY_PARENT | HASH_FIRST, ATTR_KEY_PARENT | fs->hash_last, parent_is,
+			       key };
 }
 
 int parent_add(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, const char *name, size_t len)

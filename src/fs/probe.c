@@ -112,8 +112,8 @@ int probe_put(const struct probe *p, const struct probe_at *at, const void *rec,
 }
 
 /* Looks at a neighbour of the cursor's record: in use at all, a tombstone. */
-static int look_aside(const struct probe *p, const struct bt_cursor *here, uint64_t key, bool after, bool *used,
-		      bool *tomb)
+static int look_aside(const struct probe *p, const struct bt_cursor *here, uint64_t key, bool after,
+		      bool *used, bool *tomb)
 {
 	struct bt_cursor cur = *here;
 	const void *rec;

@@ -323,8 +323,8 @@ static int rename_dir(struct fs *fs, const struct fs_cred *cred, struct rename_a
 	return rc;
 }
 
-int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len, uint64_t new_dir,
-	      const char *new_name, size_t new_len, unsigned flags)
+int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const char *name, size_t len,
+	      uint64_t new_dir, const char *new_name, size_t new_len, unsigned flags)
 {
 	struct rename_arg a = {
 		.from = { .dir = dir, .name = name, .len = len },
@@ -337,7 +337,8 @@ int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir, const cha
 		rc = name_check(new_name, new_len);
 	if (!rc && (name_is_dots(name, len) || name_is_dots(new_name, new_len)))
 		rc = flags & RENAME_NOREPLACE ? -EEXIST : -EBUSY;
-	if (flags & ~RENAME_KNOWN || (flags & RENAME_EXCHANGE && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
+	if (flags & ~RENAME_KNOWN ||
+	    (flags & RENAME_EXCHANGE && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
 		rc = -EINVAL;
 	if (!rc)
 		rc = op_run(fs, TXN_WRITE, cred, rename_op, &a);

@@ -73,7 +73,7 @@ static int shift_finish(struct op *op, struct inode_attr *attr, const struct shi
 	int rc = intent_clear(op, &s->ref);
 
 	if (!rc)
-		rc = inode_kill_priv(op, attr);
+		rc = data_kill_priv(op, attr);
 	attr->size = size;
 	attr_touch(op, attr, true);
 	return rc ? rc : inode_put(op, attr);

@@ -32,6 +32,11 @@ int data_may_write(const struct inode_attr *attr)
 	return attr->flags & INODE_IMMUTABLE ? -EPERM : 0;
 }
 
+int data_kill_priv(struct op *op, struct inode_attr *attr)
+{
+	return op->cred && op->cred->kill_priv_exempt ? 0 : inode_kill_priv(op, attr);
+}
+
 static struct dax *store_dax(const struct store *s)
 {
 	return pool_dax(txn_pool(s->op->tx));

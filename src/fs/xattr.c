@@ -139,8 +139,8 @@ union attr_buf {
 	uint8_t bytes[NODE_REC_MAX + 8];
 };
 
-static int large_store(struct op *op, uint64_t ino, union attr_buf *buf, size_t name_len, const uint8_t *value,
-		       size_t size_bytes)
+static int large_store(struct op *op, uint64_t ino, union attr_buf *buf, size_t name_len,
+		       const uint8_t *value, size_t size_bytes)
 {
 	le64 *laddrs = (le64 *)(buf->bytes + large_off(name_len));
 
@@ -207,7 +207,8 @@ static int attr_fill(struct op *op, uint64_t ino, union attr_buf *buf, uint64_t 
 	return 0;
 }
 
-int xattr_store(struct op *op, uint64_t ino, const char *name, const void *value, size_t size_bytes, int flags)
+int xattr_store(struct op *op, uint64_t ino, const char *name, const void *value, size_t size_bytes,
+		int flags)
 {
 	struct xattr_slot slot;
 	struct probe p;
@@ -326,7 +327,7 @@ struct xattr_arg {
 	uint64_t ino;
 	const char *name; /* NULL: list */
 	const void *set;  /* NULL: remove */
-	void *buf;	  /* get and list */
+	void *buf;        /* get and list */
 	size_t size_bytes;
 	int flags;
 	bool kill_sgid;
@@ -360,11 +361,15 @@ static int change_op(struct op *op, void *arg)
 	return inode_put(op, &attr);
 }
 
-int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t size_bytes, int flags,
-		bool acl_kill_sgid)
+int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t size_bytes,
+		int flags, bool acl_kill_sgid)
 {
-	struct xattr_arg a = { .ino = ino, .name = name, .set = value ? value : "", .size_bytes = size_bytes,
-			       .flags = flags, .kill_sgid = acl_kill_sgid && strcmp(name, XATTR_ACL_ACCESS) == 0 };
+	struct xattr_arg a = { .ino = ino,
+			       .name = name,
+			       .set = value ? value : "",
+			       .size_bytes = size_bytes,
+			       .flags = flags,
+			       .kill_sgid = acl_kill_sgid && strcmp(name, XATTR_ACL_ACCESS) == 0 };
 	int rc = xattr_name_check(name);
 
 	if (!rc && size_bytes > FS_XATTR_VALUE_MAX)

@@ -16,8 +16,8 @@
 /* The value in the transaction's memory. -ENODATA. */
 must_check int xattr_load(struct op *op, uint64_t ino, const char *name, void **value, size_t *size_bytes);
 /* flags: XATTR_CREATE (-EEXIST), XATTR_REPLACE (-ENODATA). Neither ctime nor rules of the name. */
-must_check int xattr_store(struct op *op, uint64_t ino, const char *name, const void *value, size_t size_bytes,
-			   int flags);
+must_check int xattr_store(struct op *op, uint64_t ino, const char *name, const void *value,
+			   size_t size_bytes, int flags);
 must_check int xattr_drop(struct op *op, uint64_t ino, const char *name);
 /* Removes attributes with values outside the tree, for an inode that is being freed, as far as the transaction has room. */
 must_check int xattr_free_large(struct op *op, uint64_t ino, bool *done);
@@ -31,8 +31,10 @@ bool acl_to_mode(const void *blob, size_t size_bytes, uint32_t *mode);
 /* A new mode goes into the inode's access ACL, if it has one. */
 must_check int acl_chmod(struct op *op, const struct inode_attr *attr);
 /* The mode and ACLs of a new inode from its directory: default ACL, or umask. */
-must_check int acl_inherit(struct op *op, const struct inode_attr *dir, struct inode_attr *attr, struct new_acl *acl);
+must_check int acl_inherit(struct op *op, const struct inode_attr *dir, struct inode_attr *attr,
+			   struct new_acl *acl);
 /* setxattr and removexattr (blob NULL) of an ACL: the access ACL also changes attr->mode. */
-must_check int acl_set(struct op *op, struct inode_attr *attr, const char *name, const void *blob, size_t size_bytes);
+must_check int acl_set(struct op *op, struct inode_attr *attr, const char *name, const void *blob,
+		       size_t size_bytes);
 
 #endif

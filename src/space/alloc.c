@@ -27,7 +27,7 @@ uint64_t group_alloc_at(struct group *g, uint64_t blk, uint64_t min_blk, uint64_
 	uint64_t run;
 
 	pthread_mutex_lock(&g->lock);
-	run = index_run_at(&g->index, blk - g->start_blk, max_blk);
+	run = index_run_at(&g->index, blk - g->start_blk, max_blk, index_open_budget(&g->index));
 	if (run < min_blk)
 		run = 0;
 	if (run > 0)

@@ -9,10 +9,12 @@
 /* A piece that continues the file is worth having from this length on, even if more was wanted. */
 #define GOAL_MIN_BLK 16u
 
-uint64_t index_run_at(const struct index *x, uint64_t blk, uint64_t max_blk)
+/* A hole shorter than this is worse for a large piece than breaking into the spare chunks. */
+#define HOLE_MIN_BLK 16u
+
+uint64_t index_run_at(const struct index *x, uint64_t blk, uint64_t max_blk, uint32_t budget)
 {
 	uint64_t run = 0;
-	uint32_t budget = index_budget(x);
 
 	while (run < max_blk && (blk + run) / CHUNK_BLOCKS < x->chunks) {
 		uint32_t chunk = (uint32_t)((blk + run) / CHUNK_BLOCKS);
@@ -64,10 +66,11 @@ static uint32_t whole_run(const struct index *x, uint32_t chunk, uint32_t max)
 }
 
 /* Whole chunks for a large request: the first run that is long enough, looking from the goal on and then from the start; else the longest. */
-static bool find_chunks(const struct index *x, const struct index_want *want, uint64_t *blk, uint64_t *count_blk)
+static bool find_chunks(const struct index *x, const struct index_want *want, uint32_t budget, uint64_t *blk,
+			uint64_t *count_blk)
 {
 	uint32_t need = (uint32_t)u64_min(u64_div_up(want->count_blk, CHUNK_BLOCKS), UINT32_MAX);
-	uint32_t budget = index_budget(x), best = 0, best_run = 0;
+	uint32_t best = 0, best_run = 0;
 	uint32_t start = want->goal_blk == INDEX_NONE ? 0 : (uint32_t)(want->goal_blk / CHUNK_BLOCKS);
 
 	if (need > budget)
@@ -127,7 +130,7 @@ static bool find_worn(const struct index *x, uint64_t max_blk, uint64_t *blk, ui
 	for (unsigned class = INDEX_CLASSES; class-- > 0;) {
 		if (x->head[class] != INDEX_NIL) {
 			*blk = chunk_find(x, x->head[class], 1u << class);
-			*count_blk = index_run_at(x, *blk, max_blk);
+			*count_blk = index_run_at(x, *blk, max_blk, 0);
 			return true;
 		}
 	}
@@ -163,7 +166,7 @@ static bool find_anywhere(const struct index *x, uint64_t count, uint64_t *blk)
 			at = u64_align_down(at, CHUNK_BLOCKS) + CHUNK_BLOCKS;
 			continue;
 		}
-		run = index_run_at(x, at, count);
+		run = index_run_at(x, at, count, index_budget(x));
 		if (run >= count) {
 			*blk = at;
 			return true;
@@ -173,33 +176,43 @@ static bool find_anywhere(const struct index *x, uint64_t count, uint64_t *blk)
 	return false;
 }
 
+/* Whatever there is: a hole, or one of the spare chunks if there is none or it is short. */
+static bool find_rest(const struct index *x, const struct index_want *want, uint64_t *blk, uint64_t *count_blk)
+{
+	uint64_t count = want->count_blk;
+	bool hole = find_worn(x, count, blk, count_blk);
+	uint32_t budget = index_budget(x);
+
+	if (hole && (*count_blk == count || *count_blk >= HOLE_MIN_BLK || budget <= x->spare / 2))
+		return true;
+	if (find_chunks(x, want, budget, blk, count_blk))
+		return true;
+	return hole;
+}
+
 bool index_find(const struct index *x, const struct index_want *want, uint64_t *blk, uint64_t *count_blk)
 {
 	uint64_t count = want->count_blk, run;
+	uint32_t budget = index_open_budget(x);
 
 	if (want->goal_blk != INDEX_NONE && want->goal_blk / CHUNK_BLOCKS < x->chunks) {
-		run = index_run_at(x, want->goal_blk, count);
+		run = index_run_at(x, want->goal_blk, count, budget);
 		if (run == count || (!want->all && run >= GOAL_MIN_BLK)) {
 			*blk = want->goal_blk;
 			*count_blk = run;
 			return true;
 		}
 	}
-	if (count >= CHUNK_BLOCKS && find_chunks(x, want, blk, count_blk))
+	if (count < CHUNK_BLOCKS && find_hole(x, count, blk)) {
+		*count_blk = count;
 		return true;
-	*count_blk = count;
-	if (count < CHUNK_BLOCKS && find_hole(x, count, blk))
-		return true;
-	if (count < CHUNK_BLOCKS && index_budget(x) > 0) {
-		struct index_want chunk = { .goal_blk = want->goal_blk, .count_blk = CHUNK_BLOCKS };
-		uint64_t whole;
-
-		if (find_chunks(x, &chunk, blk, &whole))
-			return true;
 	}
+	if (find_chunks(x, want, budget, blk, count_blk))
+		return true;
 	if (!want->worn)
 		return false;
-	return want->all ? find_anywhere(x, count, blk) : find_worn(x, count, blk, count_blk);
+	*count_blk = count;
+	return want->all ? find_anywhere(x, count, blk) : find_rest(x, want, blk, count_blk);
 }
 
 uint64_t index_whole_chunk(const struct index *x, bool highest)

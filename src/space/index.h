@@ -28,6 +28,7 @@ struct index {
 	uint32_t chunks;
 	uint32_t whole_count; /* wholly free chunks */
 	uint32_t keep;	      /* so many of them are not for data */
+	uint32_t spare;	      /* and so many more not while there are holes in other chunks: metadata needs whole ones */
 	uint64_t free_blk;
 	uint64_t (*bits)[CHUNK_WORDS];
 	uint64_t *whole; /* set of wholly free chunks, a bit each */
@@ -49,10 +50,15 @@ void index_take(struct index *x, uint64_t blk, uint64_t count_blk);
 uint32_t index_give(struct index *x, uint64_t blk, uint64_t count_blk);
 bool index_is_taken(const struct index *x, uint64_t blk, uint64_t count_blk);
 
-/* Wholly free chunks that data may still open. */
+/* Wholly free chunks above the reserve, and those that data may open without need. */
 static inline uint32_t index_budget(const struct index *x)
 {
 	return x->whole_count > x->keep ? x->whole_count - x->keep : 0;
+}
+
+static inline uint32_t index_open_budget(const struct index *x)
+{
+	return x->whole_count > x->keep + x->spare ? x->whole_count - x->keep - x->spare : 0;
 }
 
 /* Blocks that data may still take. */
@@ -61,13 +67,13 @@ static inline uint64_t index_data_blk(const struct index *x)
 	return x->free_blk - u64_min(x->keep, x->whole_count) * CHUNK_BLOCKS;
 }
 
-/* How many blocks from blk on are free, at most max_blk, entering at most as many wholly free chunks as data may. */
-uint64_t index_run_at(const struct index *x, uint64_t blk, uint64_t max_blk);
+/* How many blocks from blk on are free, at most max_blk, entering at most budget wholly free chunks. */
+uint64_t index_run_at(const struct index *x, uint64_t blk, uint64_t max_blk, uint32_t budget);
 
 /*
  * A run for data, not yet taken: from goal_blk on if that is free (INDEX_NONE: no goal), whole chunks for large requests, a
- * hole of a partly used chunk for small ones, at last a fresh chunk. *count_blk: how many, then how many there are. all: so many or nothing.
- * worn: the longest piece there is, however short; with all, any piece that is long enough, whatever the search costs. False: nothing.
+ * hole of a partly used chunk for small ones, then a fresh chunk. *count_blk: how many, then how many there are. all: so many or nothing.
+ * worn: the longest piece there is, even if it is short or breaks into the spare chunks; with all, any piece that is long enough, whatever the search costs. False: nothing.
  */
 struct index_want {
 	uint64_t goal_blk;

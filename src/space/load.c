@@ -39,6 +39,7 @@ static int load_bitmap(struct group *g, struct txn *tx)
 	int rc = index_init(&g->index, g->chunks);
 
 	g->index.keep = g->keep;
+	g->index.spare = g->chunks / 16;
 	for (uint32_t chunk = 0; chunk < g->chunks && !rc; chunk += BITMAP_CHUNKS_PER_UNIT) {
 		uint64_t laddr = slot_laddr(g, 0, first_unit + chunk / BITMAP_CHUNKS_PER_UNIT);
 		const void *unit;

@@ -153,6 +153,8 @@ bool scene_file(struct crash *c, const struct file_state *state, const struct fi
 		return true;
 	scene_begin(&s, crash_live(c));
 	state->make(&s);
+	if (op->make)
+		op->make(&s);
 	ok = crash_run(c, name, run_file_op, both, &mix);
 	talk(&s, name);
 	scene_end(&s);

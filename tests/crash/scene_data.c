@@ -254,6 +254,16 @@ static int64_t dedupe(struct scene *s)
 	return rc ? rc : same;
 }
 
+/* "o" gets the same bytes as "f", in blocks of its own. */
+static void make_twin(struct scene *s)
+{
+	static uint8_t bytes[300000];
+	ssize_t got = fs_read(s->t->fs, s->file, bytes, sizeof(bytes), 0);
+
+	if (got > 0)
+		(void)!fs_write(s->t->fs, &testfs_root, s->other, bytes, (size_t)got, 0, 0);
+}
+
 static int64_t write_killpriv(struct scene *s)
 {
 	return store(s, 10, 10, FS_WRITE_KILLPRIV);
@@ -281,35 +291,35 @@ static int64_t clone_files(struct scene *s)
 }
 
 const struct file_op file_ops[] = {
-	{ "write-small", write_small, 50, 60 },
-	{ "write-unaligned", write_unaligned, 3001, 8004 },
-	{ "write-block", write_block, BLK, 2 * BLK },
-	{ "write-far", write_far, 100000, 100700 },
-	{ "write-large", write_large, 0, 200000 },
-	{ "append-small", append_small, 0, 0 },
-	{ "append-large", append_large, 0, 0 },
-	{ "truncate-zero", truncate_zero, 0, 0 },
-	{ "truncate-small", truncate_small, 0, 0 },
-	{ "truncate-mid", truncate_mid, 0, 0 },
-	{ "truncate-up", truncate_up, 0, 0 },
-	{ "open-truncate", open_truncate, 0, 0 },
-	{ "fallocate", falloc_plain, 0, 0 },
-	{ "fallocate-keep", falloc_keep, 0, 0 },
-	{ "punch-unaligned", punch_unaligned, 1001, 10001 },
-	{ "punch-block", punch_block, BLK, 2 * BLK },
-	{ "zero-unaligned", zero_unaligned, 1001, 10001 },
-	{ "zero-keep", zero_keep, 0, 70000 },
-	{ "collapse", collapse, 0, 0 },
-	{ "insert", insert, 0, 0 },
-	{ "unshare", falloc_unshare, 0, 0 },
-	{ "clone-whole", clone_whole, 0, 0 },
-	{ "clone-unaligned", clone_unaligned, 0, 0 },
-	{ "clone-onto", clone_onto, 0, 0 },
-	{ "clone-inside", clone_inside, 0, 0 },
-	{ "dedupe", dedupe, 0, 0 },
-	{ "write-killpriv", write_killpriv, 10, 20 },
-	{ "unlink", unlink_closed, 0, 0 },
-	{ "rename-over", rename_over, 0, 0 },
-	{ "clone-files", clone_files, 0, 0 },
+	{ "write-small", write_small, 50, 60, NULL },
+	{ "write-unaligned", write_unaligned, 3001, 8004, NULL },
+	{ "write-block", write_block, BLK, 2 * BLK, NULL },
+	{ "write-far", write_far, 100000, 100700, NULL },
+	{ "write-large", write_large, 0, 200000, NULL },
+	{ "append-small", append_small, 0, 0, NULL },
+	{ "append-large", append_large, 0, 0, NULL },
+	{ "truncate-zero", truncate_zero, 0, 0, NULL },
+	{ "truncate-small", truncate_small, 0, 0, NULL },
+	{ "truncate-mid", truncate_mid, 0, 0, NULL },
+	{ "truncate-up", truncate_up, 0, 0, NULL },
+	{ "open-truncate", open_truncate, 0, 0, NULL },
+	{ "fallocate", falloc_plain, 0, 0, NULL },
+	{ "fallocate-keep", falloc_keep, 0, 0, NULL },
+	{ "punch-unaligned", punch_unaligned, 1001, 10001, NULL },
+	{ "punch-block", punch_block, BLK, 2 * BLK, NULL },
+	{ "zero-unaligned", zero_unaligned, 1001, 10001, NULL },
+	{ "zero-keep", zero_keep, 0, 70000, NULL },
+	{ "collapse", collapse, 0, 0, NULL },
+	{ "insert", insert, 0, 0, NULL },
+	{ "unshare", falloc_unshare, 0, 0, NULL },
+	{ "clone-whole", clone_whole, 0, 0, NULL },
+	{ "clone-unaligned", clone_unaligned, 0, 0, NULL },
+	{ "clone-onto", clone_onto, 0, 0, NULL },
+	{ "clone-inside", clone_inside, 0, 0, NULL },
+	{ "dedupe", dedupe, 0, 0, make_twin },
+	{ "write-killpriv", write_killpriv, 10, 20, NULL },
+	{ "unlink", unlink_closed, 0, 0, NULL },
+	{ "rename-over", rename_over, 0, 0, NULL },
+	{ "clone-files", clone_files, 0, 0, NULL },
 };
 const unsigned file_op_count = ARRAY_SIZE(file_ops);

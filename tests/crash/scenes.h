@@ -26,6 +26,7 @@ struct file_op {
 	const char *name;
 	int64_t (*run)(struct scene *s);
 	uint64_t mix_lo, mix_hi; /* bytes of "f" that it may overwrite in place */
+	void (*make)(struct scene *s); /* what it needs besides the state */
 };
 extern const struct file_op file_ops[];
 extern const unsigned file_op_count;

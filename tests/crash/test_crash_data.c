@@ -23,6 +23,8 @@ static void test_each(void **state)
 		for (unsigned k = 0; k < file_state_count; k++)
 			ok &= scene_file(c, &file_states[k], &file_ops[i]);
 	}
+	for (unsigned i = 0; i < name_op_count; i++)
+		ok &= scene_name(c, &name_ops[i]);
 	const struct crash_stats *st = crash_stats(c);
 	printf("# ops %lu fences %lu images %lu again %lu replayed %lu lost %lu\n", st->ops, st->fences, st->images, st->again, st->replayed, st->lane_lost);
 	crash_free(c);

@@ -10,7 +10,6 @@
 #include <time.h>
 
 #include "fs/core.h"
-#include "space/space.h"
 
 #define DEFAULT_SIZE ((uint64_t)64 << 20)
 
@@ -153,7 +152,8 @@ int testfs_rmdir(struct testfs *t, uint64_t dir, const char *name)
 int testfs_rename(struct testfs *t, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,
 		  unsigned flags)
 {
-	return fs_rename(t->fs, &testfs_root, dir, name, strlen(name), new_dir, new_name, strlen(new_name), flags);
+	return fs_rename(t->fs, &testfs_root, dir, name, strlen(name), new_dir, new_name, strlen(new_name),
+			 flags);
 }
 
 uint64_t testfs_seed(void)

@@ -10,12 +10,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CHECK(what, ino)                                                                                               \
-	do {                                                                                                           \
-		if (!(what)) {                                                                                         \
-			fprintf(stderr, "testtree:%d: inode %llu: %s\n", __LINE__, (unsigned long long)(ino), #what); \
-			abort();                                                                                       \
-		}                                                                                                      \
+#define CHECK(what, ino)                                                           \
+	do {                                                                       \
+		if (!(what)) {                                                     \
+			fprintf(stderr, "testtree:%d: inode %llu: %s\n", __LINE__, \
+				(unsigned long long)(ino), #what);                 \
+			abort();                                                   \
+		}                                                                  \
 	} while (0)
 
 /* Names found of one inode that is no directory. */
@@ -136,7 +137,8 @@ static void links_check(struct walk *w)
 	}
 }
 
-uint64_t testtree_walk(struct testfs *t, void (*fn)(void *arg, uint64_t dir, const struct fs_dirent *entry), void *arg)
+uint64_t testtree_walk(struct testfs *t, void (*fn)(void *arg, uint64_t dir, const struct fs_dirent *entry),
+		       void *arg)
 {
 	struct walk w = { .t = t, .fn = fn, .arg = arg };
 

@@ -111,7 +111,9 @@ static int node_add(struct model *m, uint64_t ino, uint32_t type, int parent)
 	int i = node_free_slot(m);
 	struct node *n = &m->nodes[i];
 
-	*n = (struct node){ .used = true, .ino = ino, .type = type, .nlink = type == S_IFDIR ? 2 : 1, .parent = parent };
+	*n = (struct node){
+		.used = true, .ino = ino, .type = type, .nlink = type == S_IFDIR ? 2 : 1, .parent = parent
+	};
 	for (int k = 0; k < NAMES; k++)
 		n->children[k] = NONE;
 	return i;
@@ -163,7 +165,8 @@ static void do_make(struct model *m)
 	else if (dir->children[n] != NONE)
 		want = -EEXIST;
 	if (type == S_IFLNK)
-		rc = fs_symlink(m->t.fs, &testfs_root, dir->ino, name, strlen(name), name, strlen(name), &attr);
+		rc = fs_symlink(m->t.fs, &testfs_root, dir->ino, name, strlen(name), name, strlen(name),
+				&attr);
 	else
 		rc = fs_mknod(m->t.fs, &testfs_root, dir->ino, name, strlen(name), type | 0700, 0, &attr);
 	expect(m, "make", rc, want);
@@ -191,7 +194,8 @@ static void do_remove(struct model *m)
 		want = -ENOTEMPTY;
 	else if (!rmdir && is_dir(&m->nodes[c]))
 		want = -EISDIR;
-	rc = rmdir ? testfs_rmdir(&m->t, dir->ino, name_of(n, 0)) : testfs_unlink(&m->t, dir->ino, name_of(n, 0));
+	rc = rmdir ? testfs_rmdir(&m->t, dir->ino, name_of(n, 0)) :
+		     testfs_unlink(&m->t, dir->ino, name_of(n, 0));
 	expect(m, rmdir ? "rmdir" : "unlink", rc, want);
 	if (rc)
 		return;
@@ -274,7 +278,8 @@ static void do_rename(struct model *m)
 {
 	static const unsigned all_flags[] = { 0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT };
 	unsigned flags = all_flags[testfs_below(&m->random, ARRAY_SIZE(all_flags))];
-	int d1 = pick_dir(m), d2 = testfs_below(&m->random, 3) ? pick_dir(m) : d1, n1 = pick_name(m), n2 = pick_name(m);
+	int d1 = pick_dir(m), d2 = testfs_below(&m->random, 3) ? pick_dir(m) : d1, n1 = pick_name(m),
+	    n2 = pick_name(m);
 	struct node *dir1 = &m->nodes[d1], *dir2 = &m->nodes[d2];
 	int c1 = dir1->children[n1], c2 = dir2->children[n2], rc;
 	struct inode_attr attr;

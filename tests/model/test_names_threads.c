@@ -80,8 +80,12 @@ static void do_file(struct job *j, uint64_t dir, const char *name)
 	if (fs_lookup(t.fs, dir, name, 1, &attr))
 		return;
 	if (S_ISREG(attr.mode)) {
-		expect_one_of("open", fs_opened(t.fs, attr.ino, true, testfs_below(&j->random, 2), &testfs_root), ALLOW(0));
-		expect_one_of("write", (int)fs_write(t.fs, &testfs_root, attr.ino, &byte, 1, testfs_below(&j->random, 9000), 0),
+		expect_one_of("open",
+			      fs_opened(t.fs, attr.ino, true, testfs_below(&j->random, 2), &testfs_root),
+			      ALLOW(0));
+		expect_one_of("write",
+			      (int)fs_write(t.fs, &testfs_root, attr.ino, &byte, 1,
+					    testfs_below(&j->random, 9000), 0),
 			      ALLOW(0));
 		fs_closed(t.fs, attr.ino, true);
 	}
@@ -99,10 +103,12 @@ static void step(struct job *j)
 
 	switch (testfs_below(&j->random, 9)) {
 	case 0:
-		expect_one_of("mknod", testfs_mknod(&t, dir, name, S_IFREG | 0644, NULL), ALLOW(-EEXIST, -ENOTDIR, -ENOENT));
+		expect_one_of("mknod", testfs_mknod(&t, dir, name, S_IFREG | 0644, NULL),
+			      ALLOW(-EEXIST, -ENOTDIR, -ENOENT));
 		break;
 	case 1:
-		expect_one_of("mkdir", testfs_mknod(&t, dir, name, S_IFDIR | 0755, NULL), ALLOW(-EEXIST, -ENOTDIR, -ENOENT));
+		expect_one_of("mkdir", testfs_mknod(&t, dir, name, S_IFDIR | 0755, NULL),
+			      ALLOW(-EEXIST, -ENOTDIR, -ENOENT));
 		break;
 	case 2:
 		expect_one_of("unlink", testfs_unlink(&t, dir, name), ALLOW(-ENOENT, -EISDIR, -ENOTDIR));
@@ -112,13 +118,15 @@ static void step(struct job *j)
 		break;
 	case 4:
 	case 5:
-		expect_one_of("rename", testfs_rename(&t, dir, name, dir2, other, flags[testfs_below(&j->random, 4)]),
+		expect_one_of("rename",
+			      testfs_rename(&t, dir, name, dir2, other, flags[testfs_below(&j->random, 4)]),
 			      ALLOW(-ENOENT, -EEXIST, -EINVAL, -ENOTEMPTY, -EISDIR, -ENOTDIR));
 		break;
 	case 6:
 		if (fs_lookup(t.fs, dir, name, 1, &attr))
 			break;
-		expect_one_of("link", testfs_link(&t, attr.ino, dir2, other), ALLOW(-EEXIST, -EPERM, -ENOENT, -ENOTDIR));
+		expect_one_of("link", testfs_link(&t, attr.ino, dir2, other),
+			      ALLOW(-EEXIST, -EPERM, -ENOENT, -ENOTDIR));
 		fs_forget(t.fs, attr.ino, 1);
 		break;
 	case 7:
@@ -210,7 +218,8 @@ static void test_one_group(void **state)
 static void test_groups_inline_freeing(void **state)
 {
 	(void)state;
-	run(&(struct testfs_opts){ .size_bytes = (uint64_t)128 << 20, .format = { .ag_size_bytes = (uint64_t)16 << 20 } });
+	run(&(struct testfs_opts){ .size_bytes = (uint64_t)128 << 20,
+				   .format = { .ag_size_bytes = (uint64_t)16 << 20 } });
 }
 
 int main(void)

@@ -96,7 +96,8 @@ static void test_setgid_directory(void **state)
 	struct inode_attr attr;
 
 	(void)state;
-	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_MODE | FS_SET_GID, .mode = 02777, .gid = 77 }), 0);
+	assert_int_equal(
+		set(d, (struct fs_set){ .what = FS_SET_MODE | FS_SET_GID, .mode = 02777, .gid = 77 }), 0);
 	assert_int_equal(fs_mknod(t.fs, &cred, d, "f", 1, S_IFREG | 0666, 0, &attr), 0);
 	assert_int_equal(attr.gid, 77);
 	assert_int_equal(attr.mode, S_IFREG | 0666);
@@ -129,7 +130,8 @@ static void test_times(void **state)
 
 static void test_size(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 06755), d = make(ROOT, "d", S_IFDIR | 0755), p = make(ROOT, "p", S_IFIFO);
+	uint64_t f = make(ROOT, "f", S_IFREG | 06755), d = make(ROOT, "d", S_IFDIR | 0755),
+		 p = make(ROOT, "p", S_IFIFO);
 	struct inode_attr a = attr_of(f), b;
 
 	(void)state;
@@ -150,7 +152,8 @@ static void test_size(void **state)
 
 static void test_flags(void **state)
 {
-	uint64_t d = make(ROOT, "d", S_IFDIR | 0755), f = make(d, "f", S_IFREG | 0644), i = make(d, "i", S_IFREG | 0644);
+	uint64_t d = make(ROOT, "d", S_IFDIR | 0755), f = make(d, "f", S_IFREG | 0644),
+		 i = make(d, "i", S_IFREG | 0644);
 	struct fs_set append = { .what = FS_SET_FLAGS, .flags = INODE_APPEND };
 	struct fs_set immutable = { .what = FS_SET_FLAGS, .flags = INODE_IMMUTABLE };
 	struct fs_set none = { .what = FS_SET_FLAGS };
@@ -172,7 +175,8 @@ static void test_flags(void **state)
 	assert_int_equal(set(d, immutable), 0);
 	assert_int_equal(testfs_mknod(&t, d, "new2", S_IFREG, NULL), -EPERM);
 	assert_int_equal(testfs_unlink(&t, d, "f"), -EPERM);
-	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_FLAGS, .flags = INODE_NOATIME | INODE_LOST }), 0);
+	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_FLAGS, .flags = INODE_NOATIME | INODE_LOST }),
+			 0);
 	assert_int_equal(attr_of(make(d, "child", S_IFREG)).flags, INODE_NOATIME);
 	assert_int_equal(attr_of(f).flags, 0);
 }
@@ -245,7 +249,9 @@ static void assert_xattr(uint64_t ino, const char *name, const uint8_t *value, s
 
 static void test_xattr_sizes(void **state)
 {
-	static const size_t sizes[] = { 0, 1, 40, 900, 969, 970, 971, 1000, XVAL_DATA_SIZE, XVAL_DATA_SIZE + 1, 65535, 65536 };
+	static const size_t sizes[] = {
+		0, 1, 40, 900, 969, 970, 971, 1000, XVAL_DATA_SIZE, XVAL_DATA_SIZE + 1, 65535, 65536
+	};
 	static uint8_t value[FS_XATTR_VALUE_MAX + 1];
 	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
 
@@ -254,9 +260,11 @@ static void test_xattr_sizes(void **state)
 		value[i] = (uint8_t)(i * 7 + i / 251);
 	for (unsigned from = 0; from < ARRAY_SIZE(sizes); from++) {
 		for (unsigned to = 0; to < ARRAY_SIZE(sizes); to++) {
-			assert_int_equal(fs_setxattr(t.fs, f, "user.a", value + 1, sizes[from] ? sizes[from] - 1 : 0, 0, false),
+			assert_int_equal(fs_setxattr(t.fs, f, "user.a", value + 1,
+						     sizes[from] ? sizes[from] - 1 : 0, 0, false),
 					 0);
-			assert_int_equal(fs_setxattr(t.fs, f, "user.a", value, sizes[to], XATTR_REPLACE, false), 0);
+			assert_int_equal(
+				fs_setxattr(t.fs, f, "user.a", value, sizes[to], XATTR_REPLACE, false), 0);
 			assert_xattr(f, "user.a", value, sizes[to]);
 		}
 	}
@@ -321,6 +329,58 @@ static void test_xattr_many(void **state)
 		assert_int_equal(fs_getxattr(t.fs, f, name, NULL, 0), i % 3 ? -ENODATA : (int)i * 2);
 	}
 	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
+}
+
+/* Hashes of few bits: names collide, with each other's tombstones too; parents live in the same tree. */
+static void test_xattr_collisions(void **state)
+{
+	enum { NAMES = 13 };
+	static const size_t sizes[] = { 0, 10, 100, 900, 1500, 9000 };
+	struct { bool there; size_t size; uint8_t fill; } model[NAMES] = { 0 };
+	uint64_t random = testfs_seed(), f;
+	uint8_t value[9000], got[9000];
+	char name[16];
+
+	(void)state;
+	testfs_free(&t);
+	testfs_make(&t, &(struct testfs_opts){ .format = { .dir_hash_bits = 5 } });
+	f = make(ROOT, "f", S_IFREG | 0644);
+	for (unsigned step = 0; step < 5000; step++) {
+		unsigned n = (unsigned)testfs_below(&random, NAMES);
+		int flags = (int)testfs_below(&random, 3), want = 0, rc;
+
+		snprintf(name, sizeof(name), "user.n%u", n);
+		if (testfs_below(&random, 2)) {
+			rc = fs_removexattr(t.fs, f, name);
+			assert_int_equal(rc, model[n].there ? 0 : -ENODATA);
+			model[n].there = false;
+		} else {
+			size_t size = sizes[testfs_below(&random, ARRAY_SIZE(sizes))];
+
+			memset(value, (int)step, size);
+			if (flags == XATTR_CREATE && model[n].there)
+				want = -EEXIST;
+			if (flags == XATTR_REPLACE && !model[n].there)
+				want = -ENODATA;
+			assert_int_equal(fs_setxattr(t.fs, f, name, value, size, flags, false), want);
+			if (!want) {
+				model[n].there = true;
+				model[n].size = size;
+				model[n].fill = (uint8_t)step;
+			}
+		}
+		if (step % 7 == 0 && step % 14)
+			assert_int_equal(testfs_link(&t, f, ROOT, "g"), 0);
+		else if (step % 14 == 0 && step)
+			assert_int_equal(testfs_unlink(&t, ROOT, "g"), 0);
+		for (n = 0; n < NAMES; n++) {
+			snprintf(name, sizeof(name), "user.n%u", n);
+			rc = (int)fs_getxattr(t.fs, f, name, got, sizeof(got));
+			assert_int_equal(rc, model[n].there ? (int)model[n].size : -ENODATA);
+			for (int i = 0; i < rc; i++)
+				assert_int_equal(got[i], model[n].fill);
+		}
+	}
 }
 
 static void test_capability_is_taken(void **state)
@@ -479,18 +539,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_mode_and_owner),
-		T(test_setgid_directory),
-		T(test_times),
-		T(test_size),
-		T(test_flags),
-		T(test_relatime),
-		T(test_xattr_sizes),
-		T(test_xattr_rules),
-		T(test_xattr_many),
-		T(test_capability_is_taken),
-		T(test_acl_and_mode),
-		T(test_acl_unsound),
+		T(test_mode_and_owner), T(test_setgid_directory),
+		T(test_times),          T(test_size),
+		T(test_flags),          T(test_relatime),
+		T(test_xattr_sizes),    T(test_xattr_rules),
+		T(test_xattr_many),     T(test_capability_is_taken),
+		T(test_acl_and_mode),   T(test_acl_unsound),
 		T(test_acl_inherited),
 	};
 

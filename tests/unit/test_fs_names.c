@@ -121,7 +121,9 @@ static void test_make_and_find(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
 		snprintf(name, sizeof(name), "n%u", i);
 		assert_true(find(ROOT, name) != 0);
-		assert_int_equal(types[i] == S_IFDIR ? testfs_rmdir(&t, ROOT, name) : testfs_unlink(&t, ROOT, name), 0);
+		assert_int_equal(types[i] == S_IFDIR ? testfs_rmdir(&t, ROOT, name) :
+						       testfs_unlink(&t, ROOT, name),
+				 0);
 		assert_int_equal(find(ROOT, name), 0);
 	}
 	assert_int_equal(size_of(ROOT), 0);
@@ -244,7 +246,8 @@ static void test_symlinks(void **state)
 
 static void test_rename_plain(void **state)
 {
-	uint64_t a = make_dir(ROOT, "a"), b = make_dir(ROOT, "b"), sub = make_dir(a, "sub"), f = make_file(sub, "f");
+	uint64_t a = make_dir(ROOT, "a"), b = make_dir(ROOT, "b"), sub = make_dir(a, "sub"),
+		 f = make_file(sub, "f");
 
 	(void)state;
 	assert_int_equal(testfs_rename(&t, a, "sub", b, "moved", 0), 0);
@@ -286,7 +289,8 @@ static void test_rename_over(void **state)
 
 static void test_rename_exchange(void **state)
 {
-	uint64_t a = make_dir(ROOT, "a"), b = make_dir(ROOT, "b"), d = make_dir(a, "d"), f = make_file(b, "f");
+	uint64_t a = make_dir(ROOT, "a"), b = make_dir(ROOT, "b"), d = make_dir(a, "d"),
+		 f = make_file(b, "f");
 
 	(void)state;
 	assert_int_equal(testfs_rename(&t, a, "d", b, "f", RENAME_EXCHANGE), 0);
@@ -481,6 +485,74 @@ static void test_removed_at_once_many(void **state)
 	assert_int_equal(after.total_blk, before.total_blk);
 }
 
+static void test_closed_with_references(void **state)
+{
+	struct inode_attr file, tmp, dir;
+
+	(void)state;
+	assert_int_equal(testfs_mknod(&t, ROOT, "d", S_IFDIR | 0755, &dir), 0);
+	assert_int_equal(testfs_mknod(&t, ROOT, "f", S_IFREG | 0644, &file), 0);
+	assert_int_equal(fs_tmpfile(t.fs, &testfs_root, ROOT, 0600, &tmp), 0);
+	assert_int_equal(fs_opened(t.fs, tmp.ino, true, false, &testfs_root), 0);
+	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
+	testfs_remount(&t);
+	assert_int_equal(fs_getattr(t.fs, file.ino, &file), -ESTALE);
+	assert_int_equal(fs_getattr(t.fs, tmp.ino, &tmp), -ESTALE);
+	assert_int_equal(fs_getattr(t.fs, dir.ino, &dir), 0);
+}
+
+static void test_failed_pool(void **state)
+{
+	struct inode_attr attr;
+
+	(void)state;
+	assert_int_equal(testfs_mknod(&t, ROOT, "f", S_IFREG | 0644, &attr), 0);
+	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
+	make_file(ROOT, "g");
+	pool_fail(t.pool, "a test says so");
+	fs_forget(t.fs, attr.ino, 1);
+	assert_int_equal(testfs_mknod(&t, ROOT, "h", S_IFREG, NULL), -EROFS);
+	assert_int_equal(testfs_unlink(&t, ROOT, "g"), -EROFS);
+	assert_true(find(ROOT, "g") != 0);
+}
+
+/* Until nothing fits any more; everything can be removed again, as often as one likes. */
+static void test_full_pool(void **state)
+{
+	uint64_t counts[3] = { 0 };
+	struct fs_statfs st;
+	char name[256];
+
+	(void)state;
+	testfs_free(&t);
+	testfs_make(&t, &(struct testfs_opts){ .size_bytes = (uint64_t)16 << 20 });
+	memset(name, 'x', sizeof(name));
+	for (unsigned round = 0; round < 3; round++) {
+		struct inode_attr attr;
+		int rc = 0;
+
+		while (!rc) {
+			int len = snprintf(name, sizeof(name), "%0200llu", (unsigned long long)counts[round]);
+
+			rc = fs_mknod(t.fs, &testfs_root, ROOT, name, (size_t)len, S_IFREG | 0644, 0, &attr);
+			if (rc)
+				break;
+			fs_forget(t.fs, attr.ino, 1);
+			counts[round]++;
+		}
+		assert_int_equal(rc, -ENOSPC);
+		assert_true(counts[round] > 500);
+		assert_int_equal(size_of(ROOT), counts[round]);
+		for (uint64_t i = 0; i < counts[round]; i++) {
+			int len = snprintf(name, sizeof(name), "%0200llu", (unsigned long long)i);
+
+			assert_int_equal(fs_unlink(t.fs, ROOT, name, (size_t)len), 0);
+		}
+		assert_int_equal(fs_statfs(t.fs, &st), 0);
+	}
+	assert_true(counts[2] * 10 >= counts[1] * 9);
+}
+
 static void test_readonly(void **state)
 {
 	make_file(ROOT, "f");
@@ -512,6 +584,9 @@ int main(void)
 		T(test_tmpfile),
 		T(test_orphans_after_crash),
 		T(test_removed_at_once_many),
+		T(test_closed_with_references),
+		T(test_failed_pool),
+		T(test_full_pool),
 		T(test_readonly),
 	};
 

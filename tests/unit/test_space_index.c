@@ -29,7 +29,7 @@ static uint64_t pick(struct world *w, uint64_t below)
 	return space_random(&w->rng, below);
 }
 
-static struct world *world_make(uint32_t keep)
+static struct world *world_make(uint32_t keep, uint32_t spare)
 {
 	const uint64_t none[CHUNK_WORDS] = { 0 };
 	struct world *w = calloc(1, sizeof(*w));
@@ -38,6 +38,7 @@ static struct world *world_make(uint32_t keep)
 	w->rng.state = space_seed();
 	assert_int_equal(index_init(&w->x, CHUNKS), 0);
 	w->x.keep = keep;
+	w->x.spare = spare;
 	for (uint32_t i = 0; i < CHUNKS; i++)
 		index_load_chunk(&w->x, i, none);
 	return w;
@@ -151,9 +152,9 @@ static void give_some(struct world *w)
 		mark(w, start, count, 0);
 }
 
-static void random_run(uint32_t keep)
+static void random_run(uint32_t keep, uint32_t spare)
 {
-	struct world *w = world_make(keep);
+	struct world *w = world_make(keep, spare);
 	bool filling = true;
 
 	for (unsigned i = 0; i < 30000; i++) {
@@ -173,13 +174,14 @@ static void random_run(uint32_t keep)
 static void test_random(void **state)
 {
 	(void)state;
-	random_run(0);
-	random_run(5);
+	random_run(0, 0);
+	random_run(5, 0);
+	random_run(3, 12);
 }
 
 static void test_large_requests_take_aligned_chunks(void **state)
 {
-	struct world *w = world_make(0);
+	struct world *w = world_make(0, 0);
 	struct index_want want = { .goal_blk = INDEX_NONE, .count_blk = 3 * CHUNK_BLOCKS };
 	uint64_t blk, count;
 
@@ -193,7 +195,7 @@ static void test_large_requests_take_aligned_chunks(void **state)
 
 static void test_small_requests_stay_in_broken_chunks(void **state)
 {
-	struct world *w = world_make(0);
+	struct world *w = world_make(0, 0);
 	struct index_want want = { .goal_blk = INDEX_NONE, .count_blk = 5 };
 	uint64_t blk, count;
 
@@ -206,6 +208,31 @@ static void test_small_requests_stay_in_broken_chunks(void **state)
 		mark(w, blk, count, 1);
 	}
 	assert_int_equal(w->x.whole_count, CHUNKS - 1);
+	world_free(w);
+}
+
+static void test_spare_chunks_are_taken_last(void **state)
+{
+	struct world *w = world_make(1, 4);
+	struct index_want want = { .goal_blk = INDEX_NONE, .count_blk = 512 };
+	uint64_t blk, count;
+
+	(void)state;
+	for (uint32_t c = 5; c < CHUNKS; c++)
+		mark(w, (uint64_t)c * CHUNK_BLOCKS + (c == 50 ? 100 : 0), c == 50 ? CHUNK_BLOCKS - 100 : CHUNK_BLOCKS, 1);
+	assert_false(index_find(&w->x, &want, &blk, &count));
+	want.worn = true;
+	assert_true(index_find(&w->x, &want, &blk, &count));
+	assert_int_equal(blk, 50 * CHUNK_BLOCKS);
+	assert_int_equal(count, 100);
+	mark(w, blk, count, 1);
+	for (unsigned left = 4; left > 0; left--) {
+		assert_true(index_find(&w->x, &want, &blk, &count));
+		assert_int_equal(count, CHUNK_BLOCKS);
+		mark(w, blk, count, 1);
+	}
+	assert_false(index_find(&w->x, &want, &blk, &count));
+	assert_int_equal(w->x.whole_count, 1);
 	world_free(w);
 }
 
@@ -233,6 +260,7 @@ int main(void)
 		cmocka_unit_test(test_bits_of_a_chunk),
 		cmocka_unit_test(test_large_requests_take_aligned_chunks),
 		cmocka_unit_test(test_small_requests_stay_in_broken_chunks),
+		cmocka_unit_test(test_spare_chunks_are_taken_last),
 		cmocka_unit_test(test_random),
 	};
 
