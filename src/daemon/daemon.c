@@ -186,6 +186,8 @@ static int fs_up(struct daemon *d)
 
 	if (rc)
 		return rc;
+	if (pool_super(d->pool)->ro_compat & ~FEATURE_RO_COMPAT_KNOWN)
+		d->opts.mount_flags |= MS_RDONLY; /* as the pool has said */
 	/* From here on there are threads, and messages go where they will go later. */
 	if (!d->opts.foreground)
 		log_setup("umbrafs", d->opts.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, true);

@@ -121,6 +121,7 @@ struct setattr_arg {
 	uint64_t ino;
 	const struct fs_set *set;
 	struct inode_attr *attr;
+	bool shrink_only;
 };
 
 static int setattr_op(struct op *op, void *arg)
@@ -132,6 +133,8 @@ static int setattr_op(struct op *op, void *arg)
 
 	if (!rc)
 		rc = inode_get(op, a->ino, &attr);
+	if (!rc && a->shrink_only && a->set->size > attr.size)
+		rc = -ENOSPC;
 	if (!rc)
 		rc = set_apply(op, inode, &attr, a->set);
 	if (!rc)
@@ -143,18 +146,17 @@ static int setattr_op(struct op *op, void *arg)
 	return 0;
 }
 
-/* A size that gives back blocks may use the reserve. */
-static enum txn_mode set_mode(const struct fs_set *set)
-{
-	return set->what & FS_SET_SIZE && set->size == 0 ? TXN_FREEING : TXN_WRITE;
-}
-
 int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct fs_set *set,
 	       struct inode_attr *attr)
 {
-	struct setattr_arg a = { ino, set, attr };
+	struct setattr_arg a = { ino, set, attr, false };
+	int rc = op_run(fs, TXN_WRITE, cred, setattr_op, &a);
 
-	return op_run(fs, set_mode(set), cred, setattr_op, &a);
+	if (rc != -ENOSPC || !(set->what & FS_SET_SIZE))
+		return rc;
+	/* What gives back blocks may use the reserve. */
+	a.shrink_only = true;
+	return op_run(fs, TXN_FREEING, cred, setattr_op, &a);
 }
 
 /* ---- opens ---- */
@@ -231,20 +233,41 @@ static int stream_op(struct op *op, void *arg)
 	return rc;
 }
 
+/* False: it is 0 already; there was no such open. */
+static bool count_down(_Atomic uint32_t *count)
+{
+	uint32_t old = atomic_load(count);
+
+	while (old != 0) {
+		if (atomic_compare_exchange_weak(count, &old, old - 1))
+			return true;
+	}
+	return false;
+}
+
 void fs_closed(struct fs *fs, uint64_t ino, bool write)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);
 
 	if (!inode)
 		return;
-	if (write && atomic_fetch_sub(&inode->write_opens, 1) == 1) {
+	if (write && count_down(&inode->write_opens) && atomic_load(&inode->write_opens) == 0) {
 		/* The last writer is gone: what was set aside for him goes back. */
 		int rc = op_run(fs, TXN_READ, NULL, stream_op, &ino);
 
 		(void)rc;
 	}
-	atomic_fetch_sub(&inode->opens, 1);
-	inode_unpin(fs, inode, 2);
+	inode_unpin(fs, inode, count_down(&inode->opens) ? 2 : 1);
+}
+
+bool fs_is_written(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, false);
+	bool written = inode && atomic_load(&inode->write_opens) > 0;
+
+	if (inode)
+		inode_unpin(fs, inode, 1);
+	return written;
 }
 
 /* ---- figures ---- */
@@ -257,7 +280,7 @@ int fs_statfs(struct fs *fs, struct fs_statfs *st)
 	int rc;
 
 	/* What has been removed counts as free at once. */
-	orphan_drain(fs);
+	orphan_drain_soon(fs);
 	rc = space_totals(fs->pool, &totals);
 	if (rc)
 		return rc;

@@ -30,6 +30,7 @@ static int copy_content(struct op *op, struct clone_ends *ends)
 	bool ready = true;
 	int rc = 0;
 
+	ends->quiet = true; /* the twin keeps its source's times */
 	if (ends->src.data_format == DATA_INLINE) {
 		rc = inode_record(op, ends->src.ino, &from);
 		if (!rc)
@@ -45,7 +46,6 @@ static int copy_content(struct op *op, struct clone_ends *ends)
 		return rc;
 	if (!ready)
 		return -EXDEV; /* the tail has to be copied: the slow way */
-	ends->quiet = true;
 	rc = share_extents(op, ends, &range);
 	return rc;
 }
@@ -86,12 +86,12 @@ static int copy_xattrs(struct op *op, uint64_t from, uint64_t to)
 }
 
 /* The new inode without its content: what the source has, but its own number, links and birth. */
-static int make_twin(struct op *op, struct clone_ends *ends)
+static int make_twin(struct op *op, struct clone_ends *ends, bool named)
 {
 	struct inode_attr twin = ends->src;
 	int rc;
 
-	twin.nlink = 1;
+	twin.nlink = named;
 	twin.blocks = 0;
 	twin.flags &= ~INODE_SHARED;
 	rc = inode_new(op, inode_agno(op->fs, ends->src.ino), &twin, &ends->dst_inode);
@@ -103,8 +103,74 @@ static int make_twin(struct op *op, struct clone_ends *ends)
 	return inode_put(op, &twin);
 }
 
-/* *last: nothing more in this transaction. A file of many extents commits on its way, so it has a transaction of its own; alone = false: it is
- * left for the next one. */
+/* The names and the size of the directory are in *dir, which is put by the caller. */
+static int clone_short(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, struct clone_ends *ends)
+{
+	int rc = make_twin(op, ends, true);
+
+	if (!rc)
+		rc = name_add(op, dir, item->name, item->name_len, &ends->dst);
+	if (!rc)
+		rc = copy_xattrs(op, item->src, ends->dst.ino);
+	if (!rc)
+		rc = copy_content(op, ends);
+	return rc ? rc : clone_put(op, ends);
+}
+
+struct naming {
+	uint64_t dir;
+	const struct fs_clone_item *item;
+	struct clone_ends *ends;
+};
+
+static int name_step(struct op *op, void *arg)
+{
+	const struct naming *n = arg;
+	struct inode_attr dir, twin;
+	int rc = inode_get(op, n->dir, &dir);
+
+	if (!rc)
+		rc = inode_get(op, n->ends->dst.ino, &twin);
+	if (!rc)
+		rc = name_add(op, &dir, n->item->name, n->item->name_len, &twin);
+	if (!rc)
+		rc = orphan_remove(op, twin.ino);
+	if (rc)
+		return rc;
+	inode_on_commit(op, n->ends->dst_inode, INODE_NAMED);
+	twin.nlink = 1;
+	rc = inode_put(op, &twin);
+	return rc ? rc : inode_put(op, &dir);
+}
+
+/* A file of many extents commits on its way: it is an orphan, which a crash frees, until all of it is there. */
+static int clone_long(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, struct clone_ends *ends)
+{
+	struct naming naming = { dir->ino, item, ends };
+	struct dir_slot slot;
+	int rc = dir_find(op, dir->ino, item->name, item->name_len, &slot);
+
+	if (rc != -ENOENT)
+		return rc ? rc : -EEXIST;
+	rc = make_twin(op, ends, false);
+	if (!rc)
+		rc = orphan_add(op, &ends->dst);
+	if (rc)
+		return rc;
+	inode_on_commit(op, ends->dst_inode, INODE_UNLINKED);
+	rc = copy_xattrs(op, item->src, ends->dst.ino);
+	if (!rc)
+		rc = copy_content(op, ends);
+	if (!rc)
+		rc = clone_put(op, ends);
+	if (!rc)
+		rc = txn_roll(op->tx);
+	if (!rc)
+		rc = op_chain(op, name_step, &naming);
+	return rc ? rc : inode_get(op, dir->ino, dir);
+}
+
+/* *last: nothing more in this transaction. A file of many extents has a transaction of its own; alone = false: it is left for the next one. */
 static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, bool alone,
 		      bool *last)
 {
@@ -123,17 +189,7 @@ static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_ite
 	*last = !fits;
 	if (rc || (!fits && !alone))
 		return rc;
-	rc = make_twin(op, &ends);
-	if (!rc)
-		rc = name_add(op, dir, item->name, item->name_len, &ends.dst);
-	if (!rc)
-		rc = copy_xattrs(op, item->src, ends.dst.ino);
-	if (!rc)
-		rc = inode_put(op, dir); /* a long clone commits what is there so far */
-	if (!rc)
-		rc = copy_content(op, &ends);
-	if (!rc)
-		rc = clone_put(op, &ends);
+	rc = fits ? clone_short(op, dir, item, &ends) : clone_long(op, dir, item, &ends);
 	if (!rc)
 		item->new_ino = ends.dst.ino;
 	return rc;

@@ -169,6 +169,9 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 		slow = false;
 		rounds = 0;
 		orphan_drain(fs);
+		rc = space_trim(fs->pool);
+		if (rc < 0)
+			break;
 	}
 	if (slow)
 		pthread_mutex_unlock(&fs->slow_lock);

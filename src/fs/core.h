@@ -192,7 +192,9 @@ must_check int orphan_add(struct op *op, const struct inode_attr *attr); /* nlin
 must_check int orphan_remove(struct op *op, uint64_t ino);               /* it got a name again */
 /* Frees data, attributes and number, in as many transactions as it takes. -EBUSY: it is referenced, or has a name. */
 must_check int orphan_free(struct fs *fs, uint64_t ino);
+/* Frees all that nobody needs any more, what an earlier mount left included; orphan_drain_soon: but for those. No lock held. */
 void orphan_drain(struct fs *fs);
+void orphan_drain_soon(struct fs *fs);
 /* Frees the pinned inode if nobody needs it any more: in the background if there is one. No lock held. */
 void orphan_check(struct fs *fs, struct inode *inode);
 

@@ -35,6 +35,10 @@ must_check int extent_add(struct btree *bt, struct pool *pool, const struct exte
 /* Takes the first mapped piece of [lo, hi) out of the tree, at most max_blk of it; -ENOENT: nothing is mapped there. */
 must_check int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece);
 
+/* extent_cut() of at most DATA_STEP_BLK, and the file no longer owns the piece's blocks. */
+must_check int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint64_t hi,
+			   struct extent *piece);
+
 /* Drops what is mapped in [lo, hi), as much as fits in this transaction; *done if nothing is left. attr->blocks follows. */
 must_check int data_drop(struct op *op, struct inode_attr *attr, uint64_t lo, uint64_t hi, bool *done);
 

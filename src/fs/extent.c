@@ -153,7 +153,8 @@ static int extent_split(struct btree *bt, struct bt_cursor *cur, const struct ex
 	return extent_insert(bt, &right);
 }
 
-int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece)
+/* extent_cut(); *whole_blk: where the extent that the piece is from starts on the device. */
+static int cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece, uint64_t *whole_blk)
 {
 	struct bt_key key = extent_key(lo);
 	struct bt_cursor cur;
@@ -174,6 +175,28 @@ int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, str
 		extent_trim_front(&p, lo);
 	p.count_blk = u64_min(u64_min(p.count_blk, hi - p.file_blk), max_blk);
 	rc = extent_split(bt, &cur, &e, &p);
+	if (rc)
+		return rc;
+	*piece = p;
+	*whole_blk = e.dev_blk;
+	return 0;
+}
+
+int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece)
+{
+	uint64_t whole_blk;
+
+	return cut(bt, lo, hi, max_blk, piece, &whole_blk);
+}
+
+int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint64_t hi, struct extent *piece)
+{
+	struct extent p;
+	uint64_t whole_blk;
+	int rc = cut(bt, lo, hi, DATA_STEP_BLK, &p, &whole_blk);
+
+	if (!rc)
+		rc = space_drop_piece(op->tx, p.dev_blk, p.count_blk, ino, p.file_blk, whole_blk);
 	if (!rc)
 		*piece = p;
 	return rc;
@@ -187,14 +210,12 @@ int data_drop(struct op *op, struct inode_attr *attr, uint64_t lo, uint64_t hi, 
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	while (txn_has_room(op->tx, DATA_STEP_UNITS)) {
 		struct extent piece;
-		int rc = extent_cut(&bt, lo, hi, DATA_STEP_BLK, &piece);
+		int rc = extent_drop(op, &bt, attr->ino, lo, hi, &piece);
 
 		if (rc == -ENOENT) {
 			*done = true;
 			return 0;
 		}
-		if (!rc)
-			rc = space_drop(op->tx, piece.dev_blk, piece.count_blk, attr->ino, piece.file_blk);
 		if (rc)
 			return rc;
 		attr->blocks -= piece.count_blk;

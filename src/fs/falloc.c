@@ -91,15 +91,18 @@ static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, con
 
 	if (attr->flags & INODE_SHARED)
 		rc = space_refs(op->tx, e->dev_blk, e->count_blk, &refs, &same_blk);
-	if (!rc)
-		rc = extent_cut(bt, e->file_blk, e->file_blk + same_blk, same_blk, &piece);
 	if (rc)
 		return rc;
 	if (refs > 1) {
-		attr->blocks -= piece.count_blk;
 		*done_blk = 0; /* look again: a hole now */
-		return space_drop(op->tx, piece.dev_blk, piece.count_blk, attr->ino, piece.file_blk);
+		rc = extent_drop(op, bt, attr->ino, e->file_blk, e->file_blk + same_blk, &piece);
+		if (!rc)
+			attr->blocks -= piece.count_blk;
+		return rc;
 	}
+	rc = extent_cut(bt, e->file_blk, e->file_blk + same_blk, same_blk, &piece);
+	if (rc)
+		return rc;
 	piece.flags |= EXTENT_UNWRITTEN;
 	*done_blk = piece.count_blk;
 	return extent_add(bt, txn_pool(op->tx), &piece);

@@ -99,7 +99,8 @@ must_check int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t dir
 			 size_t len, uint64_t new_dir, const char *new_name, size_t new_len, unsigned flags);
 
 /* Entries from cookie on (0 = from the start; then the cookie of the last one seen). fill returns non-zero to stop before that entry.
- * '.' and '..' come first. ref: entries get a reference and attr, as lookup (readdirplus); else attr is NULL. */
+ * '.' and '..' come first. ref: entries get a reference and attr, as lookup (readdirplus); but '.', '..' and an inode that cannot be
+ * read have neither, and without ref none has. fill is called with no lock held. */
 struct fs_dirent {
 	uint64_t ino;
 	uint64_t cookie; /* of this entry: pass it to go on after it */
@@ -116,6 +117,8 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 /* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
 must_check int fs_opened(struct fs *fs, uint64_t ino, bool write, bool truncate, const struct fs_cred *cred);
 void fs_closed(struct fs *fs, uint64_t ino, bool write);
+/* Whether somebody has it open for writing now (so that pages of a mapping may be dirty). */
+bool fs_is_written(struct fs *fs, uint64_t ino);
 
 /* Bytes read (short at the end of the file). Holes and unwritten ranges read as zero. Guarded: -EIO on bad memory. */
 must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);

@@ -88,6 +88,15 @@ int inode_may_drop(const struct inode_attr *attr)
 	return attr->flags & (INODE_IMMUTABLE | INODE_APPEND) ? -EPERM : 0;
 }
 
+int dir_lose(struct inode_attr *dir, unsigned entries, unsigned subdirs)
+{
+	if (dir->size < entries || dir->nlink < 2 + subdirs)
+		return -EUCLEAN;
+	dir->size -= entries;
+	dir->nlink -= subdirs;
+	return 0;
+}
+
 struct unlink_arg {
 	uint64_t dir;
 	const char *name;
@@ -137,8 +146,9 @@ static int unlink_op(struct op *op, void *arg)
 		rc = name_drop(op, inode, &attr, a->dir, slot.entry.key);
 	if (rc)
 		return rc == -ESTALE ? -EUCLEAN : rc;
-	dir.size--;
-	dir.nlink -= a->rmdir;
+	rc = dir_lose(&dir, 1, a->rmdir);
+	if (rc)
+		return rc;
 	attr_touch(op, &dir, true);
 	return inode_put(op, &dir);
 }

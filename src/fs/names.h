@@ -81,6 +81,9 @@ bool name_is_dots(const char *name, size_t len);
 must_check int dir_may_drop(const struct inode_attr *dir);
 must_check int inode_may_drop(const struct inode_attr *attr);
 
+/* A directory has so many entries and subdirectories fewer. -EUCLEAN: it does not have as many. */
+must_check int dir_lose(struct inode_attr *dir, unsigned entries, unsigned subdirs);
+
 /* ---- parent.c: where an inode is named ---- */
 
 struct parent {

@@ -165,7 +165,8 @@ static void orphan_finish(struct fs *fs, struct inode *inode)
 
 void orphan_check(struct fs *fs, struct inode *inode)
 {
-	if (is_wanted(inode) || fs->opts.readonly || pool_failed(fs->pool) || atomic_exchange(&inode->freeing, true))
+	if (is_wanted(inode) || fs->opts.readonly || pool_failed(fs->pool) ||
+	    atomic_exchange(&inode->freeing, true))
 		return;
 	if (!fs->worker_runs) {
 		orphan_finish(fs, inode);
@@ -274,6 +275,13 @@ static int batch_op(struct op *op, void *arg)
 			break;
 	}
 	return 0;
+}
+
+void orphan_drain_soon(struct fs *fs)
+{
+	/* The scan after a crash may take long. */
+	if (atomic_load(&fs->orphans_scanned))
+		orphan_drain(fs);
 }
 
 void orphan_drain(struct fs *fs)

@@ -196,8 +196,8 @@ static int source_clear(struct op *op, struct rename_arg *a, struct inode_attr *
 	if (rc)
 		return rc;
 	if (!(a->flags & RENAME_WHITEOUT)) {
-		dir->size--;
-		return dir_remove(op, &a->from.slot);
+		rc = dir_lose(dir, 1, 0);
+		return rc ? rc : dir_remove(op, &a->from.slot);
 	}
 	rc = inode_template(op, dir, S_IFCHR, 0, &attr, &acl);
 	attr.mode = S_IFCHR;
@@ -225,8 +225,8 @@ static int target_set(struct op *op, struct rename_arg *a, struct inode_attr *di
 	rc = dir_replace(op, &to->slot, ino, type);
 	if (!rc)
 		rc = name_drop(op, to->inode, &to->attr, to->dir, to->slot.entry.key);
-	if (is_dir(to))
-		dir->nlink--;
+	if (!rc && is_dir(to))
+		rc = dir_lose(dir, 0, 1);
 	return rc;
 }
 
@@ -266,10 +266,10 @@ static int rename_plain(struct op *op, struct rename_arg *a, struct rename_dirs 
 	if (rc)
 		return rc;
 	if (is_dir(&a->from) && dirs->from != dirs->to) {
-		dirs->from->nlink--;
+		rc = dir_lose(dirs->from, 0, 1);
 		dirs->to->nlink++;
 	}
-	return dirs_put(op, dirs);
+	return rc ? rc : dirs_put(op, dirs);
 }
 
 static int rename_exchange(struct op *op, struct rename_arg *a, struct rename_dirs *dirs)

@@ -262,7 +262,10 @@ static int swap_trees(struct op *op, struct swap *s)
 	memcpy(it->it_body, old, sizeof(old));
 	it->it_type = le32_of(INTENT_DROP);
 	dst->blocks = s->blocks;
-	return clone_put(op, s->ends);
+	rc = clone_put(op, s->ends);
+	if (!rc)
+		s->ends->quiet = true; /* all is seen now: the operation's last transaction must not touch the times again */
+	return rc;
 }
 
 static int swap_step(struct op *op, void *arg)
@@ -282,11 +285,11 @@ static int drop_one(struct op *op, struct btree *junk, struct btree *own, uint64
 	if (rc)
 		return rc;
 	rc = extent_same(own, &e, &count, &same);
-	if (!rc)
-		rc = extent_cut(junk, e.file_blk, e.file_blk + count, DATA_STEP_BLK, &piece);
-	if (rc || same)
+	if (rc)
 		return rc;
-	return space_drop(op->tx, piece.dev_blk, piece.count_blk, ino, piece.file_blk);
+	if (same)
+		return extent_cut(junk, e.file_blk, e.file_blk + count, UINT32_MAX, &piece);
+	return extent_drop(op, junk, ino, e.file_blk, e.file_blk + count, &piece);
 }
 
 struct drop {

@@ -53,6 +53,17 @@ static void wait_gather(struct fs *fs)
 	}
 }
 
+/* What was freed may leave whole metadata chunks unused. */
+static void drain_and_trim(struct fs *fs)
+{
+	int rc;
+
+	orphan_drain(fs);
+	rc = pool_failed(fs->pool) ? 0 : space_trim(fs->pool);
+	if (rc < 0)
+		log_warn("unused metadata chunks cannot be given back: %s", strerror(-rc));
+}
+
 static void *worker_main(void *arg)
 {
 	struct fs *fs = arg;
@@ -70,7 +81,7 @@ static void *worker_main(void *arg)
 			wait_gather(fs);
 		pthread_mutex_unlock(&fs->work_lock);
 		if (work)
-			orphan_drain(fs);
+			drain_and_trim(fs);
 		if (time_is_past(&flush_at)) {
 			atime_flush(fs);
 			flush_at = time_in_ms(ATIME_FLUSH_MS);
@@ -118,6 +129,7 @@ void work_stop(struct fs *fs)
 	pthread_join(fs->worker, NULL);
 	pthread_cond_destroy(&fs->work_cond);
 	fs->worker_runs = false;
+	atomic_store(&fs->worker_stop, false);
 }
 
 void fs_work(struct fs *fs)

@@ -169,9 +169,7 @@ static int store_copy(struct store *s, const struct extent *e)
 	if (!rc)
 		rc = store_fill(s, e->file_blk, got_blk, dev_blk, e->dev_blk);
 	if (!rc)
-		rc = extent_cut(&s->bt, e->file_blk, e->file_blk + got_blk, got_blk, &piece);
-	if (!rc)
-		rc = space_drop(s->op->tx, piece.dev_blk, piece.count_blk, s->attr->ino, piece.file_blk);
+		rc = extent_drop(s->op, &s->bt, s->attr->ino, e->file_blk, e->file_blk + got_blk, &piece);
 	if (!rc)
 		rc = space_own(s->op->tx, dev_blk, got_blk, s->attr->ino, e->file_blk);
 	if (!rc)

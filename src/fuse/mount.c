@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Attaching to a mount point and letting go of it. Root mounts by itself, so that all of mount(8)'s flags work; others go through
- * fusermount3, as libfuse does.
+ * fusermount3, which has the right to.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,24 +21,10 @@
 
 #define FUSE_DEVICE "/dev/fuse"
 #define HELPER "fusermount3"
+#define HELPER_COMM 9 /* its end of the socket over which it sends the connection */
+#define HELPER_COMM_TEXT "9"
 
 extern char **environ;
-
-/* What libfuse said last, for the one line that the user gets. */
-static char said[256];
-
-static void libfuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
-{
-	char line[256];
-	size_t len;
-
-	vsnprintf(line, sizeof(line), fmt, ap);
-	len = strcspn(line, "\n");
-	line[len] = '\0';
-	snprintf(said, sizeof(said), "%s", line);
-	(void)level;
-	log_debug("%s", line);
-}
 
 static int device_open(char *why, size_t why_size)
 {
@@ -78,114 +65,180 @@ static int mount_direct(struct session *session, char *why, size_t why_size)
 	return rc;
 }
 
-static bool helper_is_there(void)
-{
-	const char *path = getenv("PATH");
-	char file[4096];
-
-	if (access("/usr/bin/" HELPER, X_OK) == 0 || access("/bin/" HELPER, X_OK) == 0)
-		return true;
-	for (const char *dir = path; dir && *dir;) {
-		size_t len = strcspn(dir, ":");
-
-		snprintf(file, sizeof(file), "%.*s/" HELPER, (int)len, dir);
-		if (access(file, X_OK) == 0)
-			return true;
-		dir += len + (dir[len] == ':');
-	}
-	return false;
-}
-
 static const struct {
 	unsigned long flag;
-	const char *set;
+	const char *name;
 } helper_flags[] = {
-	{ MS_RDONLY, "ro" },       { MS_NOSUID, "nosuid" },   { MS_NODEV, "nodev" },
-	{ MS_NOEXEC, "noexec" },   { MS_NOATIME, "noatime" }, { MS_SYNCHRONOUS, "sync" },
-	{ MS_DIRSYNC, "dirsync" },
+	{ MS_RDONLY, ",ro" },       { MS_NOSUID, ",nosuid" },   { MS_NODEV, ",nodev" },
+	{ MS_NOEXEC, ",noexec" },   { MS_NOATIME, ",noatime" }, { MS_SYNCHRONOUS, ",sync" },
+	{ MS_DIRSYNC, ",dirsync" },
 };
 
-int mount_args(const struct session_opts *opts, struct fuse_args *args)
+/* The -o of fusermount3; a comma in the name of the pool must not end it. Freed by the caller. */
+static char *helper_options(const struct session_opts *opts)
 {
-	char *option, *list = NULL;
-	int rc = -ENOMEM;
+	size_t size = 2 * strlen(opts->source) + 256;
+	char *list = malloc(size), *to;
 
-	if (fuse_opt_add_arg(args, "umbrafs") || asprintf(&option, "fsname=%s", opts->source) < 0)
-		return rc;
-	if (fuse_opt_add_opt_escaped(&list, option) || fuse_opt_add_opt(&list, "subtype=umbrafs") ||
-	    fuse_opt_add_opt(&list, "default_permissions"))
-		goto out;
-	if (opts->allow_other && fuse_opt_add_opt(&list, "allow_other"))
-		goto out;
+	if (!list)
+		return NULL;
+	to = stpcpy(list, "subtype=umbrafs,default_permissions");
+	if (opts->allow_other)
+		to = stpcpy(to, ",allow_other");
 	for (size_t i = 0; i < ARRAY_SIZE(helper_flags); i++)
-		if ((opts->mount_flags & helper_flags[i].flag) &&
-		    fuse_opt_add_opt(&list, helper_flags[i].set))
-			goto out;
-	if (fuse_opt_add_arg(args, "-o") || fuse_opt_add_arg(args, list))
-		goto out;
-	rc = 0;
-out:
-	free(option);
-	free(list);
+		if (opts->mount_flags & helper_flags[i].flag)
+			to = stpcpy(to, helper_flags[i].name);
+	to = stpcpy(to, ",fsname=");
+	for (const char *c = opts->source; *c; c++) {
+		if (*c == ',' || *c == '\\')
+			*to++ = '\\';
+		*to++ = *c;
+	}
+	*to = '\0';
+	return list;
+}
+
+/* Starts fusermount3, which sends the connection over comm and its complaints into says. */
+static int helper_start(char *const *argv, int comm, int says, pid_t *pid)
+{
+	char variable[] = "_FUSE_COMMFD=" HELPER_COMM_TEXT;
+	posix_spawn_file_actions_t actions;
+	size_t count = 0;
+	char **env;
+	int rc;
+
+	while (environ[count])
+		count++;
+	env = calloc(count + 2, sizeof(*env));
+	if (!env)
+		return -ENOMEM;
+	memcpy(env, environ, count * sizeof(*env));
+	env[count] = variable;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, comm, HELPER_COMM);
+	posix_spawn_file_actions_adddup2(&actions, says, STDERR_FILENO);
+	rc = -posix_spawnp(pid, HELPER, &actions, NULL, argv, env);
+	posix_spawn_file_actions_destroy(&actions);
+	free(env);
+	return rc;
+}
+
+/* The descriptor that comes over a socket, or -EPERM: it was closed without. */
+static int receive_fd(int comm)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	const struct cmsghdr *head;
+	ssize_t n;
+	int fd;
+
+	do
+		n = recvmsg(comm, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	head = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	if (!head || head->cmsg_type != SCM_RIGHTS)
+		return -EPERM;
+	memcpy(&fd, CMSG_DATA(head), sizeof(fd));
+	return fd;
+}
+
+/* The first line of what the helper says, all of it read. */
+static void receive_line(int says, char *line, size_t size)
+{
+	char buf[512];
+	size_t used = 0;
+	ssize_t n;
+
+	while ((n = read(says, buf, sizeof(buf))) > 0) {
+		size_t take = u64_min((uint64_t)n, size - 1 - used);
+
+		memcpy(line + used, buf, take);
+		used += take;
+	}
+	line[used] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+}
+
+/* Runs it with argv; *fd (may be NULL) is the connection it sends. -EPERM and what it said. */
+static int helper_run(char *const *argv, int *fd, char *line, size_t line_size)
+{
+	int comm[2], says[2], status, rc;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, comm))
+		return -errno;
+	if (pipe2(says, O_CLOEXEC)) {
+		rc = -errno;
+		close(comm[0]);
+		close(comm[1]);
+		return rc;
+	}
+	rc = helper_start(argv, comm[1], says[1], &pid);
+	close(comm[1]);
+	close(says[1]);
+	if (rc == 0) {
+		int got = fd ? receive_fd(comm[0]) : -1;
+
+		receive_line(says[0], line, line_size);
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+		if (fd && got >= 0)
+			*fd = got;
+		else if (fd || !WIFEXITED(status) || WEXITSTATUS(status))
+			rc = -EPERM;
+	}
+	close(comm[0]);
+	close(says[0]);
 	return rc;
 }
 
 static int mount_by_helper(struct session *session, char *why, size_t why_size)
 {
-	if (!helper_is_there()) {
+	char *options = helper_options(&session->opts), line[512];
+	char *argv[] = {
+		(char *)HELPER, (char *)"-o", options, (char *)"--", (char *)session->opts.mountpoint, NULL
+	};
+	int rc = options ? helper_run(argv, &session->fd, line, sizeof(line)) : -ENOMEM;
+
+	free(options);
+	if (rc == -ENOENT)
 		snprintf(why, why_size,
 			 HELPER " is not installed (package fuse3), and without it only root can mount");
-		return -ENOENT;
-	}
-	said[0] = '\0';
-	if (fuse_session_mount(session->se, session->opts.mountpoint)) {
-		snprintf(why, why_size, "%s: %s could not mount%s%s", session->opts.mountpoint, HELPER,
-			 said[0] ? ": " : "", said);
-		return -EPERM;
-	}
-	session->fd = fuse_session_fd(session->se);
-	session->mounted_by_helper = true;
-	return 0;
+	else if (rc == -EPERM)
+		snprintf(why, why_size, "%s: cannot mount: %s", session->opts.mountpoint, line);
+	else if (rc)
+		snprintf(why, why_size, HELPER ": %s", strerror(-rc));
+	return rc;
 }
 
 int mount_attach(struct session *session, char *why, size_t why_size)
 {
 	int rc = -EPERM;
 
-	fuse_set_log_func(libfuse_log);
 	if (geteuid() == 0)
 		rc = mount_direct(session, why, why_size);
-	else if (access(FUSE_DEVICE, F_OK))
-		return device_open(why, why_size);
 	if (rc == -EPERM)
 		rc = mount_by_helper(session, why, why_size);
 	return rc;
 }
 
-/* Quietly. */
-static int helper_run(const char *dir)
+static int detach(const char *dir)
 {
 	char *argv[] = { (char *)HELPER, (char *)"-u", (char *)"-z", (char *)"-q",
 			 (char *)"--",   (char *)dir,  NULL };
-	int status;
-	pid_t pid;
-	int rc = -posix_spawnp(&pid, HELPER, NULL, NULL, argv, environ);
+	char line[256];
 
-	if (rc)
-		return rc;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
-}
-
-static int detach(const char *dir)
-{
 	if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		return 0;
 	if (errno != EPERM)
 		return -errno;
-	return helper_run(dir);
+	return helper_run(argv, NULL, line, sizeof(line));
 }
 
 /* Whether what is seen at the mount point is ours: nothing mounted over it, not unmounted by somebody else. Asks no daemon. */

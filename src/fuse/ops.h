@@ -41,8 +41,7 @@ struct session {
 	struct fs *fs;
 	struct session_opts opts;
 	struct fuse_session *se;
-	int fd;                 /* /dev/fuse */
-	bool mounted_by_helper; /* fusermount3 */
+	int fd; /* /dev/fuse */
 	struct wire wire;
 	bool direct_bulk; /* the kernel keeps its cache right beside direct writes */
 	struct defer *defer;
@@ -153,8 +152,6 @@ struct session_counts {
 void session_counts(struct session *session, struct session_counts *counts);
 
 /* mount.c */
-/* Arguments for libfuse, which hands them to fusermount3 if it comes to that. -ENOMEM */
-must_check int mount_args(const struct session_opts *opts, struct fuse_args *args);
 must_check int mount_attach(struct session *session, char *why, size_t why_size);
 void mount_detach(struct session *session); /* lazily */
 

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -180,14 +181,52 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct f
 	fuse_reply_write(req, (size_t)n);
 }
 
-void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+static void seek(fuse_req_t req, uint64_t ino, uint64_t off, int whence)
 {
 	uint64_t found;
-	int rc = fs_seek(req_session(req)->fs, ino, (uint64_t)off, whence, &found);
+	int rc = fs_seek(req_session(req)->fs, ino, off, whence, &found);
 
-	(void)fi;
 	if (rc)
 		ops_reply(req, rc);
 	else
 		fuse_reply_lseek(req, (off_t)found);
+}
+
+/* A seek that has to wait for the kernel. */
+struct seek_work {
+	struct defer_work work;
+	fuse_req_t req;
+	uint64_t ino, off;
+	int whence;
+};
+
+static void seek_deferred(struct defer_work *work)
+{
+	struct seek_work *w = container_of(work, struct seek_work, work);
+	off_t start = (off_t)u64_align_down(w->off, BLOCK_SIZE);
+
+	(void)fuse_lowlevel_notify_inval_inode(req_session(w->req)->se, w->ino, start, 0);
+	seek(w->req, w->ino, w->off, w->whence);
+	free(w);
+}
+
+/*
+ * The kernel does not write dirty pages of a mapping before it asks where data is, so what was stored into a hole would be taken for
+ * a hole still. While somebody could have such pages it is made to write them.
+ */
+void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct session *session = req_session(req);
+	struct seek_work *w = NULL;
+
+	(void)fi;
+	if (fs_is_written(session->fs, ino))
+		w = malloc(sizeof(*w));
+	if (w) {
+		*w = (struct seek_work){ { .fn = seek_deferred }, req, ino, (uint64_t)off, whence };
+		if (defer_add(session->defer, &w->work))
+			return;
+		free(w);
+	}
+	seek(req, ino, (uint64_t)off, whence);
 }

@@ -96,12 +96,19 @@ static int lookup_dots(struct fs *fs, uint64_t ino, bool parent, struct inode_at
 	struct dots dots = { .seen = 0 };
 	int rc;
 
-	if (!parent)
-		return fs_ref(fs, ino, 0, attr);
-	rc = fs_readdir(fs, ino, 0, false, dots_fill, &dots);
-	if (rc < 0)
-		return rc;
-	return dots.parent ? fs_ref(fs, dots.parent, 0, attr) : -ESTALE;
+	if (parent) {
+		rc = fs_readdir(fs, ino, 0, false, dots_fill, &dots);
+		if (rc < 0)
+			return rc;
+		ino = dots.parent;
+	}
+	rc = fs_ref(fs, ino, 0, attr);
+	/* Without a name it is only there for those who have it open, and they do not ask like this. */
+	if (rc == 0 && attr->nlink == 0) {
+		fs_forget(fs, ino, 1);
+		rc = -ESTALE;
+	}
+	return rc;
 }
 
 void ops_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <umbra/ioctl.h>
 
+#undef BLOCK_SIZE /* another one of <sys/mount.h> */
 #include "fs/owners.h"
 #include "fuse/ops.h"
 #include "space/space.h"
@@ -110,7 +112,7 @@ static void give_info(fuse_req_t req)
 		.pid = (uint32_t)getpid(),
 	};
 
-	if (dax_is_readonly(dax))
+	if (session->opts.mount_flags & MS_RDONLY)
 		info.flags |= UMBRA_INFO_READONLY;
 	if (super->incompat & FEATURE_INCOMPAT_META_DUP)
 		info.flags |= UMBRA_INFO_META_DUP;

@@ -205,21 +205,32 @@ static void workers_free(struct session *session)
 	free(session->workers);
 }
 
+static void libfuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	char line[256];
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	line[strcspn(line, "\n")] = '\0';
+	if (level <= FUSE_LOG_ERR)
+		log_warn("libfuse: %s", line);
+	else
+		log_debug("libfuse: %s", line);
+}
+
 static int session_attach(struct session *session, char *why, size_t why_size)
 {
 	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	struct statx sx;
-	int rc = mount_args(&session->opts, &args);
+	int rc;
 
-	if (rc == 0) {
+	fuse_set_log_func(libfuse_log);
+	if (fuse_opt_add_arg(&args, "umbrafs") == 0)
 		session->se = fuse_session_new(&args, &ops_all, sizeof(ops_all), session);
-		rc = session->se ? 0 : -ENOMEM;
-	}
 	fuse_opt_free_args(&args);
-	if (rc) {
-		snprintf(why, why_size, "cannot set up libfuse: %s", strerror(-rc));
-		return rc;
+	if (!session->se) {
+		snprintf(why, why_size, "out of memory");
+		return -ENOMEM;
 	}
 	rc = mount_attach(session, why, why_size);
 	if (rc)

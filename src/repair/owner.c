@@ -222,7 +222,8 @@ static void check_sharers(struct group_check *g)
 			continue;
 		}
 		in = seen_inode_find(g->ck, r[i].owner);
-		if (in && in->mode_fmt != 0 && !g->ck->unattached && !(in->flags & (SEEN_SHARED | SEEN_TOLD))) {
+		if (in && in->mode_fmt != 0 && !g->ck->unattached &&
+		    !(in->flags & (SEEN_SHARED | SEEN_TOLD))) {
 			check_found(g->ck, CHECK_SHARED_FLAG,
 				    "inode %" PRIu64 " has shared blocks and does not know it", in->ino);
 			in->flags |= SEEN_TOLD;
@@ -386,30 +387,37 @@ static void piece_skip(struct rmap *r, uint64_t blk)
 	r->start_blk = blk;
 }
 
-/* Both in the common form; cut down as they are compared. */
-static void pieces_compare(struct check *ck, struct rmap *want, size_t want_count, struct rmap *have,
-			   size_t have_count)
+/* Both in the common form. Pieces are cut down as they are compared, in copies: the rows of other groups are found by their start. */
+static void pieces_compare(struct check *ck, const struct rmap *want, size_t want_count,
+			   const struct rmap *have, size_t have_count)
 {
-	struct rmap *want_end = want + want_count, *have_end = have + have_count;
+	const struct rmap *want_end = want + want_count, *have_end = have + have_count;
+	struct rmap w = { 0 }, h = { 0 };
 
-	while (want < want_end || have < have_end) {
-		bool same_line = want < want_end && have < have_end && want->owner == have->owner &&
-				 rmap_delta(want) == rmap_delta(have);
-		int order = want == want_end ? 1 : have == have_end ? -1 : piece_compare(want, have);
-		struct rmap *r = order <= 0 ? want : have, *other = order <= 0 ? have : want;
+	for (;;) {
+		struct rmap *r, *other;
 		uint64_t end;
+		int order;
 
+		while (w.count_blk == 0 && want < want_end)
+			w = *want++;
+		while (h.count_blk == 0 && have < have_end)
+			h = *have++;
+		if (w.count_blk == 0 && h.count_blk == 0)
+			return;
+		order = w.count_blk == 0 ? 1 : h.count_blk == 0 ? -1 : piece_compare(&w, &h);
+		r = order <= 0 ? &w : &h;
+		other = order <= 0 ? &h : &w;
 		if (order == 0) {
-			end = u64_min(rmap_end(want), rmap_end(have));
-			piece_skip(want, end);
-			piece_skip(have, end);
+			end = u64_min(rmap_end(&w), rmap_end(&h));
+			piece_skip(&h, end);
 		} else {
-			end = same_line ? u64_min(rmap_end(r), other->start_blk) : rmap_end(r);
+			end = rmap_end(r);
+			if (other->count_blk != 0 && w.owner == h.owner && rmap_delta(&w) == rmap_delta(&h))
+				end = u64_min(end, other->start_blk);
 			piece_differs(ck, r, end, order < 0);
-			piece_skip(r, end);
 		}
-		want += want < want_end && want->count_blk == 0;
-		have += have < have_end && have->count_blk == 0;
+		piece_skip(r, end);
 	}
 }
 

@@ -46,8 +46,8 @@ struct group *want_group(struct space *space, const struct space_want *want, uin
 }
 
 /* One round over the groups. 1: nothing. */
-static int alloc_round(struct txn *tx, const struct space_want *want, uint64_t goal_blk, bool worn, struct group **from,
-		       uint64_t *blk, uint64_t *count_blk)
+static int alloc_round(struct txn *tx, const struct space_want *want, uint64_t goal_blk, bool worn,
+		       struct group **from, uint64_t *blk, uint64_t *count_blk)
 {
 	struct space *space = space_of(txn_pool(tx));
 	struct index_want w = { .count_blk = want->count_blk, .all = want->all, .worn = worn };

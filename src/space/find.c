@@ -114,8 +114,8 @@ static bool find_hole(const struct index *x, uint64_t count, uint64_t *blk)
 	unsigned class = 0;
 
 	while (1ull << class < count)
-		class++;
-	for (; class < INDEX_CLASSES; class++) {
+		class ++;
+	for (; class < INDEX_CLASSES; class ++) {
 		if (x->head[class] != INDEX_NIL) {
 			*blk = chunk_find(x, x->head[class], (unsigned)count);
 			return true;
@@ -127,7 +127,7 @@ static bool find_hole(const struct index *x, uint64_t count, uint64_t *blk)
 /* The longest hole of a partly used chunk, give or take a factor of two. */
 static bool find_worn(const struct index *x, uint64_t max_blk, uint64_t *blk, uint64_t *count_blk)
 {
-	for (unsigned class = INDEX_CLASSES; class-- > 0;) {
+	for (unsigned class = INDEX_CLASSES; class -- > 0;) {
 		if (x->head[class] != INDEX_NIL) {
 			*blk = chunk_find(x, x->head[class], 1u << class);
 			*count_blk = index_run_at(x, *blk, max_blk, 0);
@@ -177,7 +177,8 @@ static bool find_anywhere(const struct index *x, uint64_t count, uint64_t *blk)
 }
 
 /* Whatever there is: a hole, or one of the spare chunks if there is none or it is short. */
-static bool find_rest(const struct index *x, const struct index_want *want, uint64_t *blk, uint64_t *count_blk)
+static bool find_rest(const struct index *x, const struct index_want *want, uint64_t *blk,
+		      uint64_t *count_blk)
 {
 	uint64_t count = want->count_blk;
 	bool hole = find_worn(x, count, blk, count_blk);

@@ -100,7 +100,7 @@ static void chunk_changed(struct index *x, uint32_t chunk, unsigned free)
 	} else if (old < INDEX_CLASSES) {
 		list_remove(x, chunk);
 	}
-	x->class[chunk] = (uint8_t)class;
+	x->class[chunk] = (uint8_t) class;
 	if (class == INDEX_WHOLE) {
 		x->whole[chunk / 64] |= 1ull << chunk % 64;
 		x->whole_count++;

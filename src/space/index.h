@@ -18,21 +18,21 @@
 #include "util/util.h"
 
 #define CHUNK_WORDS (CHUNK_BLOCKS / 64u)
-#define INDEX_CLASSES 9u    /* class k: longest free run is 2^k .. 2^(k+1) - 1 blocks */
-#define INDEX_WHOLE 9u	    /* all of it is free */
-#define INDEX_FULL 10u	    /* nothing of it is free */
-#define INDEX_NIL 0xffffu   /* end of a list */
+#define INDEX_CLASSES 9u  /* class k: longest free run is 2^k .. 2^(k+1) - 1 blocks */
+#define INDEX_WHOLE 9u    /* all of it is free */
+#define INDEX_FULL 10u    /* nothing of it is free */
+#define INDEX_NIL 0xffffu /* end of a list */
 #define INDEX_NONE UINT64_MAX
 
 struct index {
 	uint32_t chunks;
 	uint32_t whole_count; /* wholly free chunks */
-	uint32_t keep;	      /* so many of them are not for data */
-	uint32_t spare;	      /* and so many more not while there are holes in other chunks: metadata needs whole ones */
+	uint32_t keep;        /* so many of them are not for data */
+	uint32_t spare; /* and so many more not while there are holes in other chunks: metadata needs whole ones */
 	uint64_t free_blk;
 	uint64_t (*bits)[CHUNK_WORDS];
 	uint64_t *whole; /* set of wholly free chunks, a bit each */
-	uint16_t *free;	 /* of each chunk */
+	uint16_t *free;  /* of each chunk */
 	uint16_t *next, *prev;
 	uint8_t *class;
 	uint16_t head[INDEX_CLASSES];

@@ -163,7 +163,8 @@ static int cluster_make(struct group_tx *at)
 	struct cluster c = { .free_mask = ~0ull };
 	struct m_inode_cluster m;
 	uint64_t laddr;
-	int rc = meta_take(at, slot_laddr(at->g, at->g->slot_low, 0), CLUSTER_UNITS, UNITS_KEEP_INODES, &laddr);
+	int rc = meta_take(at, slot_laddr(at->g, at->g->slot_low, 0), CLUSTER_UNITS, UNITS_KEEP_INODES,
+			   &laddr);
 
 	if (rc)
 		return rc;

@@ -105,8 +105,8 @@ static int load_units(struct group *g, struct txn *tx)
 	for (uint32_t slot = 0; slot < g->slot_end; slot++)
 		free += g->units_free[slot] == SLOT_ABSENT ? 0 : g->units_free[slot];
 	if (free != g->meta_free) {
-		log_warn("group %u: %u metadata units are free by its chunk table, %u by its header", g->agno, free,
-			 (unsigned)g->meta_free);
+		log_warn("group %u: %u metadata units are free by its chunk table, %u by its header", g->agno,
+			 free, (unsigned)g->meta_free);
 		g->meta_free = free;
 	}
 	return 0;

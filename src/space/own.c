@@ -37,7 +37,8 @@ int bitmap_change(struct group_tx *at, uint64_t blk, uint64_t count_blk, bool ow
 		unsigned first = rel % CHUNK_BLOCKS, n = (unsigned)u64_min(left, CHUNK_BLOCKS - first);
 		struct m_bitmap *m;
 		void *unit;
-		int rc = txn_edit(at->tx, slot_laddr(g, 0, first_unit + (uint32_t)(chunk / BITMAP_CHUNKS_PER_UNIT)),
+		int rc = txn_edit(at->tx,
+				  slot_laddr(g, 0, first_unit + (uint32_t)(chunk / BITMAP_CHUNKS_PER_UNIT)),
 				  MAGIC_BITMAP, &unit);
 
 		if (rc)
@@ -59,7 +60,8 @@ struct piece {
 	uint64_t other; /* extent_blk or new offset */
 };
 
-static int for_groups(struct txn *tx, const struct piece *all, int (*fn)(struct group_tx *at, const struct piece *p))
+static int for_groups(struct txn *tx, const struct piece *all,
+		      int (*fn)(struct group_tx *at, const struct piece *p))
 {
 	struct space *space = space_of(txn_pool(tx));
 	struct piece p = *all;

@@ -37,7 +37,7 @@ struct group {
 	struct space *space;
 	uint32_t agno;
 	uint32_t chunks; /* physical ones */
-	uint32_t keep;	 /* of them kept for metadata */
+	uint32_t keep;   /* of them kept for metadata */
 	uint64_t start_blk, length_blk;
 
 	pthread_mutex_t load_lock;
@@ -49,8 +49,8 @@ struct group {
 	/* Committed counters, for whoever holds no lock. */
 	_Atomic uint64_t free_blk, inode_count, inode_free;
 	_Atomic uint32_t meta_chunks, meta_free;
-	_Atomic uint32_t empty_slots;	   /* wholly unused metadata chunks other than slot 0 */
-	_Atomic bool refill_wanted;	   /* somebody got -ENOBUFS */
+	_Atomic uint32_t empty_slots;      /* wholly unused metadata chunks other than slot 0 */
+	_Atomic bool refill_wanted;        /* somebody got -ENOBUFS */
 	_Atomic uint64_t refill_failed_at; /* space->chunk_epoch at the last refill that failed, + 1 */
 
 	struct group_tx *cur; /* of the transaction that holds the group's lock */
@@ -58,9 +58,9 @@ struct group {
 	uint8_t *units_runs;  /* of each slot: wholly free runs of 8 units */
 	uint32_t slot_end;    /* no chunk at or past it */
 	uint32_t slot_low;    /* no free unit below it */
-	uint64_t *clusters;   /* of each slot: bit per run of 8 units: an inode cluster that may have free inodes */
+	uint64_t *clusters; /* of each slot: bit per run of 8 units: an inode cluster that may have free inodes */
 	uint64_t clusters_seen; /* inode clusters below this number are known */
-	uint32_t clusters_low;	/* no bit in clusters[] below this slot */
+	uint32_t clusters_low;  /* no bit in clusters[] below this slot */
 };
 
 struct windows {
@@ -106,10 +106,10 @@ struct group_tx {
 	struct txn *tx;
 	struct group *g;
 	struct group_counts now;
-	bool refill;		/* makes or gives back metadata chunks: takes the last units */
-	struct group_freed *freed; /* newest piece first */
-	struct group_undo *undo;	/* newest first */
-	struct rmap last;	/* inserted last, to merge with */
+	bool refill;                   /* makes or gives back metadata chunks: takes the last units */
+	struct group_freed *freed;     /* newest piece first */
+	struct group_undo *undo;       /* newest first */
+	struct rmap last;              /* inserted last, to merge with */
 	struct btree *trees[AG_TREES]; /* made on first use */
 };
 
@@ -169,13 +169,14 @@ must_check int bitmap_change(struct group_tx *at, uint64_t blk, uint64_t count_b
 /* ---- rmap.c ---- */
 
 /* Adds a record; merges it with its neighbours of the same owner where that is cheap. */
-must_check int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
+must_check int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner,
+			uint64_t offset_blk);
 /* Adds one to blocks that others own too: merges with the one added last only. */
 must_check int rmap_add_shared(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner,
 			       uint64_t offset_blk);
 /* Takes blocks away from the record (or records) of an owner; extent_blk: where the record is thought to start. -EUCLEAN: not its owner. */
-must_check int rmap_remove(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk,
-			   uint64_t extent_blk);
+must_check int rmap_remove(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner,
+			   uint64_t offset_blk, uint64_t extent_blk);
 
 /* ---- refcount.c ---- */
 
@@ -183,12 +184,14 @@ must_check int refcount_add(struct group_tx *at, uint64_t blk, uint64_t count_bl
 /* One owner less; gone() is called for each range that has none left. */
 must_check int refcount_drop(struct group_tx *at, uint64_t blk, uint64_t count_blk,
 			     int (*gone)(struct group_tx *at, uint64_t blk, uint64_t count_blk));
-must_check int refcount_get(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t *refs, uint64_t *same_blk);
+must_check int refcount_get(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t *refs,
+			    uint64_t *same_blk);
 
 /* ---- meta.c ---- */
 
 /* Units of a group, whatever its low-water marks say about other groups. */
-must_check int meta_take(struct group_tx *at, uint64_t hint_laddr, uint32_t count, uint32_t keep, uint64_t *laddr);
+must_check int meta_take(struct group_tx *at, uint64_t hint_laddr, uint32_t count, uint32_t keep,
+			 uint64_t *laddr);
 must_check int meta_give(struct group_tx *at, uint64_t laddr, uint32_t count);
 /* The entry of a slot in an image of the chunk table. */
 must_check int meta_slot_edit(struct group_tx *at, uint32_t slot, struct m_chunk **entry);
@@ -231,6 +234,7 @@ bool group_alloc(struct group *g, const struct index_want *want, uint64_t *blk, 
 /* What is free from blk on, taken, if it is at least min_blk; how many. */
 uint64_t group_alloc_at(struct group *g, uint64_t blk, uint64_t min_blk, uint64_t max_blk);
 /* The step-th group to ask. */
-struct group *want_group(struct space *space, const struct space_want *want, uint64_t goal_blk, uint32_t step);
+struct group *want_group(struct space *space, const struct space_want *want, uint64_t goal_blk,
+			 uint32_t step);
 
 #endif

@@ -11,7 +11,7 @@
 
 /* What lies around a block: the record at or before it, and the next one. */
 struct around {
-	struct bt_cursor cur; /* on before if there is one, else on after */
+	struct bt_cursor cur;          /* on before if there is one, else on after */
 	struct refcount before, after; /* count_blk 0: none */
 };
 
@@ -188,7 +188,8 @@ static int change_pieces(struct group_tx *at, uint64_t blk, uint64_t end_blk, bo
 			if (up && a.before.refs == UINT32_MAX)
 				return -EMLINK;
 			a.before.refs = up ? a.before.refs + 1 : a.before.refs - 1;
-			rc = a.before.refs < 2 ? bt_remove(&a.cur, &end) : refcount_replace(&a.cur, &a.before);
+			rc = a.before.refs < 2 ? bt_remove(&a.cur, &end) :
+						 refcount_replace(&a.cur, &a.before);
 			continue;
 		}
 		next_blk = a.after.count_blk > 0 ? u64_min(end_blk, a.after.start_blk) : end_blk;

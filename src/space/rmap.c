@@ -97,7 +97,8 @@ static int neighbours_find(struct btree *bt, const struct rmap *r, struct neighb
 	if (rc && rc != -ENOENT)
 		return rc;
 	if (!n->has_left && touches) {
-		rc = rmap_seek(bt, &n->left_cur, n->left.start_blk, r->owner, n->left.start_blk + delta, BT_LE, &n->left);
+		rc = rmap_seek(bt, &n->left_cur, n->left.start_blk, r->owner, n->left.start_blk + delta,
+			       BT_LE, &n->left);
 		if (!rc)
 			n->has_left = rmap_continues(&n->left, r);
 	}
@@ -130,7 +131,8 @@ int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t own
 	return n.has_left ? rmap_replace(&n.left_cur, &r) : rmap_insert(bt, &r);
 }
 
-int rmap_add_shared(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk)
+int rmap_add_shared(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner,
+		    uint64_t offset_blk)
 {
 	struct btree *bt = group_tree(at, AG_RMAP);
 	struct rmap r = { .start_blk = blk, .owner = owner, .offset_blk = offset_blk, .count_blk = count_blk };
@@ -164,8 +166,8 @@ struct search {
 
 static bool search_fits(const struct search *s)
 {
-	return s->r.owner == s->owner && s->r.offset_blk - s->r.start_blk == s->delta && s->r.start_blk <= s->blk &&
-	       s->blk - s->r.start_blk < s->r.count_blk;
+	return s->r.owner == s->owner && s->r.offset_blk - s->r.start_blk == s->delta &&
+	       s->r.start_blk <= s->blk && s->blk - s->r.start_blk < s->r.count_blk;
 }
 
 /* The owner's record that starts at start, or the one before it in key order. */
@@ -290,8 +292,8 @@ int rmap_remove(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t 
 	return 0;
 }
 
-int space_owners(struct txn *tx, uint64_t blk, uint64_t count_blk, int (*fn)(void *arg, const struct rmap *rmap),
-		 void *arg)
+int space_owners(struct txn *tx, uint64_t blk, uint64_t count_blk,
+		 int (*fn)(void *arg, const struct rmap *rmap), void *arg)
 {
 	struct space *space = space_of(txn_pool(tx));
 	uint64_t end_blk = blk + count_blk;

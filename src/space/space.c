@@ -233,7 +233,8 @@ static uint64_t journal_blk(const struct super *super)
 	uint64_t blk = 2 * CHUNK_BLOCKS;
 
 	if (super->lane_count > 0 && super->lanes[0].primary_blk >= CHUNK_BLOCKS)
-		blk += 2 * CHUNK_BLOCKS * u64_div_up((uint64_t)super->lane_count * super->lane_size_bytes, CHUNK_SIZE);
+		blk += 2 * CHUNK_BLOCKS *
+		       u64_div_up((uint64_t)super->lane_count * super->lane_size_bytes, CHUNK_SIZE);
 	return blk;
 }
 

@@ -20,9 +20,9 @@
 #include "space/priv.h"
 
 #define WINDOW_MIN_BLK 16u
-#define WINDOW_LARGE_BLK 128u	/* a request like this gets a whole chunk for its surroundings */
+#define WINDOW_LARGE_BLK 128u /* a request like this gets a whole chunk for its surroundings */
 #define STREAM_WINDOWS_MAX 1024u
-#define WINDOWS_MAX 8192u	/* of the pool: bounds memory */
+#define WINDOWS_MAX 8192u /* of the pool: bounds memory */
 #define STEAL_BATCH 16u
 
 struct window {
@@ -33,7 +33,7 @@ struct window {
 	uint32_t size_blk; /* what it would be if nothing had been in the way */
 	uint32_t unused_blk;
 	uint32_t pins;
-	uint64_t stamp;		      /* of the last use */
+	uint64_t stamp;               /* of the last use */
 	uint64_t unused[CHUNK_WORDS]; /* bit k: block k is still to be handed out */
 	struct cds_list_head lru;
 };
@@ -42,8 +42,8 @@ struct stream {
 	struct space *space;
 	struct window **windows; /* by file_blk; they do not overlap */
 	uint32_t count, room;
-	uint32_t opened;	/* other than those that went on where one ended */
-	uint32_t next_size_blk; /* of the window after the block used last */
+	uint32_t opened;                  /* other than those that went on where one ended */
+	uint32_t next_size_blk;           /* of the window after the block used last */
 	uint64_t next_file_blk, next_blk; /* after the block used last, in the file and on the device */
 	uint64_t clock;
 };
@@ -122,7 +122,8 @@ static void stream_evict(struct stream *s)
 	window_kill(oldest);
 }
 
-static void stream_passed(struct stream *s, uint64_t file_blk, uint64_t blk, uint64_t count_blk, uint32_t size_blk)
+static void stream_passed(struct stream *s, uint64_t file_blk, uint64_t blk, uint64_t count_blk,
+			  uint32_t size_blk)
 {
 	s->next_file_blk = file_blk + count_blk;
 	s->next_blk = blk + count_blk;
@@ -200,7 +201,7 @@ void grab_add(struct txn *tx, struct group *g, uint64_t blk, uint64_t count_blk,
 
 struct plan {
 	uint64_t file_blk, end_blk; /* of the window */
-	uint64_t goal_blk;	    /* 0: none */
+	uint64_t goal_blk;          /* 0: none */
 	uint32_t size_blk;
 	bool goes_on; /* from file_blk at goal_blk: nothing before it is wanted */
 };
@@ -230,13 +231,15 @@ static void plan_range(const struct stream *s, const struct space_want *want, st
 	if (p->goes_on)
 		p->file_blk = want->file_blk;
 	if (i > 0)
-		p->file_blk = u64_max(p->file_blk, s->windows[i - 1]->file_blk + s->windows[i - 1]->count_blk);
+		p->file_blk =
+			u64_max(p->file_blk, s->windows[i - 1]->file_blk + s->windows[i - 1]->count_blk);
 	if (i < s->count)
 		p->end_blk = u64_min(p->end_blk, s->windows[i]->file_blk);
 }
 
 /* Blocks for a window of p->size_blk from one group; false: none, or too few for what is wanted. */
-static bool plan_alloc(struct stream *s, struct group *g, const struct space_want *want, struct plan *p, uint64_t *blk)
+static bool plan_alloc(struct stream *s, struct group *g, const struct space_want *want, struct plan *p,
+		       uint64_t *blk)
 {
 	struct index_want w = { .goal_blk = INDEX_NONE, .all = true };
 	bool has_goal = p->goal_blk > g->start_blk && p->goal_blk - g->start_blk < g->length_blk;
@@ -315,7 +318,8 @@ static struct window *window_add(struct stream *s, struct group *g, const struct
 }
 
 /* Takes blocks for a window around want's, in the index only; false: there are not enough to do so. Called without windows.lock. */
-static bool window_open(struct stream *s, const struct space_want *want, struct plan *p, struct group **g, uint64_t *blk)
+static bool window_open(struct stream *s, const struct space_want *want, struct plan *p, struct group **g,
+			uint64_t *blk)
 {
 	struct space *space = s->space;
 	uint32_t size = p->size_blk;

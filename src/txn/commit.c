@@ -145,6 +145,8 @@ static bool image_home(struct pool *pool, const struct image *image)
 	for (unsigned copy = 0; copy < 2; copy++) {
 		uint64_t off;
 
+		if (sabotage_point(copy ? "home-mirror" : "home-primary"))
+			continue;
 		if (pool_place(pool, image->laddr, copy, &off) != 0)
 			continue;
 		if (image_store(pool, image, off) == 0)
@@ -164,6 +166,8 @@ static void record_retire(struct pool *pool, struct lane *lane)
 	static const uint64_t zero;
 
 	for (unsigned copy = 0; copy < 2; copy++) {
+		if (sabotage_point(copy ? "retire-mirror" : "retire-primary"))
+			continue;
 		if (dax_store(pool->dax, lane->off[copy], &zero, sizeof(zero)) != 0)
 			log_warn("journal lane %u: a copy cannot be written", lane_index(pool, lane));
 	}
@@ -171,11 +175,15 @@ static void record_retire(struct pool *pool, struct lane *lane)
 
 static int record_store(struct pool *pool, struct lane *lane, size_t length)
 {
-	int rc_primary = dax_store(pool->dax, lane->off[0], lane->staging, length);
-	int rc_mirror = dax_store(pool->dax, lane->off[1], lane->staging, length);
+	int rc_primary = 0, rc_mirror = 0;
 
+	if (!sabotage_point("record-primary"))
+		rc_primary = dax_store(pool->dax, lane->off[0], lane->staging, length);
+	if (!sabotage_point("record-mirror"))
+		rc_mirror = dax_store(pool->dax, lane->off[1], lane->staging, length);
 	/* The operation has happened once the record is durable. */
-	dax_fence(pool->dax);
+	if (!sabotage_point("record-fence"))
+		dax_fence(pool->dax);
 	if (rc_primary && rc_mirror)
 		return -EIO;
 	return 0;
@@ -205,7 +213,7 @@ int commit_images(struct txn *tx)
 	if (record_length_bytes(entries, lines) > pool->super.lane_size_bytes)
 		return -EFBIG;
 	/* Replay trusts any record whose CRC holds, so the data it points to must be durable before it. */
-	if (tx->data_stored)
+	if (tx->data_stored && !sabotage_point("data-fence"))
 		dax_fence(pool->dax);
 	if (entries == 0)
 		goto done;
@@ -219,14 +227,16 @@ int commit_images(struct txn *tx)
 			homes_ok = false;
 	}
 	/* The record may go only when what it says is durable at home. */
-	dax_fence(pool->dax);
+	if (!sabotage_point("home-fence"))
+		dax_fence(pool->dax);
 	if (!homes_ok) {
 		pool_fail(pool, "both copies of a metadata unit cannot be written");
 		goto done; /* the lane is kept: its record is for the next mount */
 	}
 	record_retire(pool, lane);
 	/* The next record with these units may be in another lane: this one must not come back after it. */
-	dax_fence(pool->dax);
+	if (!sabotage_point("retire-fence"))
+		dax_fence(pool->dax);
 	pool->stats.lines_logged += lines;
 out_lane:
 	lane_give(lane);

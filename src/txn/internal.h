@@ -94,6 +94,13 @@ struct txn {
 	struct arena_block *arena;
 };
 
+/* A test build leaves out one step at a time, to see that the crash tests miss it. Elsewhere there is no such thing. */
+#ifdef UMBRA_SABOTAGE
+bool sabotage_point(const char *name);
+#else
+#define sabotage_point(name) false
+#endif
+
 /* unit.c: the unit at home, checked on first touch; heals one copy from the other. */
 must_check int unit_home(struct pool *pool, uint64_t laddr, uint32_t magic, const void **unit);
 void unit_set_verified(struct pool *pool, uint64_t laddr, size_t size_bytes, bool verified);

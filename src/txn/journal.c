@@ -135,7 +135,7 @@ static int record_apply(struct pool *pool, const struct m_record *r, bool slot0)
 
 		if (in_slot0(pool, &e[i]) == slot0) {
 			rc[0] = entry_apply(pool, &e[i], lines, 0);
-			rc[1] = entry_apply(pool, &e[i], lines, 1);
+			rc[1] = sabotage_point("replay-mirror") ? -ENOENT : entry_apply(pool, &e[i], lines, 1);
 			if (rc[0] && rc[1])
 				return rc[0] == -ENOENT ? -EUCLEAN : rc[0];
 			if (rc[0] || (rc[1] && rc[1] != -ENOENT))
@@ -174,12 +174,13 @@ int journal_replay(struct pool *pool, bool dry, unsigned *records)
 				rc = record_apply(pool, (const struct m_record *)pool->lanes[i].staging,
 						  pass == 0);
 		}
-		/* The chunk table must be whole before places are looked up in it. */
-		dax_fence(pool->dax);
+		/* The chunk table must be whole before places are looked up in it, and all before the records go. */
+		if (!sabotage_point("replay-fence"))
+			dax_fence(pool->dax);
 		ag_unload_all(pool);
 	}
 	for (uint32_t i = 0; i < pool->super.lane_count && rc == 0; i++) {
-		if (live[i])
+		if (live[i] && !sabotage_point("replay-retire"))
 			rc = lane_retire(pool, &pool->lanes[i]);
 	}
 	/* A new record must not stand beside an old one of the same units. */

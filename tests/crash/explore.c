@@ -23,17 +23,17 @@
 #include "util/log.h"
 
 #define DEFAULT_SIZE ((uint64_t)16 << 20)
-#define DEFAULT_IMAGES 12u
+#define DEFAULT_IMAGES 100u
 #define PAGE 4096u
-#define AGAIN_EVERY 8u	/* images between two that crash again */
-#define LOST_EVERY 7u	/* images between two that lose one copy of the lanes */
+#define AGAIN_EVERY 8u /* images between two that crash again */
+#define LOST_EVERY 7u  /* images between two that lose one copy of the lanes */
 #define FINDINGS_SHOWN 6u
 
 struct crash {
 	struct crash_opts opts;
 	struct testfs live;
-	uint8_t *memory[3]; /* live, base, work */
-	struct record log;  /* of the live pool */
+	uint8_t *memory[3];  /* live, base, work */
+	struct record log;   /* of the live pool */
 	struct record again; /* of an image that is being opened */
 	bool keep_again;
 	bool had_intent; /* this image, or the one that was crashed again: something was finished after the crash */
@@ -96,7 +96,8 @@ static void apply(uint8_t *memory, const struct record *log, size_t from, size_t
 {
 	for (size_t i = from; i < to; i++) {
 		if (log->events[i].len)
-			memcpy(memory + log->events[i].off, log->bytes + log->events[i].at, log->events[i].len);
+			memcpy(memory + log->events[i].off, log->bytes + log->events[i].at,
+			       log->events[i].len);
 	}
 }
 
@@ -182,8 +183,10 @@ static bool image_compare(struct crash *c, struct fs *fs, bool was_cut, bool is_
 	bool same;
 
 	snapshot_take(fs, &seen);
-	same = !seen.error && (snapshot_same(&seen, &c->after, &c->before, mix, was_cut, after, sizeof(after)) ||
-			       (!is_final && snapshot_same(&seen, &c->before, &c->after, mix, false, before, sizeof(before))));
+	same = !seen.error &&
+	       (snapshot_same(&seen, &c->after, &c->before, mix, was_cut, after, sizeof(after)) ||
+		(!is_final &&
+		 snapshot_same(&seen, &c->before, &c->after, mix, false, before, sizeof(before))));
 	if (seen.error)
 		wrong(c, "%s", seen.error_at);
 	else if (!same)
@@ -214,7 +217,8 @@ static bool image_use(struct crash *c, struct pool *pool, bool is_final)
 	if (!ok || !image_check(c, pool, "at the end", &report))
 		return false;
 	if (report.orphans || report.intents)
-		wrong(c, "%" PRIu64 " orphans and %" PRIu64 " intents are left", report.orphans, report.intents);
+		wrong(c, "%" PRIu64 " orphans and %" PRIu64 " intents are left", report.orphans,
+		      report.intents);
 	return !report.orphans && !report.intents;
 }
 
@@ -269,7 +273,7 @@ static void lose_lanes(struct crash *c, bool mirror)
 struct variant {
 	struct pending *pending;
 	unsigned number; /* 0: nothing arrived; images - 1: everything did */
-	bool all;	 /* the numbers are all images that there are */
+	bool all;        /* the numbers are all images that there are */
 	bool is_final;
 };
 
@@ -363,8 +367,9 @@ static bool fence_explore(struct crash *c, const char *name, size_t from, size_t
 	pending_free(&pending);
 	c->stats.fences++;
 	if (!ok && !c->opts.quiet)
-		printf("# %s: fence %" PRIu64 "%s, image %u, stores %zu to %zu of %zu: %s\n", name, c->stats.fences,
-		       is_final ? " (returned)" : "", v.number - 1, from, to, c->log.count, c->why);
+		printf("# %s: fence %" PRIu64 "%s, image %u, stores %zu to %zu of %zu: %s\n", name,
+		       c->stats.fences, is_final ? " (returned)" : "", v.number - 1, from, to, c->log.count,
+		       c->why);
 	return ok;
 }
 
@@ -401,19 +406,31 @@ static void settle(struct crash *c)
 	record_drop(&c->log, end);
 }
 
+/* Each operation has numbers of its own, so that it comes out the same whatever runs before it. */
+static uint64_t name_seed(const char *name)
+{
+	uint64_t seed = 0;
+
+	for (; *name; name++)
+		seed = seed * 0x100000001b3ull + (uint8_t)*name;
+	return seed;
+}
+
 bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, void *arg), void *arg,
 	       const struct snapshot_mix *mix)
 {
 	bool ok;
 
 	settle(c);
+	c->random = c->opts.seed ^ name_seed(name);
 	c->mix = mix ? *mix : (struct snapshot_mix){ 0 };
 	snapshot_take(c->live.fs, &c->before);
 	op(&c->live, arg);
 	snapshot_take(c->live.fs, &c->after);
 	if (c->before.error || c->after.error) {
 		if (!c->opts.quiet)
-			printf("# %s: the live file system: %s%s\n", name, c->before.error_at, c->after.error_at);
+			printf("# %s: the live file system: %s%s\n", name, c->before.error_at,
+			       c->after.error_at);
 		ok = false;
 		settle(c);
 	} else {
@@ -464,7 +481,6 @@ struct crash *crash_new(const struct crash_opts *opts)
 		c->opts.size_bytes = DEFAULT_SIZE;
 	if (!c->opts.images)
 		c->opts.images = images ? (unsigned)strtoul(images, NULL, 0) : DEFAULT_IMAGES;
-	c->random = opts->seed;
 	for (unsigned i = 0; i < 3; i++) {
 		c->memory[i] = mmap(NULL, c->opts.size_bytes, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -476,7 +492,7 @@ struct crash *crash_new(const struct crash_opts *opts)
 	if (!c->dirty || !c->is_dirty)
 		abort();
 	/* Thousands of replays are nothing to talk about. */
-	log_setup("crash", (enum log_level)(opts->quiet ? -1 : LOG_LEVEL_ERROR), false);
+	log_setup("crash", LOG_LEVEL_ERROR, false);
 	format(c);
 	live_open(c);
 	return c;
@@ -499,11 +515,6 @@ void crash_free(struct crash *c)
 struct testfs *crash_live(struct crash *c)
 {
 	return &c->live;
-}
-
-uint64_t *crash_random(struct crash *c)
-{
-	return &c->random;
 }
 
 const struct crash_stats *crash_stats(const struct crash *c)

@@ -18,8 +18,8 @@ struct crash_opts {
 	uint64_t size_bytes; /* 0: 16 MiB */
 	struct format_opts format;
 	uint64_t seed;
-	unsigned images; /* for each fence; 0: from UMBRA_CRASH_IMAGES, or 12 */
-	bool quiet;	 /* says nothing about a failure */
+	unsigned images; /* for each fence; 0: from UMBRA_CRASH_IMAGES, or 100 */
+	bool quiet;      /* says nothing about a failure */
 };
 
 struct crash;
@@ -29,7 +29,6 @@ void crash_free(struct crash *c);
 
 /* The live file system. What is done to it outside of crash_run() is durable. */
 struct testfs *crash_live(struct crash *c);
-uint64_t *crash_random(struct crash *c);
 
 /* Runs op and explores it. False: some image was wrong (and printed, unless quiet). */
 bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, void *arg), void *arg,

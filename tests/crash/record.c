@@ -97,7 +97,8 @@ static void pieces_cut(struct pending *p, const struct record *r, size_t from, s
 				room = room ? room * 2 : 256;
 				p->pieces = grow(p->pieces, room * sizeof(*p->pieces));
 			}
-			p->pieces[p->piece_count++] = (struct piece){ off, (uint32_t)(stop - off), p->event_count,
+			p->pieces[p->piece_count++] = (struct piece){ off, (uint32_t)(stop - off),
+								      p->event_count,
 								      r->bytes + e->at + (off - e->off) };
 			off = stop;
 		}
@@ -201,7 +202,8 @@ static void sample_lines(struct pending *p, uint64_t *random)
 	for (size_t i = 0; i < p->line_count; i++) {
 		struct line *l = &p->lines[i];
 
-		l->arrived = testfs_below(random, 100) < percent ? l->count : (unsigned)testfs_below(random, l->count);
+		l->arrived = testfs_below(random, 100) < percent ? l->count :
+								   (unsigned)testfs_below(random, l->count);
 		l->words = testfs_below(random, 4) ? 0 : (uint8_t)testfs_random(random);
 	}
 }
@@ -281,7 +283,8 @@ void pending_apply(const struct pending *p, uint8_t *memory)
 		const struct line *l = &p->lines[i];
 
 		for (unsigned k = 0; k < l->arrived; k++)
-			memcpy(memory + p->pieces[l->first + k].off, p->pieces[l->first + k].src, p->pieces[l->first + k].len);
+			memcpy(memory + p->pieces[l->first + k].off, p->pieces[l->first + k].src,
+			       p->pieces[l->first + k].len);
 		if (l->arrived < l->count && l->words)
 			words_apply(&p->pieces[l->first + l->arrived], l->words, memory);
 	}

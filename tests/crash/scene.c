@@ -142,7 +142,7 @@ static void talk(const struct scene *s, const char *name)
 
 bool scene_file(struct crash *c, const struct file_state *state, const struct file_op *op)
 {
-	struct snapshot_mix mix = { state->all_shared || op->mix_hi == 0 ? NULL : "/f", op->mix_lo, op->mix_hi };
+	struct snapshot_mix mix = { 0, op->mix_lo, op->mix_hi };
 	struct scene s;
 	void *both[2] = { &s, (void *)(uintptr_t)op };
 	char name[100];
@@ -155,6 +155,8 @@ bool scene_file(struct crash *c, const struct file_state *state, const struct fi
 	state->make(&s);
 	if (op->make)
 		op->make(&s);
+	if (!state->all_shared && op->mix_hi)
+		mix.ino = s.file;
 	ok = crash_run(c, name, run_file_op, both, &mix);
 	talk(&s, name);
 	scene_end(&s);
@@ -178,9 +180,52 @@ bool scene_name(struct crash *c, const struct name_op *op)
 	return ok;
 }
 
-uint64_t scene_number(const char *variable, uint64_t otherwise)
+/* One of both kinds by chance; what it needs besides is made before, not cut. */
+static bool any_op(struct crash *c, struct scene *s, uint64_t *random, char *name, size_t name_size)
 {
-	const char *given = getenv(variable);
+	struct snapshot_mix mix = { 0 };
+	const struct file_op *file_op;
+	const struct name_op *name_op;
+	void *both[2] = { s, NULL };
+	bool ok;
 
-	return given ? strtoull(given, NULL, 0) : otherwise;
+	if (testfs_below(random, 3) == 0) {
+		name_op = &name_ops[testfs_below(random, name_op_count)];
+		both[1] = (void *)(uintptr_t)name_op;
+		snprintf(name, name_size, "%s", name_op->name);
+		ok = crash_run(c, name, run_name_op, both, NULL);
+	} else {
+		file_op = &file_ops[testfs_below(random, file_op_count)];
+		both[1] = (void *)(uintptr_t)file_op;
+		if (file_op->mix_hi)
+			mix = (struct snapshot_mix){ s->file, file_op->mix_lo, file_op->mix_hi };
+		snprintf(name, name_size, "%s", file_op->name);
+		ok = crash_run(c, name, run_file_op, both, &mix);
+	}
+	talk(s, name);
+	return ok;
+}
+
+bool scene_sequence(struct crash *c, uint64_t *random, unsigned length)
+{
+	const struct file_state *state = &file_states[testfs_below(random, file_state_count)];
+	const struct name_op *around = &name_ops[testfs_below(random, name_op_count)];
+	char said[400], name[40];
+	struct scene s;
+	size_t used;
+	bool ok = true;
+
+	scene_begin(&s, crash_live(c));
+	state->make(&s);
+	if (around->make && !around->makes_odd)
+		around->make(&s);
+	used = (size_t)snprintf(said, sizeof(said), "%s", state->name);
+	for (unsigned i = 0; i < length && ok; i++) {
+		ok = any_op(c, &s, random, name, sizeof(name));
+		used += (size_t)snprintf(said + used, sizeof(said) - used, ", %s", name);
+	}
+	if (!ok)
+		printf("# after: %s (%s)\n", said, around->name);
+	scene_end(&s);
+	return ok;
 }

@@ -54,7 +54,8 @@ static void state_sparse(struct scene *s)
 	scene_fill(s, s->file, 60000, 5000, 2);
 }
 
-static int64_t share(struct scene *s, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off, uint64_t len)
+static int64_t share(struct scene *s, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
+		     uint64_t len)
 {
 	return fs_clone(s->t->fs, &testfs_root, src, src_off, dst, dst_off, len, 0, NULL);
 }
@@ -248,9 +249,12 @@ static int64_t clone_inside(struct scene *s)
 
 static int64_t dedupe(struct scene *s)
 {
+	struct inode_attr a;
 	bool same = false;
-	int rc = fs_dedupe(s->t->fs, s->file, 0, s->other, 0, 2 * BLK, &same);
+	int rc = fs_getattr(s->t->fs, s->file, &a);
 
+	if (!rc)
+		rc = fs_dedupe(s->t->fs, s->file, 0, s->other, 0, u64_min(a.size, 8 * BLK), &same);
 	return rc ? rc : same;
 }
 
@@ -284,7 +288,9 @@ static int64_t rename_over(struct scene *s)
 
 static int64_t clone_files(struct scene *s)
 {
-	struct fs_clone_item items[3] = { { s->file, "c1", 2, 0 }, { s->other, "c2", 2, 0 }, { s->file, "c3", 2, 0 } };
+	struct fs_clone_item items[3] = { { s->file, "c1", 2, 0 },
+					  { s->other, "c2", 2, 0 },
+					  { s->file, "c3", 2, 0 } };
 	unsigned done;
 
 	return fs_clone_files(s->t->fs, &testfs_root, INODE_ROOT, items, 1, &done);

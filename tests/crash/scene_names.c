@@ -2,7 +2,6 @@
 /*
  * All that changes names and attributes, in small and in large directories.
  */
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -28,7 +27,8 @@ static uint64_t sub(struct scene *s, const char *name)
 
 static void make_dirs(struct scene *s)
 {
-	uint64_t d = scene_make(s, INODE_ROOT, "d", S_IFDIR | 0755), e = scene_make(s, INODE_ROOT, "e", S_IFDIR | 0755);
+	uint64_t d = scene_make(s, INODE_ROOT, "d", S_IFDIR | 0755),
+		 e = scene_make(s, INODE_ROOT, "e", S_IFDIR | 0755);
 
 	scene_fill(s, scene_make(s, d, "x", S_IFREG | 0644), 0, 5000, 1);
 	scene_make(s, d, "s", S_IFDIR | 0755);
@@ -94,8 +94,9 @@ static void make_many_xattrs(struct scene *s)
 
 static void make_default_acl(struct scene *s)
 {
-	static const uint8_t acl[] = { 2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff, 4, 0, 5, 0, 0xff, 0xff, 0xff, 0xff,
-				       0x20, 0, 5, 0, 0xff, 0xff, 0xff, 0xff };
+	static const uint8_t acl[] = { 2,    0,    0, 0, 1,    0,    7,    0,    0xff, 0xff,
+				       0xff, 0xff, 4, 0, 5,    0,    0xff, 0xff, 0xff, 0xff,
+				       0x20, 0,    5, 0, 0xff, 0xff, 0xff, 0xff };
 
 	make_dirs(s);
 	(void)!fs_setxattr(s->t->fs, sub(s, "d"), "system.posix_acl_default", acl, sizeof(acl), 0, false);
@@ -331,10 +332,10 @@ static int64_t xattr_remove_one(struct scene *s)
 
 static int64_t acl_set(struct scene *s)
 {
-	static const uint8_t acl[] = { 2,    0,	   0,	 0,    1, 0, 6,	   0,	 0xff, 0xff, 0xff, 0xff, 2,
-				       0,    4,	   0,	 0xe8, 3, 0, 0,	   4,	 0,    4,    0,	   0xff, 0xff,
-				       0xff, 0xff, 0x10, 0,    4, 0, 0xff, 0xff, 0xff, 0xff, 0x20, 0,	 0,
-				       0,    0xff, 0xff, 0xff, 0xff };
+	static const uint8_t acl[] = { 2,    0,    0,    0,    1,    0,    6,    0,    0xff, 0xff, 0xff,
+				       0xff, 2,    0,    4,    0,    0xe8, 3,    0,    0,    4,    0,
+				       4,    0,    0xff, 0xff, 0xff, 0xff, 0x10, 0,    4,    0,    0xff,
+				       0xff, 0xff, 0xff, 0x20, 0,    0,    0,    0xff, 0xff, 0xff, 0xff };
 
 	return fs_setxattr(s->t->fs, s->file, "system.posix_acl_access", acl, sizeof(acl), 0, false);
 }
@@ -355,43 +356,43 @@ static int64_t tmpfile_link(struct scene *s)
 }
 
 const struct name_op name_ops[] = {
-	{ "create", NULL, create },
-	{ "create-in-tree", make_big_dir, create_in_tree },
-	{ "mkdir", NULL, make_dir },
-	{ "mkdir-acl", make_default_acl, make_dir_acl },
-	{ "mknod", NULL, make_node },
-	{ "symlink", NULL, symlink_short },
-	{ "symlink-long", NULL, symlink_long },
-	{ "link", NULL, link_one },
-	{ "link-in-tree", make_links, link_in_tree },
-	{ "unlink-last", make_xattrs, unlink_one },
-	{ "unlink-many-xattrs", make_many_xattrs, unlink_one },
-	{ "unlink-one-of-two", make_two_links, unlink_one },
-	{ "unlink-in-tree", make_big_dir, unlink_in_tree },
-	{ "unlink-link-in-tree", make_links, unlink_in_tree },
-	{ "close-unlinked", make_open_unlinked, close_unlinked },
-	{ "rmdir", make_dirs, remove_dir },
-	{ "rename", NULL, rename_in },
-	{ "rename-between", make_dirs, rename_between },
-	{ "rename-over-file", make_dirs, rename_over },
-	{ "rename-dir", make_dirs, rename_dir },
-	{ "rename-dir-over", make_dirs_and_empty, rename_dir_over },
-	{ "rename-onto-link", make_two_links, rename_onto_link },
-	{ "exchange", make_dirs, exchange_files },
-	{ "exchange-dir", make_dirs, exchange_dir },
-	{ "rename-noreplace", NULL, rename_noreplace },
-	{ "rename-whiteout", NULL, rename_whiteout },
-	{ "setattr", NULL, set_attr },
-	{ "setxattr", NULL, xattr_small },
-	{ "setxattr-large", NULL, xattr_large },
-	{ "setxattr-shrink", make_xattrs, xattr_shrink },
-	{ "setxattr-grow", make_xattrs, xattr_grow },
-	{ "setxattr-other", make_xattrs, xattr_other_large },
-	{ "setxattr-many", make_many_xattrs, xattr_small },
-	{ "removexattr-large", make_xattrs, xattr_remove_large },
-	{ "removexattr-many", make_many_xattrs, xattr_remove_one },
-	{ "set-acl", NULL, acl_set },
-	{ "tmpfile", NULL, tmpfile_make },
-	{ "tmpfile-link", make_tmpfile, tmpfile_link },
+	{ "create", NULL, create, false },
+	{ "create-in-tree", make_big_dir, create_in_tree, false },
+	{ "mkdir", NULL, make_dir, false },
+	{ "mkdir-acl", make_default_acl, make_dir_acl, false },
+	{ "mknod", NULL, make_node, false },
+	{ "symlink", NULL, symlink_short, false },
+	{ "symlink-long", NULL, symlink_long, false },
+	{ "link", NULL, link_one, false },
+	{ "link-in-tree", make_links, link_in_tree, false },
+	{ "unlink-last", make_xattrs, unlink_one, false },
+	{ "unlink-many-xattrs", make_many_xattrs, unlink_one, false },
+	{ "unlink-one-of-two", make_two_links, unlink_one, false },
+	{ "unlink-in-tree", make_big_dir, unlink_in_tree, false },
+	{ "unlink-link-in-tree", make_links, unlink_in_tree, false },
+	{ "close-unlinked", make_open_unlinked, close_unlinked, true },
+	{ "rmdir", make_dirs, remove_dir, false },
+	{ "rename", NULL, rename_in, false },
+	{ "rename-between", make_dirs, rename_between, false },
+	{ "rename-over-file", make_dirs, rename_over, false },
+	{ "rename-dir", make_dirs, rename_dir, false },
+	{ "rename-dir-over", make_dirs_and_empty, rename_dir_over, false },
+	{ "rename-onto-link", make_two_links, rename_onto_link, false },
+	{ "exchange", make_dirs, exchange_files, false },
+	{ "exchange-dir", make_dirs, exchange_dir, false },
+	{ "rename-noreplace", NULL, rename_noreplace, false },
+	{ "rename-whiteout", NULL, rename_whiteout, false },
+	{ "setattr", NULL, set_attr, false },
+	{ "setxattr", NULL, xattr_small, false },
+	{ "setxattr-large", NULL, xattr_large, false },
+	{ "setxattr-shrink", make_xattrs, xattr_shrink, false },
+	{ "setxattr-grow", make_xattrs, xattr_grow, false },
+	{ "setxattr-other", make_xattrs, xattr_other_large, false },
+	{ "setxattr-many", make_many_xattrs, xattr_small, false },
+	{ "removexattr-large", make_xattrs, xattr_remove_large, false },
+	{ "removexattr-many", make_many_xattrs, xattr_remove_one, false },
+	{ "set-acl", NULL, acl_set, false },
+	{ "tmpfile", NULL, tmpfile_make, false },
+	{ "tmpfile-link", make_tmpfile, tmpfile_link, true },
 };
 const unsigned name_op_count = ARRAY_SIZE(name_ops);

@@ -25,7 +25,7 @@ extern const unsigned file_state_count;
 struct file_op {
 	const char *name;
 	int64_t (*run)(struct scene *s);
-	uint64_t mix_lo, mix_hi; /* bytes of "f" that it may overwrite in place */
+	uint64_t mix_lo, mix_hi;       /* bytes of "f" that it may overwrite in place */
 	void (*make)(struct scene *s); /* what it needs besides the state */
 };
 extern const struct file_op file_ops[];
@@ -36,6 +36,7 @@ struct name_op {
 	const char *name;
 	void (*make)(struct scene *s);
 	int64_t (*run)(struct scene *s);
+	bool makes_odd; /* "make" leaves something that only "run" can take away */
 };
 extern const struct name_op name_ops[];
 extern const unsigned name_op_count;
@@ -47,9 +48,18 @@ void scene_end(struct scene *s);
 /* Runs one operation in one state. False: some image was wrong. */
 bool scene_file(struct crash *c, const struct file_state *state, const struct file_op *op);
 bool scene_name(struct crash *c, const struct name_op *op);
+/* A file in a state by chance, then operations of both kinds by chance. */
+bool scene_sequence(struct crash *c, uint64_t *random, unsigned length);
 
-/* What a test program does with all of them, and with combinations by chance. */
-uint64_t scene_number(const char *variable, uint64_t otherwise);
+/*
+ * Runs the tests (their state is what they were given, the pool is suite_pool()) on one pool and prints what was done. With --long again and again, with
+ * other seeds, until one fails. For main().
+ */
+struct CMUnitTest;
+int suite_main(int argc, char **argv, const struct crash_opts *opts, const struct CMUnitTest *tests,
+	       size_t count);
+struct crash *suite_pool(void);
+uint64_t suite_seed(void);
 
 /* Shorthands. */
 uint64_t scene_make(struct scene *s, uint64_t dir, const char *name, uint32_t mode);

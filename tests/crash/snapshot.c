@@ -115,7 +115,8 @@ static int list_entry(void *arg, const struct fs_dirent *d)
 	struct listing *l = arg;
 	struct snapshot_entry *e;
 
-	if ((d->name_len == 1 && d->name[0] == '.') || (d->name_len == 2 && d->name[0] == '.' && d->name[1] == '.'))
+	if ((d->name_len == 1 && d->name[0] == '.') ||
+	    (d->name_len == 2 && d->name[0] == '.' && d->name[1] == '.'))
 		return 0;
 	e = add(l->snap, l->dir, d->name, d->name_len);
 	e->attr.ino = d->ino;
@@ -211,11 +212,13 @@ static const char *attr_differs(const struct inode_attr *a, const struct inode_a
 		return "size";
 	if (a->blocks != b->blocks)
 		return "blocks";
-	if (a->rdev != b->rdev || a->flags != b->flags || a->projid != b->projid)
+	/* INODE_SHARED stays when a clone was given up: it only says where to ask. */
+	if (a->rdev != b->rdev || (a->flags ^ b->flags) & ~INODE_SHARED || a->projid != b->projid)
 		return "rdev, flags or projid";
 	if (!time_same(a->atime, b->atime) || !time_same(a->btime, b->btime))
 		return "atime or btime";
-	if (!any_time && (!time_same(a->mtime, b->mtime) || !time_same(a->ctime, b->ctime) || a->change != b->change))
+	if (!any_time &&
+	    (!time_same(a->mtime, b->mtime) || !time_same(a->ctime, b->ctime) || a->change != b->change))
 		return "mtime, ctime or change count";
 	return NULL;
 }
@@ -233,11 +236,13 @@ static bool content_same(const struct snapshot_entry *seen, const struct snapsho
 
 		if (seen->content[*at] == want->content[*at])
 			continue;
-		if (!other || !mix->path || strcmp(mix->path, want->path) != 0 || *at < mix->lo || *at >= mix->hi)
+		if (!other || mix->ino != want->attr.ino || *at < mix->lo ||
+		    *at >= mix->hi)
 			return false;
 		word = u64_max(word, mix->lo);
 		end = u64_min(end, mix->hi);
-		if (end > other->attr.size || memcmp(seen->content + word, other->content + word, end - word) != 0)
+		if (end > other->attr.size ||
+		    memcmp(seen->content + word, other->content + word, end - word) != 0)
 			return false;
 		*at = end - 1;
 	}
@@ -245,8 +250,8 @@ static bool content_same(const struct snapshot_entry *seen, const struct snapsho
 }
 
 static bool entry_same(const struct snapshot_entry *seen, const struct snapshot_entry *want,
-		       const struct snapshot_entry *other, const struct snapshot_mix *mix, bool any_time, char *why,
-		       size_t why_size)
+		       const struct snapshot_entry *other, const struct snapshot_mix *mix, bool any_time,
+		       char *why, size_t why_size)
 {
 	const char *what = attr_differs(&seen->attr, &want->attr, any_time);
 	uint64_t at;
@@ -259,8 +264,8 @@ static bool entry_same(const struct snapshot_entry *seen, const struct snapshot_
 		return false;
 	}
 	if (!content_same(seen, want, other, mix, &at)) {
-		snprintf(why, why_size, "%s: byte %" PRIu64 " is %02x, not %02x", want->path, at, seen->content[at],
-			 want->content[at]);
+		snprintf(why, why_size, "%s: byte %" PRIu64 " is %02x, not %02x", want->path, at,
+			 seen->content[at], want->content[at]);
 		return false;
 	}
 	return true;
@@ -275,12 +280,13 @@ bool snapshot_same(const struct snapshot *seen, const struct snapshot *want, con
 					       strcmp(seen->entries[i].path, want->entries[i].path);
 
 		if (order != 0) {
-			snprintf(why, why_size, "%s %s", order < 0 ? seen->entries[i].path : want->entries[i].path,
+			snprintf(why, why_size, "%s %s",
+				 order < 0 ? seen->entries[i].path : want->entries[i].path,
 				 order < 0 ? "is there" : "is not there");
 			return false;
 		}
-		if (!entry_same(&seen->entries[i], &want->entries[i], find(other, want->entries[i].path), mix, any_time, why,
-				why_size))
+		if (!entry_same(&seen->entries[i], &want->entries[i], find(other, want->entries[i].path), mix,
+				any_time, why, why_size))
 			return false;
 	}
 	return true;

@@ -18,7 +18,7 @@ struct snapshot_entry {
 struct snapshot {
 	struct snapshot_entry *entries; /* by path */
 	size_t count, room;
-	int error; /* of the first call that failed, */
+	int error;          /* of the first call that failed, */
 	char error_at[300]; /* and which */
 };
 
@@ -27,7 +27,7 @@ void snapshot_free(struct snapshot *snap);
 
 /* Bytes of one file that may be old or new, 8 by 8: it was overwritten in place. */
 struct snapshot_mix {
-	const char *path; /* NULL: none */
+	uint64_t ino; /* 0: none */
 	uint64_t lo, hi;
 };
 

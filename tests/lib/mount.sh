@@ -7,7 +7,8 @@
 #   mount_up [OPTIONS]     mounts what mount_new made, again (OPTIONS: more of mount's -o, like ro)
 #   mount_down             unmounts and waits until the daemon has ended; fails if it ended badly
 #   mount_crash            takes the file system away in mid-work: umbrafs's daemon is killed, xfs and ext4
-#                          are shut down; then nothing is mounted
+#                          are shut down. It is still mounted, and dead
+#   mount_clear            unmounts a dead one; nothing may have files of xfs or ext4 open any more
 #   mount_end              takes down and removes everything (the exit trap does it too)
 #
 # A function that fails says why in mount_why and returns 1. The programs come from UMBRA_BUILD, else from
@@ -145,15 +146,23 @@ mount_crash()
 		kill -KILL "$mount_pid"
 		wait "$mount_pid" 2>/dev/null
 		mount_pid=''
-		umount -l "$mount_dir"
 		;;
-	tmpfs)
-		mount_why="tmpfs does not survive a crash"
-		return 1
-		;;
-	*) xfs_io -x -c 'shutdown -f' "$mount_dir" && mount_wait umount "$mount_dir" 2>/dev/null ;;
+	tmpfs) false ;;
+	*) xfs_io -x -c 'shutdown -f' "$mount_dir" ;;
 	esac || {
 		mount_why="could not take $mount_kind down by force"
+		return 1
+	}
+}
+
+mount_clear()
+{
+	if [ "$mount_kind" = umbrafs ]; then
+		umount -l "$mount_dir"
+	else
+		mount_wait umount "$mount_dir" 2>/dev/null
+	fi || {
+		mount_why="could not unmount the dead $mount_kind"
 		return 1
 	}
 }

@@ -74,7 +74,8 @@ uint64_t space_seed(void)
 	uint64_t seed;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	seed = text ? strtoull(text, NULL, 0) : (uint64_t)ts.tv_nsec ^ (uint64_t)ts.tv_sec << 20 ^ (uint64_t)getpid();
+	seed = text ? strtoull(text, NULL, 0) :
+		      (uint64_t)ts.tv_nsec ^ (uint64_t)ts.tv_sec << 20 ^ (uint64_t)getpid();
 	print_message("# UMBRA_SEED=%llu\n", (unsigned long long)seed);
 	return seed;
 }
@@ -85,7 +86,6 @@ struct walk {
 	struct pool *pool;
 	struct space_seen *seen;
 	uint32_t *all; /* records of each block, special owners too */
-	uint64_t special_blk;
 };
 
 static int see_rmap(void *arg, const struct rmap *r)
@@ -114,16 +114,20 @@ static void check_bitmap(struct group_tx *at, const struct walk *w)
 		const struct m_bitmap *m;
 		const void *unit;
 
-		assert_int_equal(txn_get(at->tx, slot_laddr(g, 0, first_unit + (uint32_t)(chunk / BITMAP_CHUNKS_PER_UNIT)),
-					 MAGIC_BITMAP, &unit), 0);
+		assert_int_equal(
+			txn_get(at->tx,
+				slot_laddr(g, 0, first_unit + (uint32_t)(chunk / BITMAP_CHUNKS_PER_UNIT)),
+				MAGIC_BITMAP, &unit),
+			0);
 		m = unit;
 		owned = m->bm_bits[chunk % BITMAP_CHUNKS_PER_UNIT][bit / 8] >> bit % 8 & 1;
 		taken = index_is_taken(&g->index, b, 1);
 		if (owned != (w->all[g->start_blk + b] > 0))
-			fail_msg("block %llu: bitmap %d, rmap %u", (unsigned long long)(g->start_blk + b), owned,
-				 w->all[g->start_blk + b]);
+			fail_msg("block %llu: bitmap %d, rmap %u", (unsigned long long)(g->start_blk + b),
+				 owned, w->all[g->start_blk + b]);
 		if (owned != taken)
-			fail_msg("block %llu: bitmap %d, index %d", (unsigned long long)(g->start_blk + b), owned, taken);
+			fail_msg("block %llu: bitmap %d, index %d", (unsigned long long)(g->start_blk + b),
+				 owned, taken);
 		free_blk += !owned;
 	}
 	assert_int_equal(free_blk, at->now.free_blk);
@@ -166,6 +170,15 @@ static void check_refcounts(struct group_tx *at, const struct walk *w)
 	}
 }
 
+/* A cluster with free inodes that the group has seen is not forgotten. */
+static void check_hint(const struct group *g, uint64_t first_ino)
+{
+	uint32_t slot = laddr_slot(g, first_ino << INODE_SHIFT);
+
+	assert_true(g->clusters[slot] >> laddr_unit(first_ino << INODE_SHIFT) / CLUSTER_UNITS & 1);
+	assert_true(slot >= g->clusters_low);
+}
+
 /* Clusters in the inode tree; returns how many. */
 static uint64_t check_inodes(struct group_tx *at, struct space_seen *seen)
 {
@@ -182,6 +195,8 @@ static uint64_t check_inodes(struct group_tx *at, struct space_seen *seen)
 		m = rec;
 		assert_int_equal(le64_get(m->ic_first_ino) % CLUSTER_INODES, 0);
 		free += (unsigned)__builtin_popcountll(le64_get(m->ic_free_mask));
+		if (le64_get(m->ic_free_mask) && le64_get(m->ic_first_ino) < at->g->clusters_seen)
+			check_hint(at->g, le64_get(m->ic_first_ino));
 		clusters++;
 	}
 	assert_int_equal(rc, -ENOENT);

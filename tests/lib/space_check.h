@@ -23,7 +23,7 @@ void test_pool_free(struct test_pool *t);
 /* What the rmap says of one block of data. */
 struct block_seen {
 	uint32_t count; /* owners */
-	uint64_t hash;	/* sum of block_owner_hash() of each */
+	uint64_t hash;  /* sum of block_owner_hash() of each */
 };
 uint64_t block_owner_hash(uint64_t owner, uint64_t offset_blk);
 

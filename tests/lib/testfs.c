@@ -4,12 +4,14 @@
  */
 #include "lib/testfs.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "fs/core.h"
+#include "repair/check.h"
 
 #define DEFAULT_SIZE ((uint64_t)64 << 20)
 
@@ -101,6 +103,29 @@ void testfs_crash(struct testfs *t)
 	testfs_open_image(t, dax_ptr(old.dax, 0), &old.opts);
 	close_floors(&old, false);
 	dax_close(old.dax);
+}
+
+static void found(void *arg, enum check_kind kind, const char *text)
+{
+	(void)arg;
+	fprintf(stderr, "testfs: %s: %s\n", check_kind_name(kind), text);
+}
+
+void testfs_check(struct testfs *t)
+{
+	struct check_opts opts = { .found = found, .limit = 5 };
+	struct check_report report;
+	int rc;
+
+	work_stop(t->fs);
+	rc = check_pool(t->pool, &opts, &report);
+	if (rc)
+		stop("check_pool", rc, "");
+	if (report.findings)
+		stop("check_pool", -EUCLEAN, "see above");
+	rc = work_start(t->fs);
+	if (rc)
+		stop("work_start", rc, "");
 }
 
 /* Gives the reference back if the caller does not want the inode. */

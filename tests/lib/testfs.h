@@ -36,6 +36,9 @@ void testfs_remount(struct testfs *t);
 /* The process is gone: what is in memory now is opened again, as if nothing had been closed. */
 void testfs_crash(struct testfs *t);
 
+/* The consistency walk over the pool; the test stops at the first finding. Nothing else may run. */
+void testfs_check(struct testfs *t);
+
 /* Who asks, in most tests: root with an empty umask. */
 extern const struct fs_cred testfs_root;
 

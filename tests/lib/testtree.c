@@ -146,6 +146,7 @@ uint64_t testtree_walk(struct testfs *t, void (*fn)(void *arg, uint64_t dir, con
 	for (size_t i = 0; i < w.dir_count; i++)
 		dir_read(&w, w.dirs[i]);
 	links_check(&w);
+	testfs_check(t);
 	free(w.links);
 	free(w.dirs);
 	return w.entries;

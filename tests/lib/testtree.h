@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A walk over all names of a quiet file system, through its own calls: link counts, sizes of directories, '..', paths. Stops the test
+ * A walk over all names of a quiet file system, through its own calls: link counts, sizes of directories, '..', paths; then testfs_check(). Stops the test
  * where something does not fit.
  */
 #ifndef UMBRA_TESTS_TESTTREE_H

@@ -116,7 +116,8 @@ static void note(struct world *w, struct undo undo)
 	w->undos[w->undo_count++] = undo;
 }
 
-static void model_own(struct world *w, uint64_t blk, uint64_t count, uint32_t owner, uint64_t offset, bool add)
+static void model_own(struct world *w, uint64_t blk, uint64_t count, uint32_t owner, uint64_t offset,
+		      bool add)
 {
 	for (uint64_t i = 0; i < count; i++) {
 		struct own own = { owner, offset + i };
@@ -132,7 +133,8 @@ static void model_own(struct world *w, uint64_t blk, uint64_t count, uint32_t ow
 static void thing_add(struct world *w, struct thing thing)
 {
 	for (unsigned i = 0; i < w->thing_count; i++)
-		assert_true(w->things[i].where != thing.where || (w->things[i].count == 0) != (thing.count == 0));
+		assert_true(w->things[i].where != thing.where ||
+			    (w->things[i].count == 0) != (thing.count == 0));
 	w->things[w->thing_count++] = thing;
 }
 
@@ -488,7 +490,8 @@ static void run(uint64_t size_bytes, const struct format_opts *opts, unsigned tr
 			compare(w);
 		}
 	}
-	print_message("# %u commits, %u aborts, %u refills, full %u times\n", w->commits, w->aborts, w->refills, w->full);
+	print_message("# %u commits, %u aborts, %u refills, full %u times\n", w->commits, w->aborts,
+		      w->refills, w->full);
 	drain_all(w);
 	assert_true(space_trim(w->t.pool) >= 0);
 	compare(w);

@@ -7,8 +7,8 @@
     tree.py same DIR FILE [WHAT]       compares DIR with a picture, prints what differs
     tree.py equal DIR DIR [WHAT]       compares two trees
 
-WHAT is 'all' (a file system before and after a mount: inode numbers and ctimes too) or 'copy' (what a good
-copy keeps), 'copy-noowner', 'content' (names, types and bytes).
+WHAT is 'all' (a file system before and after a mount: inode numbers, ctimes and blocks too), 'kept' (the same
+without blocks), 'copy' (what a good copy keeps) or 'content' (names, types and bytes).
 """
 import hashlib
 import json
@@ -148,8 +148,7 @@ def picture_of(path, st, what, inodes):
     if what == "content":
         return info
     info["mode"] = stat.S_IMODE(st.st_mode)
-    if what != "copy-noowner":
-        info["owner"] = [st.st_uid, st.st_gid]
+    info["owner"] = [st.st_uid, st.st_gid]
     info["rdev"] = st.st_rdev
     if not stat.S_ISLNK(st.st_mode):
         info["mtime"] = st.st_mtime_ns
@@ -158,8 +157,10 @@ def picture_of(path, st, what, inodes):
         info["same"] = inodes.setdefault(st.st_ino, os.fsdecode(path))
     info["xattrs"] = {name: os.getxattr(path, name, follow_symlinks=False).hex()
                       for name in sorted(os.listxattr(path, follow_symlinks=False))}
+    if what in ("all", "kept"):
+        info.update(ino=st.st_ino, ctime=st.st_ctime_ns, dir_nlink=st.st_nlink)
     if what == "all":
-        info.update(ino=st.st_ino, ctime=st.st_ctime_ns, dir_nlink=st.st_nlink, blocks=st.st_blocks)
+        info["blocks"] = st.st_blocks
     return info
 
 

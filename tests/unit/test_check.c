@@ -53,7 +53,8 @@ static void env_make(struct env *e)
 	e->p = make(e, INODE_ROOT, "p", S_IFDIR | 0755);
 	e->q = make(e, e->p, "q", S_IFDIR | 0755);
 	assert_int_equal(fs_write(e->t.fs, &testfs_root, e->file, bytes, FILE_BYTES, 0, 0), FILE_BYTES);
-	assert_int_equal(fs_clone(e->t.fs, &testfs_root, e->file, 0, e->clone, 0, FILE_BYTES / 2, 0, NULL), FILE_BYTES / 2);
+	assert_int_equal(fs_clone(e->t.fs, &testfs_root, e->file, 0, e->clone, 0, FILE_BYTES / 2, 0, NULL),
+			 FILE_BYTES / 2);
 	assert_int_equal(fs_symlink(e->t.fs, &testfs_root, INODE_ROOT, "link", 4, "file", 4, &a), 0);
 	e->link = a.ino;
 	assert_int_equal(fs_tmpfile(e->t.fs, &testfs_root, INODE_ROOT, 0600, &a), 0);
@@ -115,12 +116,12 @@ static void unit_store(struct env *e, uint64_t laddr, void *unit, size_t size, u
 	pool_unverify(e->t.pool, laddr, size);
 }
 
-#define CHANGE(e, type, laddr, copies, u, how)                                                                         \
-	do {                                                                                                           \
-		_Alignas(64) type u;                                                                                   \
-		unit_load(e, laddr, &u, sizeof(u));                                                                    \
-		how;                                                                                                   \
-		unit_store(e, laddr, &u, sizeof(u), copies);                                                           \
+#define CHANGE(e, type, laddr, copies, u, how)               \
+	do {                                                 \
+		_Alignas(64) type u;                         \
+		unit_load(e, laddr, &u, sizeof(u));          \
+		how;                                         \
+		unit_store(e, laddr, &u, sizeof(u), copies); \
 	} while (0)
 
 #define INODE(e, ino, u, how) CHANGE(e, struct m_inode, inode_at(ino), BOTH, u, how)
@@ -347,8 +348,8 @@ static uint64_t file_blk(struct env *e)
 
 static void bitmap_flip(struct env *e, uint64_t blk)
 {
-	FIXED(e, struct m_bitmap, AG_UNIT_TABLE + 1, u, u.bm_bits[blk / CHUNK_BLOCKS][blk % CHUNK_BLOCKS / 8] ^=
-							(uint8_t)(1u << blk % 8));
+	FIXED(e, struct m_bitmap, AG_UNIT_TABLE + 1, u,
+	      u.bm_bits[blk / CHUNK_BLOCKS][blk % CHUNK_BLOCKS / 8] ^= (uint8_t)(1u << blk % 8));
 }
 
 static void bad_bitmap_set(struct env *e)

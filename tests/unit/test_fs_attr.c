@@ -34,6 +34,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	testfs_check(&t);
 	testfs_free(&t);
 	return 0;
 }
@@ -336,7 +337,11 @@ static void test_xattr_collisions(void **state)
 {
 	enum { NAMES = 13 };
 	static const size_t sizes[] = { 0, 10, 100, 900, 1500, 9000 };
-	struct { bool there; size_t size; uint8_t fill; } model[NAMES] = { 0 };
+	struct {
+		bool there;
+		size_t size;
+		uint8_t fill;
+	} model[NAMES] = { 0 };
 	uint64_t random = testfs_seed(), f;
 	uint8_t value[9000], got[9000];
 	char name[16];
@@ -539,12 +544,19 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_mode_and_owner), T(test_setgid_directory),
-		T(test_times),          T(test_size),
-		T(test_flags),          T(test_relatime),
-		T(test_xattr_sizes),    T(test_xattr_rules),
-		T(test_xattr_many),     T(test_capability_is_taken),
-		T(test_acl_and_mode),   T(test_acl_unsound),
+		T(test_mode_and_owner),
+		T(test_setgid_directory),
+		T(test_times),
+		T(test_size),
+		T(test_flags),
+		T(test_relatime),
+		T(test_xattr_sizes),
+		T(test_xattr_rules),
+		T(test_xattr_many),
+		T(test_xattr_collisions),
+		T(test_capability_is_taken),
+		T(test_acl_and_mode),
+		T(test_acl_unsound),
 		T(test_acl_inherited),
 	};
 

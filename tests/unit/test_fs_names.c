@@ -30,6 +30,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	testfs_check(&t);
 	testfs_free(&t);
 	return 0;
 }

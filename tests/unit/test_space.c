@@ -106,7 +106,9 @@ static void test_slow_appends_of_two_files_do_not_mix(void **state)
 	test_pool_make(&t, 1024 * MIB, NULL);
 	for (uint64_t f = 0; f < 6000; f++) {
 		for (unsigned i = 0; i < 2; i++) {
-			struct space_want want = { .count_blk = 1, .file_blk = f, .goal_blk = next[i], .stream = &streams[i] };
+			struct space_want want = {
+				.count_blk = 1, .file_blk = f, .goal_blk = next[i], .stream = &streams[i]
+			};
 			uint64_t blk = write_piece(&t, &want, OWNER + i, &count);
 
 			extents[i] += blk != next[i];
@@ -187,7 +189,9 @@ static void test_abort_gives_back(void **state)
 	(void)state;
 	test_pool_make(&t, 64 * MIB, NULL);
 	for (unsigned i = 0; i < 100; i++) {
-		struct space_want want = { .count_blk = 1 + i * 20, .file_blk = i * 7, .stream = i % 2 ? &stream : NULL };
+		struct space_want want = { .count_blk = 1 + i * 20,
+					   .file_blk = i * 7,
+					   .stream = i % 2 ? &stream : NULL };
 		struct txn *tx = txn_begin(t.pool, TXN_WRITE);
 
 		assert_int_equal(space_alloc(tx, &want, &blk, &count), 0);
@@ -244,7 +248,9 @@ static unsigned fill(struct test_pool *t, struct piece *pieces, unsigned max, ui
 	unsigned n;
 
 	for (n = 0; n < max; n++) {
-		struct space_want want = { .count_blk = piece_blk, .file_blk = offset, .stream = n % 2 ? NULL : &stream };
+		struct space_want want = { .count_blk = piece_blk,
+					   .file_blk = offset,
+					   .stream = n % 2 ? NULL : &stream };
 
 		pieces[n].blk = write_piece(t, &want, OWNER, &pieces[n].count);
 		if (pieces[n].blk == 0)
@@ -379,7 +385,8 @@ static unsigned rmap_count(struct test_pool *t, uint64_t blk, uint64_t count)
 	int rc;
 
 	assert_int_equal(space_ag_tree(tx, pool_blk_ag(t->pool, blk), AG_RMAP, &bt), 0);
-	for (rc = bt_overlap_first(&bt, &cur, blk, blk + count - 1); !rc; rc = bt_overlap_next(&cur, blk, blk + count - 1))
+	for (rc = bt_overlap_first(&bt, &cur, blk, blk + count - 1); !rc;
+	     rc = bt_overlap_next(&cur, blk, blk + count - 1))
 		n++;
 	txn_abort(tx);
 	return n;
@@ -456,7 +463,8 @@ static void test_ten_thousand_owners(void **state)
 		assert_true(refs < OWNERS && refs > OWNERS - 100);
 		txn_abort(tx);
 		tx = txn_begin(t.pool, TXN_WRITE);
-		assert_int_equal(space_drop(tx, blk + at, 1, OWNER + i, at), -EUCLEAN); /* no longer its owner */
+		assert_int_equal(space_drop(tx, blk + at, 1, OWNER + i, at),
+				 -EUCLEAN); /* no longer its owner */
 		txn_abort(tx);
 	}
 	check(&t);
@@ -609,8 +617,8 @@ struct worker {
 	int error;
 };
 
-static int worker_step(struct worker *w, struct txn *tx, struct space_rng *rng, struct piece *p, struct space_stream *stream,
-		       uint64_t *ino)
+static int worker_step(struct worker *w, struct txn *tx, struct space_rng *rng, struct piece *p,
+		       struct space_stream *stream, uint64_t *ino)
 {
 	struct space_want want = { .agno_hint = (uint32_t)space_random(rng, 4),
 				   .count_blk = 1 + space_random(rng, 300),

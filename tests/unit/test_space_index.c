@@ -219,7 +219,8 @@ static void test_spare_chunks_are_taken_last(void **state)
 
 	(void)state;
 	for (uint32_t c = 5; c < CHUNKS; c++)
-		mark(w, (uint64_t)c * CHUNK_BLOCKS + (c == 50 ? 100 : 0), c == 50 ? CHUNK_BLOCKS - 100 : CHUNK_BLOCKS, 1);
+		mark(w, (uint64_t)c * CHUNK_BLOCKS + (c == 50 ? 100 : 0),
+		     c == 50 ? CHUNK_BLOCKS - 100 : CHUNK_BLOCKS, 1);
 	assert_false(index_find(&w->x, &want, &blk, &count));
 	want.worn = true;
 	assert_true(index_find(&w->x, &want, &blk, &count));

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Where the workers run, and how many of them read requests: answers come from the caller's core.
+ *
+ * A round trip between two idle cores costs several times one on a single core, since each side must be woken by an interrupt. So
+ * normally one worker, the *leader*, reads all requests on the core of the thread that asks; the others are parked and cost nothing. When
+ * requests have to wait for it, all workers read, wherever the scheduler puts them (*spread*), for a while. See place.c for the rules.
+ *
+ * Each worker has a seat and calls, in this order: place_enter() once, then for each request place_took(), place_replied() (before the
+ * reply is written; not if another thread will do that) and place_done(), which parks it while it is not needed; place_leave() once.
+ */
+#ifndef UMBRA_FUSE_PLACE_H
+#define UMBRA_FUSE_PLACE_H
+
+#include <stdbool.h>
+
+#include "util/util.h"
+
+struct place;
+struct place_seat;
+struct fuse_in_header;
+
+/* Seats for count workers that read fd, the connection. want_caller false: always spread. */
+must_check int place_open(int fd, unsigned count, bool want_caller, struct place **out);
+/* After all workers have left. */
+void place_close(struct place *place);
+
+/* Starts the watcher. Without it everything is spread. */
+void place_watch(struct place *place);
+
+/* Whether answers come from the caller's core: asked for, and this process may change the class of its threads back and forth. */
+bool place_at_caller(const struct place *place);
+
+struct place_seat *place_seat(struct place *place, unsigned index);
+
+void place_enter(struct place_seat *seat);
+void place_took(struct place_seat *seat, const struct fuse_in_header *in);
+void place_replied(struct place_seat *seat);
+void place_done(struct place_seat *seat);
+void place_leave(struct place_seat *seat);
+
+/* Unparks all workers for good; they read, and see for themselves that the connection is gone or that they shall end. Any thread. */
+void place_end(struct place *place);
+
+#endif

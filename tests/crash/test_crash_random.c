@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Operations by chance, one after the other on the same files, each cut at every fence: states that nobody thought of. The pool has several
+ * groups, and names have few bits of hash. UMBRA_CRASH_SEQUENCES: how many sequences (400).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "crash/scenes.h"
+
+#define SEQUENCE_MAX 8u
+
+static void test_sequences(void **state)
+{
+	const char *given = getenv("UMBRA_CRASH_SEQUENCES");
+	unsigned count = given ? (unsigned)strtoul(given, NULL, 0) : 400;
+	uint64_t random = suite_seed();
+
+	(void)state;
+	for (unsigned i = 0; i < count; i++) {
+		unsigned length = 1 + (unsigned)testfs_below(&random, SEQUENCE_MAX);
+
+		assert_true(scene_sequence(suite_pool(), &random, length));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sequences),
+	};
+	struct crash_opts opts = {
+		.size_bytes = (uint64_t)40 << 20,
+		.format = { .ag_size_bytes = (uint64_t)16 << 20, .dir_hash_bits = 9 },
+		.images = 24,
+	};
+
+	return suite_main(argc, argv, &opts, tests, ARRAY_SIZE(tests));
+}

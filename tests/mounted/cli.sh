@@ -1,0 +1,616 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# The command lines: bad input gets one clear line and the right status, and harms nothing; ways to mount and to end a mount.
+#
+#   cli.sh [CASE...]     prints 'ok cli/CASE', 'not ok cli/CASE: why', 'skip cli/CASE: why'
+#
+# Environment: UMBRA_BUILD (the build folder), TMPDIR. Needs root, or the right to mount.
+set -uo pipefail
+
+bin=${UMBRA_BUILD:?}/tools
+mkfs=$bin/mkfs.umbrafs umbrafs=$bin/umbrafs helper=$bin/mount.umbrafs ctl=$bin/umbractl
+work=$(mktemp -d "${TMPDIR:-/tmp}/cli.XXXXXX") || exit 1
+chmod 755 "$work"
+shm=$(mktemp -d /dev/shm/umbrafs-cli.XXXXXX 2>/dev/null) || shm=$work
+chmod 755 "$shm"
+mnt=$work/mnt
+status=0
+
+down()
+{
+	local tries
+	mountpoint -q "$mnt" 2>/dev/null && umount "$mnt"
+	for ((tries = 0; tries < 100; tries++)); do
+		pgrep -f "$umbrafs.* $shm/" >/dev/null || break
+		sleep 0.05
+	done
+}
+
+cleanup()
+{
+	local left
+	for left in $(awk -v a="$work/" -v b="$shm/" 'index($5, a) == 1 || index($5, b) == 1 { print $5 }' \
+		/proc/self/mountinfo | tac); do
+		umount -l "$left"
+	done
+	rm -rf --one-file-system "$work"
+	rm -rf --one-file-system "$shm"
+}
+trap cleanup EXIT
+
+# ---- what the cases are made of: each prints why it fails, and returns 1 ----
+
+# says STATUS PATTERN COMMAND...: exit status, and one line on standard error that matches (extended expression)
+says()
+{
+	local want=$1 pattern=$2 rc
+	shift 2
+	"$@" >"$work/out" 2>"$work/err" </dev/null
+	rc=$?
+	if [ $rc != "$want" ]; then
+		echo "'${*##*/}' ended with $rc, not $want: $(head -c 300 "$work/err" | tr '\n' '|')"
+		return 1
+	fi
+	if [ "$(wc -l <"$work/err")" != 1 ] || ! grep -qE -- "$pattern" "$work/err"; then
+		echo "'${*##*/}' said '$(head -c 300 "$work/err" | tr '\n' '|')', not one line like '$pattern'"
+		return 1
+	fi
+}
+
+# works COMMAND...: status 0, nothing on standard error
+works()
+{
+	local rc
+	"$@" >"$work/out" 2>"$work/err" </dev/null
+	rc=$?
+	if [ $rc != 0 ] || [ -s "$work/err" ]; then
+		echo "'${*##*/}' ended with $rc: $(head -c 300 "$work/err" | tr '\n' '|')"
+		return 1
+	fi
+}
+
+# is WHAT GOT WANTED
+is()
+{
+	[ "$2" = "$3" ] && return 0
+	echo "$1 is '$2', not '$3'"
+	return 1
+}
+
+pool=$shm/pool
+
+fresh()
+{
+	down
+	rm -f "$pool"
+	works "$mkfs" --size "${1:-64M}" "$pool"
+}
+
+# Overwrites count bytes at byte off with 0xff: damage OFF COUNT
+damage()
+{
+	tr '\0' '\377' </dev/zero | dd of="$pool" bs=1 seek="$1" count="$2" conv=notrunc status=none
+}
+
+# ---- mkfs ----
+
+case_mkfs_usage()
+{
+	rm -f "$pool"
+	says 2 'missing POOL' "$mkfs" &&
+		says 2 "unknown option '--frobnicate'" "$mkfs" --frobnicate "$pool" &&
+		says 2 'needs a value' "$mkfs" "$pool" --size &&
+		says 2 'not a size' "$mkfs" --size 12Q "$pool" &&
+		says 2 'not a size' "$mkfs" --size -5 "$pool" &&
+		says 2 'must be dup or single' "$mkfs" --metadata=triple --size 64M "$pool" &&
+		says 2 'longer than 32 bytes' "$mkfs" --label 123456789012345678901234567890123 --size 64M "$pool" &&
+		says 2 'not a UUID' "$mkfs" --uuid 1234 --size 64M "$pool" &&
+		says 2 'too many' "$mkfs" --size 64M "$pool" "$pool" &&
+		works "$mkfs" --help && works "$mkfs" --version &&
+		is "the pool" "$(ls "$pool" 2>/dev/null)" ""
+}
+
+case_mkfs_where()
+{
+	rm -f "$pool"
+	says 1 'no-such-file' "$mkfs" "$shm/no-such-file" &&
+		says 1 "$shm/nodir/pool" "$mkfs" --size 64M "$shm/nodir/pool" &&
+		says 1 'directory' "$mkfs" "$shm" &&
+		says 1 '/dev/null.* not a device-DAX' "$mkfs" /dev/null &&
+		says 1 'at least 16 MiB' "$mkfs" --size 8M "$pool" &&
+		is "the pool" "$(ls "$pool" 2>/dev/null)" "" || return 1
+	truncate -s 5000000 "$pool"
+	says 1 "$pool.*(16 MiB|small|multiple)" "$mkfs" "$pool" || return 1
+	truncate -s 4M "$pool"
+	says 1 "$pool.*(16 MiB|small)" "$mkfs" "$pool" || return 1
+	rm -f "$pool"
+	mkfifo "$pool"
+	says 1 "$pool" "$mkfs" "$pool"
+	local rc=$?
+	rm -f "$pool"
+	return $rc
+}
+
+case_mkfs_foreign()
+{
+	rm -f "$pool"
+	truncate -s 64M "$pool"
+	mkfs.ext4 -q -L precious "$pool" || return 1
+	local before
+	before=$(sha256sum <"$pool")
+	says 1 "ext4 file system \(label 'precious'\).*--force" "$mkfs" "$pool" &&
+		says 1 'ext4' "$mkfs" --size 128M "$pool" &&
+		is "the file" "$(sha256sum <"$pool")" "$before" &&
+		works "$mkfs" --force "$pool" &&
+		says 1 'umbrafs pool.*--force' "$mkfs" "$pool" &&
+		works "$mkfs" -f -q "$pool"
+}
+
+case_mkfs_options()
+{
+	rm -f "$pool"
+	works "$mkfs" --size 256M --label 'my pool' --metadata=single --ag-size 64M \
+		--uuid 01234567-89ab-cdef-0123-456789abcdef "$pool" &&
+		grep -q 'label my pool' "$work/out" && grep -q '01234567-89ab-cdef-0123-456789abcdef' "$work/out" &&
+		grep -q '4 of 64 MiB' "$work/out" && grep -q 'metadata *single' "$work/out" || {
+		echo "the summary is wrong: $(tr '\n' '|' <"$work/out")"
+		return 1
+	}
+	is "the size" "$(stat -c %s "$pool")" $((256 << 20))
+}
+
+# ---- mounting ----
+
+case_mount_usage()
+{
+	fresh || return 1
+	says 1 'missing POOL and DIR' "$umbrafs" &&
+		says 1 'missing DIR' "$umbrafs" "$pool" &&
+		says 1 'one argument too many' "$umbrafs" "$pool" "$mnt" extra &&
+		says 1 "unknown option '-Z'" "$umbrafs" -Z "$pool" "$mnt" &&
+		says 1 "unknown mount option 'frobnicate'" "$umbrafs" -o rw,frobnicate "$pool" "$mnt" &&
+		says 1 'durability=fast' "$umbrafs" -o durability=fast "$pool" "$mnt" &&
+		says 1 'threads=0' "$umbrafs" -o threads=0 "$pool" "$mnt" &&
+		says 1 'threads=many' "$umbrafs" -o threads=many "$pool" "$mnt" &&
+		says 1 'dax=maybe' "$umbrafs" -o dax=maybe "$pool" "$mnt" &&
+		says 1 'missing' "$helper" "$pool" &&
+		works "$helper" -f "$pool" "$mnt" &&
+		works "$umbrafs" --help && works "$umbrafs" --version && works "$helper" --help
+}
+
+case_mount_where()
+{
+	fresh || return 1
+	says 32 "$mnt/nowhere" "$umbrafs" "$pool" "$mnt/nowhere" &&
+		says 32 'not a directory' "$umbrafs" "$pool" "$pool" &&
+		says 32 'no-such-pool' "$umbrafs" "$shm/no-such-pool" "$mnt" &&
+		says 32 '/dev/null' "$umbrafs" /dev/null "$mnt" &&
+		says 32 "directory" "$umbrafs" "$shm" "$mnt" &&
+		says 32 "$mnt/nowhere" "$helper" "$pool" "$mnt/nowhere"
+}
+
+case_not_a_pool()
+{
+	rm -f "$pool"
+	truncate -s 64M "$pool"
+	says 32 "$pool" "$umbrafs" "$pool" "$mnt" || return 1
+	dd if=/dev/urandom of="$pool" bs=1M count=32 status=none
+	says 32 "$pool" "$umbrafs" "$pool" "$mnt" || return 1
+	: >"$pool"
+	says 32 "$pool.*empty" "$umbrafs" "$pool" "$mnt"
+}
+
+case_truncated()
+{
+	fresh || return 1
+	truncate -s 32M "$pool"
+	says 32 "$pool" "$umbrafs" "$pool" "$mnt"
+}
+
+case_one_superblock()
+{
+	local size
+	fresh || return 1
+	size=$(stat -c %s "$pool")
+	damage 100 1000
+	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
+		echo "does not mount by the second superblock: $(cat "$work/err")"
+		return 1
+	}
+	grep -qi 'superblock' "$work/err" || {
+		echo "does not say that a superblock is damaged: $(cat "$work/err")"
+		return 1
+	}
+	echo kept >"$mnt/file"
+	down
+	damage $((size - 4000)) 1000
+	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
+		echo "does not mount by the first superblock: $(cat "$work/err")"
+		return 1
+	}
+	is "the file" "$(cat "$mnt/file")" kept || return 1
+	down
+	damage 100 1000
+	damage $((size - 4000)) 1000
+	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err"
+	is "the status without any superblock" $? 32 && grep -q "$pool" "$work/err"
+}
+
+# Sets bit 40 of the features at byte off of both superblocks, with their checksums: feature OFF
+feature()
+{
+	python3 - "$pool" "$1" <<-'END'
+		import os, struct, sys
+		table = []
+		for n in range(256):
+		    for _ in range(8):
+		        n = n >> 1 ^ (0x82f63b78 if n & 1 else 0)
+		    table.append(n)
+		with open(sys.argv[1], "r+b") as f:
+		    for start in (0, os.fstat(f.fileno()).st_size - 4096):
+		        f.seek(start)
+		        unit = bytearray(f.read(4096))
+		        off = int(sys.argv[2])
+		        unit[off:off + 8] = struct.pack("<Q", struct.unpack("<Q", unit[off:off + 8])[0] | 1 << 40)
+		        unit[4:8] = bytes(4)
+		        crc = 0xffffffff
+		        for byte in unit:
+		            crc = table[(crc ^ byte) & 255] ^ crc >> 8
+		        unit[4:8] = struct.pack("<I", crc ^ 0xffffffff)
+		        f.seek(start)
+		        f.write(unit)
+	END
+}
+
+case_unknown_features()
+{
+	fresh && feature 72 || return 1
+	says 32 "$pool.*feature.*0x10000000000" "$umbrafs" "$pool" "$mnt" || return 1
+	fresh && feature 64 || return 1
+	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
+		echo "does not mount with an unknown read-only feature: $(cat "$work/err")"
+		return 1
+	}
+	grep -q '0x10000000000.*read-only' "$work/err" || {
+		echo "said $(cat "$work/err")"
+		return 1
+	}
+	touch "$mnt/file" 2>/dev/null && {
+		echo "writable in spite of an unknown read-only feature"
+		return 1
+	}
+	return 0
+}
+
+case_in_use()
+{
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	mkdir -p "$work/mnt2"
+	says 32 'in use' "$umbrafs" "$pool" "$work/mnt2" &&
+		says 1 'in use' "$mkfs" --force "$pool" &&
+		echo fine >"$mnt/file" && is "the file" "$(cat "$mnt/file")" fine
+}
+
+case_readonly()
+{
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	echo kept >"$mnt/file"
+	down
+	local before
+	before=$(sha256sum <"$pool")
+	works "$umbrafs" -o ro "$pool" "$mnt" || return 1
+	is "the file" "$(cat "$mnt/file")" kept || return 1
+	touch "$mnt/new" 2>"$work/err" && {
+		echo "a file could be made"
+		return 1
+	}
+	grep -q 'Read-only' "$work/err" || {
+		echo "said $(cat "$work/err")"
+		return 1
+	}
+	down
+	is "the pool" "$(sha256sum <"$pool")" "$before"
+}
+
+# Killed, then mounted read-only: made whole first.
+case_readonly_after_kill()
+{
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	echo kept >"$mnt/file"
+	kill -KILL "$(pgrep -f "$umbrafs $pool $mnt")"
+	sleep 0.1
+	"$umbrafs" -o ro "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
+		echo "does not mount: $(cat "$work/err")"
+		return 1
+	}
+	is "the file" "$(cat "$mnt/file")" kept
+}
+
+# ---- the end of a mount ----
+
+case_signals()
+{
+	local signal pid
+	for signal in TERM INT HUP; do
+		fresh || return 1
+		works "$umbrafs" "$pool" "$mnt" || return 1
+		echo kept >"$mnt/file"
+		pid=$(pgrep -f "$umbrafs $pool $mnt")
+		kill -"$signal" "$pid"
+		for _ in {1..60}; do
+			[ -e "/proc/$pid/exe" ] || break
+			sleep 0.05
+		done
+		mountpoint -q "$mnt" && {
+			echo "still mounted after SIG$signal"
+			return 1
+		}
+		works "$umbrafs" "$pool" "$mnt" && is "the file" "$(cat "$mnt/file")" kept || return 1
+		down
+	done
+}
+
+# Told to end while somebody has a file open: ends all the same, and nothing is lost.
+case_signal_busy()
+{
+	local pid
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	exec 9>"$mnt/file"
+	echo kept >&9
+	pid=$(pgrep -f "$umbrafs $pool $mnt")
+	kill -TERM "$pid"
+	for _ in {1..100}; do
+		[ -e "/proc/$pid/exe" ] || break
+		sleep 0.05
+	done
+	exec 9>&-
+	[ -e "/proc/$pid/exe" ] && {
+		echo "the daemon does not end"
+		return 1
+	}
+	works "$umbrafs" "$pool" "$mnt" && is "the file" "$(cat "$mnt/file")" kept
+}
+
+case_umount_busy()
+{
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	exec 9>"$mnt/file"
+	umount "$mnt" 2>"$work/err" && {
+		echo "umount of a busy mount worked"
+		exec 9>&-
+		return 1
+	}
+	echo still >&9
+	exec 9>&-
+	is "the file" "$(cat "$mnt/file")" still && works umount "$mnt"
+}
+
+case_remount_at_once()
+{
+	fresh || return 1
+	for _ in 1 2 3 4 5; do
+		works "$umbrafs" "$pool" "$mnt" && echo x >>"$mnt/file" && works umount "$mnt" || return 1
+	done
+	works "$umbrafs" "$pool" "$mnt" && is "the file" "$(wc -l <"$mnt/file")" 5
+}
+
+case_dead_mount()
+{
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	echo kept >"$mnt/file"
+	kill -KILL "$(pgrep -f "$umbrafs $pool $mnt")"
+	sleep 0.1
+	says 0 'dead' "$umbrafs" "$pool" "$mnt" &&
+		is "the file" "$(cat "$mnt/file")" kept &&
+		is "mounts there" "$(grep -c " $mnt " /proc/self/mountinfo)" 1
+}
+
+# ---- mount(8) ----
+
+case_helper()
+{
+	fresh || return 1
+	works "$helper" "$pool" "$mnt" -o rw,noatime,_netdev,nofail,x-systemd.automount,durability=process,threads=3 || return 1
+	is "the mount" "$(awk -v m="$mnt" '$2 == m { print $1, $3, $4 }' /proc/mounts | cut -d, -f1-2)" \
+		"$pool fuse.umbrafs rw,noatime" || return 1
+	is "threads" "$("$ctl" info --json "$mnt" | sed -n 's/.*"threads": *\([0-9]*\).*/\1/p')" 3 || return 1
+	works "$helper" "$pool" "$mnt" -o remount,ro || return 1
+	touch "$mnt/file" 2>/dev/null && {
+		echo "writable after remount,ro"
+		return 1
+	}
+	works "$helper" "$pool" "$mnt" -o remount,rw && works touch "$mnt/file" || return 1
+	down
+	says 1 "unknown mount option 'frobnicate'" "$helper" "$pool" "$mnt" -o frobnicate &&
+		works "$helper" -s "$pool" "$mnt" -o frobnicate && works "$helper" -s -n -v -t umbrafs "$pool" "$mnt" -o remount
+}
+
+case_mount_flags()
+{
+	local options
+	fresh || return 1
+	works "$umbrafs" -o nosuid,nodev,noexec,sync,nodiratime "$pool" "$mnt" || return 1
+	options=$(awk -v m="$mnt" '$2 == m { print $4 }' /proc/mounts)
+	for flag in nosuid nodev noexec sync nodiratime default_permissions allow_other; do
+		[[ ,$options, = *,$flag,* ]] || {
+			echo "$flag is not in $options"
+			return 1
+		}
+	done
+	down
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	options=$(awk -v m="$mnt" '$2 == m { print $4 }' /proc/mounts)
+	[[ $options != *nosuid* && $options != *nodev* ]] || {
+		echo "root's mount has $options"
+		return 1
+	}
+}
+
+case_foreground()
+{
+	local pid
+	fresh || return 1
+	"$umbrafs" -f "$pool" "$mnt" >"$work/out" 2>"$work/err" &
+	pid=$!
+	for _ in {1..60}; do
+		mountpoint -q "$mnt" && break
+		sleep 0.05
+	done
+	echo x >"$mnt/file" && umount "$mnt"
+	wait $pid
+	is "the status" $? 0 && grep -q "$pool: 64 MiB, durability .* threads" "$work/out" || {
+		echo "the line at mount is '$(cat "$work/out")'"
+		return 1
+	}
+}
+
+case_no_fuse()
+{
+	works "$mkfs" --size 64M "$work/pool" || return 1
+	says 32 '/dev/fuse' unshare -m sh -c 'mount -t tmpfs none /dev && exec "$@"' sh "$umbrafs" "$work/pool" "$mnt"
+}
+
+# ---- not root ----
+
+as_nobody()
+{
+	setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
+}
+
+case_unprivileged()
+{
+	command -v fusermount3 >/dev/null || return 77
+	[ -u "$(command -v fusermount3)" ] || return 77
+	down
+	local dir=$shm/nobody
+	mkdir -p "$dir/mnt"
+	chown -R 65534:65534 "$dir"
+	works as_nobody "$mkfs" --size 64M "$dir/pool" && works as_nobody "$umbrafs" "$dir/pool" "$dir/mnt" || return 1
+	works as_nobody sh -c "echo mine >'$dir/mnt/file'" || return 1
+	is "the file" "$(as_nobody cat "$dir/mnt/file")" mine || return 1
+	works as_nobody "$ctl" owners "$dir/mnt" || return 1
+	is "the owner" "$(as_nobody stat -c %u "$dir/mnt/file" "$dir/mnt" | xargs)" "65534 65534" || return 1
+	works as_nobody fusermount3 -u "$dir/mnt" || return 1
+	fresh && chmod 600 "$pool" && says 32 "$pool.*(denied|opened)" as_nobody "$umbrafs" "$pool" "$dir/mnt"
+}
+
+# ---- umbractl ----
+
+case_ctl_usage()
+{
+	fresh && works "$umbrafs" "$pool" "$mnt" || return 1
+	echo x >"$mnt/file"
+	mkdir "$mnt/dir"
+	says 2 'which command' "$ctl" &&
+		says 2 "unknown command 'frobnicate'" "$ctl" frobnicate &&
+		says 2 'unknown option' "$ctl" info --frobnicate "$mnt" &&
+		says 1 'not on an umbrafs' "$ctl" info "$shm" &&
+		says 1 'no-such' "$ctl" map "$mnt/no-such" &&
+		says 2 '--range' "$ctl" owners --range foo "$mnt" &&
+		says 1 'leaves the device' "$ctl" owners --range 1T "$mnt" &&
+		says 1 'is a directory' "$ctl" clone "$mnt/dir" "$mnt/new" &&
+		says 1 'same mount' "$ctl" clone "$mnt/file" "$shm/new" &&
+		says 1 'no-such' "$ctl" clone "$mnt/no-such" "$mnt/new" &&
+		works "$ctl" --help && works "$ctl" clone --help && works "$ctl" --version
+}
+
+case_ctl_json()
+{
+	local command
+	fresh && works "$umbrafs" "$pool" "$mnt" || return 1
+	head -c 100000 /dev/urandom >"$mnt/file"
+	cp "$mnt/file" "$mnt/"$'odd \377\n"name'
+	for command in "info $mnt" "stats $mnt" "map $mnt/file" "owners $mnt"; do
+		# shellcheck disable=SC2086
+		works "$ctl" ${command%% *} --json ${command#* } || return 1
+		python3 -c 'import json, sys; json.load(sys.stdin)' <"$work/out" || {
+			echo "$command: no JSON"
+			return 1
+		}
+	done
+	python3 - "$work/out" <<-'END'
+		import json, sys
+		names = {o.get("path") for o in json.load(open(sys.argv[1]))}
+		assert "/file" in names and '/odd \\xff\\x0a"name' in names, names
+	END
+}
+
+case_ctl_clone()
+{
+	fresh 128M && works "$umbrafs" "$pool" "$mnt" || return 1
+	mkdir -p "$mnt/tree/a/b"
+	cp -r "${UMBRA_SRC:-/usr/include/linux}/." "$mnt/tree/a/b/" 2>/dev/null
+	head -c 3000001 /dev/urandom >"$mnt/tree/big"
+	: >"$mnt/tree/empty"
+	ln -s nowhere "$mnt/tree/link"
+	mkfifo "$mnt/tree/fifo"
+	chmod 4711 "$mnt/tree/big"
+	setfattr -n user.colour -v red "$mnt/tree/a" "$mnt/tree/big"
+	chown -h 12:34 "$mnt/tree/link" "$mnt/tree/a"
+	touch -d '2001-02-03 04:05:06.789' "$mnt/tree/big" "$mnt/tree/a"
+	works "$ctl" clone -r "$mnt/tree" "$mnt/clone" || return 1
+	describe "$mnt/tree" >"$work/a"
+	describe "$mnt/clone" >"$work/b"
+	diff "$work/a" "$work/b" >"$work/diff" || {
+		echo "the clone differs: $(head -5 "$work/diff" | tr '\n' '|')"
+		return 1
+	}
+	"$ctl" map "$mnt/clone/big" | grep -q shared || {
+		echo "nothing is shared"
+		return 1
+	}
+	works "$ctl" clone "$mnt/tree/big" "$mnt/one" && works cmp "$mnt/tree/big" "$mnt/one" &&
+		says 1 'one: File exists' "$ctl" clone "$mnt/tree/big" "$mnt/one" &&
+		works "$ctl" clone "$mnt/one" "$mnt/clone" && works cmp "$mnt/one" "$mnt/clone/one" &&
+		works "$ctl" clone -r "$mnt/tree" "$mnt/tree/within" || return 1
+	[ ! -e "$mnt/tree/within/within" ] || {
+		echo "the clone was cloned into itself"
+		return 1
+	}
+}
+
+# Everything that a clone has to have, line by line.
+describe()
+{
+	(cd "$1" && find . -printf '%P %y %m %U:%G %s %l %TY%Tm%Td%TH%TM%TS\n' | grep -v '^ ' | sort &&
+		find . -type f -print0 | sort -z | xargs -0 sha256sum && getfattr -R -d -m - . 2>/dev/null)
+}
+
+# ---- run ----
+
+# Where /dev/fuse is for root alone, the case of other users gets mounts of its own in which it is not.
+if [ "${1:-}" = --own-fuse ]; then
+	shift
+	mkdir "$work/dev"
+	mount -t tmpfs none "$work/dev" && mknod -m 666 "$work/dev/fuse" c 10 229 &&
+		mount --bind "$work/dev/fuse" /dev/fuse || exit 1
+elif ! as_nobody test -w /dev/fuse && unshare -m true 2>/dev/null; then
+	own_fuse=yes
+fi
+mkdir -p "$mnt"
+cases=$(declare -F | sed -n 's/^declare -f case_//p')
+[ $# -gt 0 ] || set -- $cases
+for name in "$@"; do
+	if [ "$name" = unprivileged ] && [ "${own_fuse:-}" = yes ]; then
+		unshare -m "$0" --own-fuse "$name" || status=1
+		continue
+	fi
+	why=$("case_$name" 2>&1)
+	case $? in
+	0) echo "ok cli/$name" ;;
+	77) echo "skip cli/$name: cannot be had here" ;;
+	*)
+		echo "not ok cli/$name: $(printf '%s' "${why:-failed}" | tr '\n' '|')"
+		status=1
+		;;
+	esac
+	down
+	umount -l "$mnt" 2>/dev/null
+done
+exit $status
