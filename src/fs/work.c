@@ -8,7 +8,10 @@
 #include "fs/core.h"
 
 #include <errno.h>
+#include <string.h>
 #include <time.h>
+
+#include "util/log.h"
 
 #define GATHER_MS 20
 #define ATIME_FLUSH_MS 3000
