@@ -59,35 +59,48 @@ static void sleep_ms(long ms)
 
 /* ---- where ---- */
 
+/* As realpath(3), where the last component may be a dead mount, which cannot be looked at. */
+static bool dir_realpath(const char *dir, char *real, size_t real_size)
+{
+	char parent[PATH_MAX];
+	const char *base;
+	size_t len = strlen(dir);
+
+	if (realpath(dir, real))
+		return true;
+	if (errno != ENOTCONN)
+		return false;
+	while (len > 1 && dir[len - 1] == '/')
+		len--;
+	base = memrchr(dir, '/', len);
+	base = base ? base + 1 : dir;
+	snprintf(parent, sizeof(parent), "%.*s", base == dir ? 1 : (int)(base - dir),
+		 base == dir ? "." : dir);
+	if (!realpath(parent, real))
+		return false;
+	snprintf(real + strlen(real), real_size - strlen(real), "/%.*s", (int)(dir + len - base), base);
+	return true;
+}
+
 /* The real path of a mount point; a dead mount there is detached first. */
 static int dir_resolve(struct daemon *d)
 {
-	const char *dir = d->opts.dir;
-	char parent[PATH_MAX];
 	struct stat st;
-	int rc;
+	int rc = 0;
 
-	if (stat(dir, &st) && errno == ENOTCONN) {
-		const char *base = strrchr(dir, '/');
-
-		snprintf(parent, sizeof(parent), "%.*s", base ? (int)(base - dir + 1) : 1, base ? dir : ".");
-		if (realpath(parent, d->dir)) {
-			size_t len = strlen(d->dir);
-
-			snprintf(d->dir + len, sizeof(d->dir) - len, "/%s", base ? base + 1 : dir);
-			rc = session_detach_dead(d->dir);
-			if (rc == 0)
-				log_info("%s: detached the mount of a daemon that is dead", d->dir);
-		}
-	}
-	if (!realpath(dir, d->dir) || stat(d->dir, &st)) {
+	if (!dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
 		rc = -errno;
-		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", dir, strerror(-rc));
+	else if (session_detach_dead(d->dir) == 0)
+		log_info("%s: detached the mount of a daemon that is dead", d->dir);
+	if (rc == 0 && stat(d->dir, &st))
+		rc = -errno;
+	if (rc) {
+		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", d->opts.dir, strerror(-rc));
 		return rc;
 	}
 	if (!S_ISDIR(st.st_mode)) {
 		snprintf(d->why, sizeof(d->why), "%s: is not a directory, so nothing can be mounted there",
-			 dir);
+			 d->opts.dir);
 		return -ENOTDIR;
 	}
 	return 0;

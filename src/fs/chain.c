@@ -175,7 +175,8 @@ static int intents_read(struct pool *pool, uint32_t agno, struct resume *list, u
 	struct txn *tx = txn_begin(pool, TXN_READ);
 	const struct m_intents *m;
 	const void *unit;
-	int rc = txn_lock_ag(tx, agno);
+	/* Not txn_lock_ag(): a mount must not read the chunk tables of all groups. */
+	int rc = txn_lock(tx, pool_ag_lock(pool, agno), true);
 
 	*count = 0;
 	if (!rc)

@@ -72,8 +72,6 @@ static int shift_finish(struct op *op, struct inode_attr *attr, const struct shi
 {
 	int rc = intent_clear(op, &s->ref);
 
-	if (!rc)
-		rc = data_kill_priv(op, attr);
 	attr->size = size;
 	attr_touch(op, attr, true);
 	return rc ? rc : inode_put(op, attr);
@@ -164,7 +162,9 @@ int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int 
 		args[SHIFT_CURSOR] = 1ull << 52;
 		args[SHIFT_SIZE] = attr->size + len;
 	}
-	rc = inode_put(op, attr);
+	rc = data_kill_priv(op, attr); /* now: who goes on after a crash does not know who asked */
+	if (!rc)
+		rc = inode_put(op, attr);
 	if (!rc)
 		rc = intent_make(op, attr, INTENT_SHIFT, args, &ref);
 	if (rc)

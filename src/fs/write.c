@@ -369,6 +369,8 @@ static int write_once(struct op *op, void *arg)
 		}
 		w.size_bytes = u64_min(w.size_bytes, attr.size - w.off);
 	}
+	if ((attr.flags & INODE_APPEND) && w.off < attr.size)
+		return -EPERM;
 	if (w.off > FS_SIZE_MAX || w.size_bytes > FS_SIZE_MAX - w.off)
 		return -EFBIG;
 	src = (struct data_src){ w.buf, w.off };

@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -262,28 +263,50 @@ void mount_detach(struct session *session)
 		log_warn("%s: cannot unmount: %s", session->opts.mountpoint, strerror(-rc));
 }
 
-int session_detach_dead(const char *dir)
+/* mountinfo writes blanks and backslashes as \ooo. */
+static void unescape(char *text)
 {
-	struct stat st;
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+/* Whether the mount on top at dir is one of ours, dead or alive. */
+static bool dir_has_mount(const char *dir)
+{
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
 	char line[8192], seen[4096], type[128];
-	FILE *mounts;
 	bool found = false;
 
-	if (stat(dir, &st) == 0 || errno != ENOTCONN)
-		return -ENOENT;
-	mounts = fopen("/proc/self/mountinfo", "re");
-	if (!mounts)
-		return -errno;
-	/* The last one is on top. */
-	while (fgets(line, sizeof(line), mounts)) {
+	while (mounts && fgets(line, sizeof(line), mounts)) {
 		const char *dash = strstr(line, " - ");
 
 		if (!dash || sscanf(line, "%*s %*s %*s %*s %4095s", seen) != 1 ||
 		    sscanf(dash, " - %127s", type) != 1)
 			continue;
+		unescape(seen);
 		if (strcmp(seen, dir) == 0)
 			found = strcmp(type, "fuse.umbrafs") == 0;
 	}
-	fclose(mounts);
-	return found ? detach(dir) : -ENOENT;
+	if (mounts)
+		fclose(mounts);
+	return found;
+}
+
+int session_detach_dead(const char *dir)
+{
+	struct statvfs st;
+
+	/* The kernel may still know the attributes of the root; this it has to ask for. */
+	if (!dir_has_mount(dir) || statvfs(dir, &st) == 0 || errno != ENOTCONN)
+		return -ENOENT;
+	return detach(dir);
 }

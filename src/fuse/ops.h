@@ -12,6 +12,7 @@
 
 #include "fs/fs.h"
 #include "fuse/defer.h"
+#include "fuse/place.h"
 #include "fuse/session.h"
 #include "fuse/token.h"
 #include "fuse/wire.h"
@@ -28,6 +29,7 @@
 struct worker {
 	pthread_t thread;
 	struct session *session;
+	struct place_seat *seat;
 	_Atomic bool done;
 	char *request;  /* a request; the data of a WRITE in it starts at a page */
 	char *buf;      /* OPS_WRITE_MAX bytes for replies, at a page */
@@ -47,6 +49,7 @@ struct session {
 	struct defer *defer;
 	struct token_table *tokens;
 	struct worker *workers;
+	struct place *place; /* of the workers */
 	_Atomic unsigned running; /* workers */
 	pthread_mutex_t lock;
 	pthread_cond_t ended; /* the last worker is gone */

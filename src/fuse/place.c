@@ -20,8 +20,8 @@
  *
  * Going back from SCHED_IDLE needs CAP_SYS_NICE or RLIMIT_NICE; without it the workers are always spread.
  *
- * place->lock protects mode, leader (both also read without it, as hints) and the class and core of all workers. It is held for a few system
- * calls at most, and by a leader never while it is SCHED_IDLE and can be kept from running for long: the watcher takes it by trying.
+ * place->lock protects mode, leader (both also read without it, as hints) and which seats are taken. A thread that is SCHED_IDLE may be kept from
+ * running for long, so it never takes the lock: the leader pins and demotes itself without, and looks afterwards whether it still is the leader.
  */
 #include "fuse/place.h"
 
@@ -56,18 +56,19 @@
 enum stage { STAGE_RECEIVE, STAGE_PROCESS, STAGE_REPLIED };
 enum mode { MODE_GATHER, MODE_SPREAD };
 
-/* The worker writes what is atomic, the watcher reads it. */
+/* What is not atomic and not (lock) is the worker's own. */
 struct place_seat {
 	struct place *place;
-	bool is_taken, is_idle; /* (lock) */
-	pid_t tid;              /* (lock) */
-	clockid_t clock;        /* (lock) its CPU time */
-	int cpu;                /* (lock) that it is pinned to, -1: none */
+	bool is_taken;   /* (lock) */
+	pid_t tid;       /* (lock) */
+	clockid_t clock; /* (lock) its CPU time */
 
+	int cpu;      /* that it has pinned itself to, -1: none */
 	pid_t caller; /* who waits for the answer, 0: nobody */
 	uint64_t begin_ns;
 	unsigned strays_count, strays_limit;
 	long preempts_count;
+
 	_Atomic unsigned requests_count;
 	_Atomic unsigned blocks_count; /* long requests behind which others waited */
 	_Atomic int stage;
@@ -154,29 +155,17 @@ static int cpu_of(pid_t tid)
 	return at ? (int)strtol(at, NULL, 10) : -1;
 }
 
-/* (lock) */
-static void seat_pin(struct place_seat *seat, int cpu)
+/* (lock) Ordinary threads again, wherever the scheduler likes. */
+static void seats_free(struct place *place)
 {
-	const struct place *place = seat->place;
-	cpu_set_t one;
+	for (unsigned i = 0; i < place->count; i++) {
+		const struct place_seat *seat = &place->seats[i];
 
-	if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == seat->cpu || !CPU_ISSET(cpu, &place->cpus))
-		return;
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	if (sched_setaffinity(seat->tid, sizeof(one), &one) == 0)
-		seat->cpu = cpu;
-}
-
-/* (lock) Back to an ordinary thread. */
-static void seat_free(struct place_seat *seat)
-{
-	if (!seat->is_taken)
-		return;
-	if (seat->is_idle && class_set(seat->tid, SCHED_OTHER) == 0)
-		seat->is_idle = false;
-	if (seat->cpu >= 0 && sched_setaffinity(seat->tid, sizeof(seat->place->cpus), &seat->place->cpus) == 0)
-		seat->cpu = -1;
+		if (!seat->is_taken || seat == atomic_load(&place->leader))
+			continue;
+		class_set(seat->tid, SCHED_OTHER);
+		sched_setaffinity(seat->tid, sizeof(place->cpus), &place->cpus);
+	}
 }
 
 /* ---- gather and spread ---- */
@@ -186,47 +175,347 @@ static void place_spread(struct place *place)
 	pthread_mutex_lock(&place->lock);
 	atomic_store(&place->mode, MODE_SPREAD);
 	atomic_store(&place->leader, NULL);
-	for (unsigned i = 0; i < place->count; i++)
-		seat_free(&place->seats[i]);
+	seats_free(place);
 	pthread_cond_broadcast(&place->turn);
 	pthread_mutex_unlock(&place->lock);
 }
 
-/* The first worker that is done with a request takes the lead, the others park when they have served one more. */
+/* The first worker that is done with a request takes the lead; the others serve at most one more, then they park. */
 static void place_gather(struct place *place)
 {
 	pthread_mutex_lock(&place->lock);
+	/* Once more: one may have become leader just when it no longer was to. */
+	seats_free(place);
 	if (!atomic_load(&place->is_ended))
 		atomic_store(&place->mode, MODE_GATHER);
 	pthread_mutex_unlock(&place->lock);
-}
-
-/* (lock) */
-static void lead_take(struct place_seat *seat)
-{
-	atomic_store(&seat->place->leader, seat);
-	seat->strays_limit = STRAYS_MIN;
-	seat->strays_count = STRAYS_MIN;
-	seat->is_idle = true;
 }
 
 /* Waits until this worker is to read. */
 static void seat_turn(struct place_seat *seat)
 {
 	struct place *place = seat->place;
-	bool is_new = false;
+	bool is_leader = false;
 
 	pthread_mutex_lock(&place->lock);
-	while (atomic_load(&place->mode) == MODE_GATHER && atomic_load(&place->leader) != seat) {
-		if (!atomic_load(&place->leader)) {
-			lead_take(seat);
-			is_new = true;
-			break;
+	while (!is_leader && atomic_load(&place->mode) == MODE_GATHER) {
+		if (atomic_load(&place->leader)) {
+			pthread_cond_wait(&place->turn, &place->lock);
+			continue;
 		}
-		pthread_cond_wait(&place->turn, &place->lock);
+		seat->cpu = -1;
+		seat->strays_limit = STRAYS_MIN;
+		seat->strays_count = STRAYS_MIN;
+		atomic_store(&place->leader, seat);
+		is_leader = true;
 	}
 	pthread_mutex_unlock(&place->lock);
-	/* Last, and without the lock: from here on this thread runs only when nobody else wants to. */
-	if (is_new)
-		class_set(0, SCHED_IDLE);
+	if (!is_leader)
+		return;
+	class_set(0, SCHED_IDLE);
+	if (atomic_load(&place->leader) != seat)
+		class_set(0, SCHED_OTHER);
+}
+
+/* Goes where the caller is. */
+static void lead_move(struct place_seat *seat)
+{
+	struct place *place = seat->place;
+	int cpu = cpu_of(seat->caller);
+	cpu_set_t one;
+
+	/* It is here, and yet the reply did not get this thread preempted: looking more often does not help. */
+	if (cpu == seat->cpu && seat->strays_limit < STRAYS_MAX)
+		seat->strays_limit *= 2;
+	if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == seat->cpu || !CPU_ISSET(cpu, &place->cpus))
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	if (sched_setaffinity(0, sizeof(one), &one) == 0)
+		seat->cpu = cpu;
+	if (atomic_load(&place->leader) != seat)
+		sched_setaffinity(0, sizeof(place->cpus), &place->cpus);
+}
+
+/* Did the reply bring the caller here? */
+static void lead_follow(struct place_seat *seat)
+{
+	struct rusage ru;
+
+	getrusage(RUSAGE_THREAD, &ru);
+	if (ru.ru_nivcsw != seat->preempts_count) {
+		seat->preempts_count = ru.ru_nivcsw;
+		seat->strays_count = 0;
+		seat->strays_limit = STRAYS_MIN;
+	} else if (++seat->strays_count >= seat->strays_limit) {
+		seat->strays_count = 0;
+		lead_move(seat);
+	}
+}
+
+/* ---- the watcher ---- */
+
+struct sample {
+	const struct place_seat *leader;
+	unsigned requests_count, blocks_count;
+	uint64_t cpu_ns, wall_ns;
+	bool is_queued, is_waiting; /* somebody waits: to be read; to be read or for an answer */
+};
+
+static bool is_readable(int fd)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return poll(&pfd, 1, 0) > 0 && (pfd.revents & POLLIN);
+}
+
+static struct sample sample_take(struct place *place)
+{
+	struct sample s = { .leader = atomic_load(&place->leader), .wall_ns = clock_ns(CLOCK_MONOTONIC) };
+
+	s.is_queued = is_readable(place->fd);
+	s.is_waiting = s.is_queued;
+	if (s.leader) {
+		s.is_waiting |= atomic_load(&s.leader->stage) == STAGE_PROCESS;
+		s.requests_count = atomic_load_explicit(&s.leader->requests_count, memory_order_relaxed);
+		s.blocks_count = atomic_load_explicit(&s.leader->blocks_count, memory_order_relaxed);
+		s.cpu_ns = clock_ns(s.leader->clock);
+	}
+	return s;
+}
+
+/* The same request has been waiting since the sample before, and not because the leader computes for it. */
+static bool is_stuck(const struct sample *before, const struct sample *now)
+{
+	if (!before->is_waiting || !now->is_waiting || now->requests_count != before->requests_count)
+		return false;
+	return (before->is_queued && now->is_queued) ||
+	       (now->cpu_ns - before->cpu_ns) * 2 < now->wall_ns - before->wall_ns;
+}
+
+static bool is_crowded(const struct sample *before, const struct sample *now)
+{
+	if (now->blocks_count - before->blocks_count >= 2)
+		return true;
+	return now->is_queued && (now->cpu_ns - before->cpu_ns) * 10 > (now->wall_ns - before->wall_ns) * 9;
+}
+
+/* Sleeps for ns, UINT64_MAX: until there is something to do; less if everything ends. */
+static void watch_sleep(struct place *place, uint64_t ns)
+{
+	struct timespec ts = { (time_t)(ns / 1000000000u), (long)(ns % 1000000000u) };
+	bool is_deep = ns == UINT64_MAX;
+	struct pollfd pfds[2] = { { .fd = place->bell, .events = POLLIN },
+				  { .fd = place->fd, .events = POLLIN } };
+	const struct place_seat *leader;
+	uint64_t rings;
+
+	if (is_deep) {
+		atomic_store(&place->is_asleep, true);
+		leader = atomic_load(&place->leader);
+		if (leader && atomic_load(&leader->stage) == STAGE_PROCESS)
+			goto out; /* took a request before it could see that it has to ring */
+	}
+	ppoll(pfds, is_deep ? 2 : 1, is_deep ? NULL : &ts, NULL);
+out:
+	atomic_store(&place->is_asleep, false);
+	if (read(place->bell, &rings, sizeof(rings)) < 0) {
+		/* Nobody rang. */
+	}
+}
+
+/* Watches the leader until there is a reason to spread. */
+static void watch_leader(struct place *place)
+{
+	struct sample before = sample_take(place), now;
+	unsigned quiet_count = 0, crowded_count = 0;
+
+	for (;; before = now) {
+		bool is_quiet = quiet_count > QUIET_TICKS_COUNT;
+
+		watch_sleep(place, is_quiet ? UINT64_MAX : TICK_NS);
+		if (atomic_load(&place->is_ended))
+			return;
+		now = sample_take(place);
+		if (is_quiet || !now.leader || now.leader != before.leader) {
+			quiet_count = now.leader || is_quiet ? 0 : quiet_count + 1;
+			continue;
+		}
+		quiet_count = now.is_waiting || now.requests_count != before.requests_count ? 0 : quiet_count + 1;
+		crowded_count = is_crowded(&before, &now) ? crowded_count + 1 : 0;
+		if (crowded_count == CROWDED_TICKS_COUNT || is_stuck(&before, &now))
+			return;
+	}
+}
+
+static void *watch_run(void *arg)
+{
+	struct place *place = arg;
+	uint64_t hold_ns = HOLD_MIN_NS, until_ns = 0;
+
+	for (;;) {
+		uint64_t now_ns;
+
+		watch_leader(place);
+		if (atomic_load(&place->is_ended))
+			return NULL;
+		now_ns = clock_ns(CLOCK_MONOTONIC);
+		hold_ns = now_ns - until_ns < 2 * hold_ns ? u64_min(2 * hold_ns, HOLD_MAX_NS) : HOLD_MIN_NS;
+		until_ns = now_ns + hold_ns;
+		place_spread(place);
+		log_debug("placement: spread for %u ms", (unsigned)(hold_ns / 1000000));
+		watch_sleep(place, hold_ns);
+		place_gather(place);
+	}
+}
+
+/* ---- what the workers call ---- */
+
+void place_enter(struct place_seat *seat)
+{
+	struct place *place = seat->place;
+
+	if (!place->at_caller)
+		return;
+	pthread_mutex_lock(&place->lock);
+	seat->tid = gettid();
+	seat->is_taken = pthread_getcpuclockid(pthread_self(), &seat->clock) == 0;
+	pthread_mutex_unlock(&place->lock);
+	if (atomic_load(&place->mode) == MODE_GATHER)
+		seat_turn(seat);
+}
+
+void place_took(struct place_seat *seat, const struct fuse_in_header *in)
+{
+	static const uint64_t ring = 1;
+	struct place *place = seat->place;
+
+	if (!place->at_caller)
+		return;
+	switch (in->opcode) {
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+	case FUSE_INTERRUPT:
+		seat->caller = 0;
+		break;
+	default:
+		seat->caller = (pid_t)in->pid;
+	}
+	atomic_store_explicit(&seat->requests_count,
+			      atomic_load_explicit(&seat->requests_count, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+	atomic_store(&seat->stage, STAGE_PROCESS);
+	if (atomic_load(&place->is_asleep) && atomic_exchange(&place->is_asleep, false) &&
+	    write(place->bell, &ring, sizeof(ring)) < 0)
+		log_warn("placement: %s", strerror(errno));
+	seat->begin_ns = clock_ns(CLOCK_MONOTONIC);
+}
+
+/* From here on the worker may be kept from running: the caller has its answer. */
+void place_replied(struct place_seat *seat)
+{
+	atomic_store_explicit(&seat->stage, STAGE_REPLIED, memory_order_relaxed);
+}
+
+void place_done(struct place_seat *seat)
+{
+	struct place *place = seat->place;
+	bool has_replied;
+
+	if (!place->at_caller)
+		return;
+	has_replied = atomic_load_explicit(&seat->stage, memory_order_relaxed) == STAGE_REPLIED;
+	atomic_store_explicit(&seat->stage, STAGE_RECEIVE, memory_order_relaxed);
+	if (atomic_load_explicit(&place->leader, memory_order_acquire) == seat) {
+		if (clock_ns(CLOCK_MONOTONIC) - seat->begin_ns > LONG_NS && is_readable(place->fd))
+			atomic_fetch_add_explicit(&seat->blocks_count, 1, memory_order_relaxed);
+		if (has_replied && seat->caller)
+			lead_follow(seat);
+	} else if (atomic_load(&place->mode) == MODE_GATHER) {
+		seat_turn(seat);
+	}
+}
+
+void place_leave(struct place_seat *seat)
+{
+	struct place *place = seat->place;
+
+	if (!place->at_caller)
+		return;
+	class_set(0, SCHED_OTHER);
+	pthread_mutex_lock(&place->lock);
+	seat->is_taken = false;
+	pthread_mutex_unlock(&place->lock);
+	place_end(place);
+}
+
+void place_end(struct place *place)
+{
+	static const uint64_t ring = 1;
+
+	if (!place->at_caller)
+		return;
+	atomic_store(&place->is_ended, true);
+	place_spread(place);
+	if (write(place->bell, &ring, sizeof(ring)) < 0)
+		log_warn("placement: %s", strerror(errno));
+}
+
+/* ---- open and close ---- */
+
+int place_open(int fd, unsigned count, bool want_caller, struct place **out)
+{
+	size_t size = u64_align_up(sizeof(struct place) + count * sizeof(struct place_seat), LINE_SIZE);
+	struct place *place = aligned_alloc(LINE_SIZE, size);
+
+	if (!place)
+		return -ENOMEM;
+	memset(place, 0, size);
+	place->fd = fd;
+	place->count = count;
+	for (unsigned i = 0; i < count; i++)
+		place->seats[i] = (struct place_seat){ .place = place, .cpu = -1 };
+	atomic_store(&place->mode, MODE_SPREAD);
+	pthread_mutex_init(&place->lock, NULL);
+	pthread_cond_init(&place->turn, NULL);
+	place->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	place->at_caller = want_caller && place->bell >= 0 && class_may_change() &&
+			   sched_getaffinity(0, sizeof(place->cpus), &place->cpus) == 0;
+	*out = place;
+	return 0;
+}
+
+void place_watch(struct place *place)
+{
+	if (!place->at_caller)
+		return;
+	place_gather(place);
+	place->is_watched = pthread_create(&place->watcher, NULL, watch_run, place) == 0;
+	if (!place->is_watched)
+		place_end(place);
+}
+
+void place_close(struct place *place)
+{
+	if (place->is_watched) {
+		place_end(place);
+		pthread_join(place->watcher, NULL);
+	}
+	if (place->bell >= 0)
+		close(place->bell);
+	pthread_cond_destroy(&place->turn);
+	pthread_mutex_destroy(&place->lock);
+	free(place);
+}
+
+bool place_at_caller(const struct place *place)
+{
+	return place->at_caller;
+}
+
+struct place_seat *place_seat(struct place *place, unsigned index)
+{
+	return &place->seats[index];
 }

@@ -99,6 +99,8 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	struct session *session = userdata;
 
+	if (worker_now)
+		place_replied(worker_now->seat);
 	wire_reply(&session->wire, iov, count);
 	return writev(fd, iov, count);
 }
@@ -111,6 +113,7 @@ static ssize_t io_read(int fd, void *buf, size_t size, void *userdata)
 
 int session_send(struct session *session, struct iovec *iov, int count)
 {
+	place_replied(worker_now->seat);
 	return writev(session->fd, iov, count) < 0 ? -errno : 0;
 }
 
@@ -152,11 +155,14 @@ static void *worker_run(void *arg)
 	sigemptyset(&kicks);
 	sigaddset(&kicks, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &kicks, NULL);
+	place_enter(worker->seat);
 	while (!atomic_load_explicit(&session->exiting, memory_order_acquire)) {
 		ssize_t n = read(session->fd, worker->request, REQUEST_SIZE);
 
 		if (n > 0) {
+			place_took(worker->seat, (const void *)worker->request);
 			worker_serve(worker, (size_t)n);
+			place_done(worker->seat);
 		} else if (n < 0 && errno == ENODEV) {
 			fuse_session_exit(session->se); /* unmounted */
 			break;
@@ -165,6 +171,7 @@ static void *worker_run(void *arg)
 			break;
 		}
 	}
+	place_leave(worker->seat);
 	atomic_store(&worker->done, true);
 	worker_ended(session);
 	return NULL;
@@ -182,6 +189,7 @@ static int workers_alloc(struct session *session)
 		char *request = aligned_alloc(PAGE, PAGE + REQUEST_SIZE);
 
 		worker->session = session;
+		worker->seat = place_seat(session->place, i);
 		worker->buf = aligned_alloc(PAGE, OPS_WRITE_MAX + PAGE);
 		worker->refs = calloc(OPS_WRITE_MAX / PLUS_ENTRY_MIN, sizeof(*worker->refs));
 		if (request)
@@ -353,6 +361,7 @@ static void workers_stop(struct session *session)
 	defer_close(session->defer);
 	fuse_session_exit(session->se);
 	atomic_store(&session->exiting, true);
+	place_end(session->place);
 	do {
 		/* A worker may be just about to read: once is not enough. */
 		for (unsigned i = 0; i < session->opts.threads; i++) {

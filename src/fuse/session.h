@@ -25,6 +25,12 @@ enum session_dax {
 	SESSION_DAX_NEVER,  /* none */
 };
 
+/* Where requests are answered (place.h). */
+enum session_placement {
+	SESSION_PLACE_CALLER, /* on the caller's core, if this process may change its threads' class */
+	SESSION_PLACE_SPREAD, /* wherever the scheduler puts a worker */
+};
+
 struct session_opts {
 	const char *source;        /* the pool as the user named it: what mount(8) and df(1) show */
 	const char *mountpoint;    /* absolute */
@@ -32,6 +38,7 @@ struct session_opts {
 	bool allow_other;
 	unsigned threads; /* at least 1 */
 	enum session_dax dax;
+	enum session_placement placement;
 };
 
 /*
@@ -40,6 +47,9 @@ struct session_opts {
  */
 must_check int session_open(struct fs *fs, const struct session_opts *opts, struct session **out, char *why,
 			    size_t why_size);
+
+/* What has become of opts->placement. */
+enum session_placement session_placement(const struct session *session);
 
 /* Starts the workers. */
 must_check int session_run(struct session *session);

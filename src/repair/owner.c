@@ -152,9 +152,9 @@ static int end_compare(const void *a, const void *b)
 
 static void run_add(struct check *ck, struct rows *rows, uint64_t start, uint64_t end, uint64_t refs)
 {
-	struct refcount *last = (struct refcount *)rows->data + rows->count - 1, *row;
+	struct refcount *last = rows->count ? (struct refcount *)rows->data + rows->count - 1 : NULL, *row;
 
-	if (rows->count != 0 && last->start_blk + last->count_blk == start && last->refs == refs) {
+	if (last && last->start_blk + last->count_blk == start && last->refs == refs) {
 		last->count_blk += end - start;
 		return;
 	}

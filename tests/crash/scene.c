@@ -142,7 +142,7 @@ static void talk(const struct scene *s, const char *name)
 
 bool scene_file(struct crash *c, const struct file_state *state, const struct file_op *op)
 {
-	struct snapshot_mix mix = { 0, op->mix_lo, op->mix_hi };
+	struct snapshot_mix mix = { 0 };
 	struct scene s;
 	void *both[2] = { &s, (void *)(uintptr_t)op };
 	char name[100];
@@ -155,8 +155,8 @@ bool scene_file(struct crash *c, const struct file_state *state, const struct fi
 	state->make(&s);
 	if (op->make)
 		op->make(&s);
-	if (!state->all_shared && op->mix_hi)
-		mix.ino = s.file;
+	if (!state->all_shared && op->mix)
+		op->mix(&s, &mix);
 	ok = crash_run(c, name, run_file_op, both, &mix);
 	talk(&s, name);
 	scene_end(&s);
@@ -197,8 +197,8 @@ static bool any_op(struct crash *c, struct scene *s, uint64_t *random, char *nam
 	} else {
 		file_op = &file_ops[testfs_below(random, file_op_count)];
 		both[1] = (void *)(uintptr_t)file_op;
-		if (file_op->mix_hi)
-			mix = (struct snapshot_mix){ s->file, file_op->mix_lo, file_op->mix_hi };
+		if (file_op->mix)
+			file_op->mix(s, &mix);
 		snprintf(name, name_size, "%s", file_op->name);
 		ok = crash_run(c, name, run_file_op, both, &mix);
 	}

@@ -296,36 +296,117 @@ static int64_t clone_files(struct scene *s)
 	return fs_clone_files(s->t->fs, &testfs_root, INODE_ROOT, items, 1, &done);
 }
 
+/* ---- what is overwritten in place ---- */
+
+static void mix_write_small(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 50, 60 };
+}
+
+static void mix_write_unaligned(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 3001, 8004 };
+}
+
+static void mix_write_block(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, BLK, 2 * BLK };
+}
+
+static void mix_write_far(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 100000, 100700 };
+}
+
+static void mix_write_large(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 0, 200000 };
+}
+
+static void mix_punch_unaligned(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 1001, 10001 };
+}
+
+static void mix_punch_block(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, BLK, 2 * BLK };
+}
+
+static void mix_zero_unaligned(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 1001, 10001 };
+}
+
+static void mix_zero_keep(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 0, 70000 };
+}
+
+static void mix_write_killpriv(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 10, 20 };
+}
+
+/* The end of a source that is not a whole block is copied where it is not the end of the other file. */
+static void mix_tail(struct scene *s, uint64_t src, uint64_t dst, uint64_t dst_off, struct snapshot_mix *mix)
+{
+	struct inode_attr a;
+
+	if (fs_getattr(s->t->fs, src, &a) == 0)
+		*mix = (struct snapshot_mix){ dst, dst_off + u64_align_down(a.size, BLK), dst_off + a.size };
+}
+
+static void mix_clone_whole(struct scene *s, struct snapshot_mix *mix)
+{
+	mix_tail(s, s->file, s->other, 0, mix);
+}
+
+static void mix_clone_onto(struct scene *s, struct snapshot_mix *mix)
+{
+	mix_tail(s, s->other, s->file, 0, mix);
+}
+
+static void mix_clone_inside(struct scene *s, struct snapshot_mix *mix)
+{
+	mix_tail(s, s->file, s->file, 16 * BLK, mix);
+}
+
+static void mix_clone_unaligned(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->other, 5100, 14100 };
+}
+
 const struct file_op file_ops[] = {
-	{ "write-small", write_small, 50, 60, NULL },
-	{ "write-unaligned", write_unaligned, 3001, 8004, NULL },
-	{ "write-block", write_block, BLK, 2 * BLK, NULL },
-	{ "write-far", write_far, 100000, 100700, NULL },
-	{ "write-large", write_large, 0, 200000, NULL },
-	{ "append-small", append_small, 0, 0, NULL },
-	{ "append-large", append_large, 0, 0, NULL },
-	{ "truncate-zero", truncate_zero, 0, 0, NULL },
-	{ "truncate-small", truncate_small, 0, 0, NULL },
-	{ "truncate-mid", truncate_mid, 0, 0, NULL },
-	{ "truncate-up", truncate_up, 0, 0, NULL },
-	{ "open-truncate", open_truncate, 0, 0, NULL },
-	{ "fallocate", falloc_plain, 0, 0, NULL },
-	{ "fallocate-keep", falloc_keep, 0, 0, NULL },
-	{ "punch-unaligned", punch_unaligned, 1001, 10001, NULL },
-	{ "punch-block", punch_block, BLK, 2 * BLK, NULL },
-	{ "zero-unaligned", zero_unaligned, 1001, 10001, NULL },
-	{ "zero-keep", zero_keep, 0, 70000, NULL },
-	{ "collapse", collapse, 0, 0, NULL },
-	{ "insert", insert, 0, 0, NULL },
-	{ "unshare", falloc_unshare, 0, 0, NULL },
-	{ "clone-whole", clone_whole, 0, 0, NULL },
-	{ "clone-unaligned", clone_unaligned, 0, 0, NULL },
-	{ "clone-onto", clone_onto, 0, 0, NULL },
-	{ "clone-inside", clone_inside, 0, 0, NULL },
-	{ "dedupe", dedupe, 0, 0, make_twin },
-	{ "write-killpriv", write_killpriv, 10, 20, NULL },
-	{ "unlink", unlink_closed, 0, 0, NULL },
-	{ "rename-over", rename_over, 0, 0, NULL },
-	{ "clone-files", clone_files, 0, 0, NULL },
+	{ "write-small", write_small, mix_write_small, NULL },
+	{ "write-unaligned", write_unaligned, mix_write_unaligned, NULL },
+	{ "write-block", write_block, mix_write_block, NULL },
+	{ "write-far", write_far, mix_write_far, NULL },
+	{ "write-large", write_large, mix_write_large, NULL },
+	{ "append-small", append_small, NULL, NULL },
+	{ "append-large", append_large, NULL, NULL },
+	{ "truncate-zero", truncate_zero, NULL, NULL },
+	{ "truncate-small", truncate_small, NULL, NULL },
+	{ "truncate-mid", truncate_mid, NULL, NULL },
+	{ "truncate-up", truncate_up, NULL, NULL },
+	{ "open-truncate", open_truncate, NULL, NULL },
+	{ "fallocate", falloc_plain, NULL, NULL },
+	{ "fallocate-keep", falloc_keep, NULL, NULL },
+	{ "punch-unaligned", punch_unaligned, mix_punch_unaligned, NULL },
+	{ "punch-block", punch_block, mix_punch_block, NULL },
+	{ "zero-unaligned", zero_unaligned, mix_zero_unaligned, NULL },
+	{ "zero-keep", zero_keep, mix_zero_keep, NULL },
+	{ "collapse", collapse, NULL, NULL },
+	{ "insert", insert, NULL, NULL },
+	{ "unshare", falloc_unshare, NULL, NULL },
+	{ "clone-whole", clone_whole, mix_clone_whole, NULL },
+	{ "clone-unaligned", clone_unaligned, mix_clone_unaligned, NULL },
+	{ "clone-onto", clone_onto, mix_clone_onto, NULL },
+	{ "clone-inside", clone_inside, mix_clone_inside, NULL },
+	{ "dedupe", dedupe, NULL, make_twin },
+	{ "write-killpriv", write_killpriv, mix_write_killpriv, NULL },
+	{ "unlink", unlink_closed, NULL, NULL },
+	{ "rename-over", rename_over, NULL, NULL },
+	{ "clone-files", clone_files, NULL, NULL },
 };
 const unsigned file_op_count = ARRAY_SIZE(file_ops);

@@ -25,7 +25,8 @@ extern const unsigned file_state_count;
 struct file_op {
 	const char *name;
 	int64_t (*run)(struct scene *s);
-	uint64_t mix_lo, mix_hi;       /* bytes of "f" that it may overwrite in place */
+	/* What it may overwrite in place, NULL: nothing; asked right before it runs. */
+	void (*mix)(struct scene *s, struct snapshot_mix *mix);
 	void (*make)(struct scene *s); /* what it needs besides the state */
 };
 extern const struct file_op file_ops[];

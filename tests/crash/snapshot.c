@@ -236,8 +236,7 @@ static bool content_same(const struct snapshot_entry *seen, const struct snapsho
 
 		if (seen->content[*at] == want->content[*at])
 			continue;
-		if (!other || mix->ino != want->attr.ino || *at < mix->lo ||
-		    *at >= mix->hi)
+		if (!other || mix->ino != want->attr.ino || *at < mix->lo || *at >= mix->hi)
 			return false;
 		word = u64_max(word, mix->lo);
 		end = u64_min(end, mix->hi);

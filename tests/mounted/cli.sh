@@ -401,9 +401,16 @@ case_remount_at_once()
 
 case_dead_mount()
 {
+	dead_mount cold && dead_mount warm
+}
+
+dead_mount()
+{
 	fresh || return 1
 	works "$umbrafs" "$pool" "$mnt" || return 1
 	echo kept >"$mnt/file"
+	# What the kernel knows about the root, it knows for some time.
+	[ "$1" = cold ] || stat "$mnt" >/dev/null
 	kill -KILL "$(pgrep -f "$umbrafs $pool $mnt")"
 	sleep 0.1
 	says 0 'dead' "$umbrafs" "$pool" "$mnt" &&
