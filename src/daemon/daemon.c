@@ -229,8 +229,9 @@ static void say_up(const struct daemon *d)
 	char size[32];
 
 	size_text(pool_super(d->pool)->size_blk * BLOCK_SIZE, size, sizeof(size));
-	printf("%s: %s, durability %s, %u thread%s%s, mounted on %s\n", d->pool_path, size,
+	printf("%s: %s, durability %s, %u thread%s, placement %s%s, mounted on %s\n", d->pool_path, size,
 	       dax_durability_name(dax_durability(d->dax)), d->opts.threads, d->opts.threads == 1 ? "" : "s",
+	       session_placement(d->session) == SESSION_PLACE_CALLER ? "caller" : "spread",
 	       d->opts.mount_flags & MS_RDONLY ? ", read-only" : "", d->dir);
 	fflush(stdout);
 }
@@ -244,6 +245,7 @@ static int mount_up(struct daemon *d)
 		.allow_other = d->opts.allow_other,
 		.threads = d->opts.threads,
 		.dax = d->opts.dax,
+		.placement = d->opts.placement,
 	};
 	int rc = session_open(d->fs, &opts, &d->session, d->why, sizeof(d->why));
 

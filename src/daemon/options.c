@@ -24,6 +24,7 @@ const char options_help[] =
 	"     durability=HOW       auto, flush, msync or process: when a write counts as durable\n"
 	"     dax=WHICH            inode, always or never: which files bypass the kernel's page cache\n"
 	"     threads=N            threads that answer requests\n"
+	"     placement=WHERE      caller (on the core of who asks, if allowed) or spread\n"
 	"     allow_other          other users may use the mount (always so if root mounts)\n"
 	"     noatime, relatime, strictatime   when reading changes access times\n"
 	"     suid, dev, exec, sync ... and what else mount(8) and fstab(5) know\n"
@@ -131,6 +132,20 @@ static int set_dax(struct daemon_opts *opts, const char *value, char *why, size_
 	return 0;
 }
 
+static int set_placement(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
+{
+	static const char *const names[] = { "caller", "spread" };
+	static const enum session_placement values[] = { SESSION_PLACE_CALLER, SESSION_PLACE_SPREAD };
+	int i = choice(value, names, ARRAY_SIZE(names));
+
+	if (i < 0) {
+		snprintf(why, why_size, "placement=%s: must be caller or spread", value);
+		return -EINVAL;
+	}
+	opts->placement = values[i];
+	return 0;
+}
+
 static int set_threads(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
 {
 	char *end;
@@ -150,6 +165,8 @@ static int option_take(struct daemon_opts *opts, const char *option, char *why, 
 		return set_durability(opts, option + 11, why, why_size);
 	if (strncmp(option, "dax=", 4) == 0)
 		return set_dax(opts, option + 4, why, why_size);
+	if (strncmp(option, "placement=", 10) == 0)
+		return set_placement(opts, option + 10, why, why_size);
 	if (strncmp(option, "threads=", 8) == 0)
 		return set_threads(opts, option + 8, why, why_size);
 	if (strcmp(option, "allow_other") == 0) {

@@ -22,6 +22,7 @@ struct daemon_opts {
 	bool noatime, strictatime;
 	enum dax_durability durability;
 	enum session_dax dax;
+	enum session_placement placement;
 	unsigned threads; /* 0: as many as fit the machine */
 };
 

@@ -62,13 +62,13 @@ static bool time_is_sane(const struct inode_time *t)
 	return t->ns < 1000000000;
 }
 
-static int set_times(struct inode *inode, struct inode_attr *attr, const struct fs_set *set)
+static int set_times(struct op *op, struct inode *inode, struct inode_attr *attr, const struct fs_set *set)
 {
 	if (!time_is_sane(&set->atime) || !time_is_sane(&set->mtime) || !time_is_sane(&set->ctime))
 		return -EINVAL;
 	if (set->what & FS_SET_ATIME) {
 		attr->atime = set->atime;
-		atomic_store(&inode->atime_ns, 0);
+		inode_on_commit(op, inode, INODE_ATIME);
 	}
 	if (set->what & FS_SET_MTIME)
 		attr->mtime = set->mtime;
@@ -114,7 +114,7 @@ static int set_apply(struct op *op, struct inode *inode, struct inode_attr *attr
 		attr->flags = (attr->flags & ~FLAGS_OF_USERS) | (set->flags & FLAGS_OF_USERS);
 	if (set->what & FS_SET_PROJID)
 		attr->projid = set->projid;
-	return set_times(inode, attr, set);
+	return set_times(op, inode, attr, set);
 }
 
 struct setattr_arg {

@@ -75,6 +75,16 @@ int op_chain(struct op *op, int (*step)(struct op *op, void *arg), void *arg)
 	}
 }
 
+int op_chain_end(struct op *op, int rc)
+{
+	if (!rc)
+		rc = txn_roll(op->tx);
+	if (!rc)
+		return 0;
+	pool_fail(txn_pool(op->tx), "an operation broke off half-way; the next mount goes on with it");
+	return -EIO; /* nothing that would be tried again */
+}
+
 /* ---- intents ---- */
 
 int intent_edit(struct op *op, const struct intent_ref *ref, struct m_intent **intent)
@@ -140,7 +150,7 @@ void intent_tree(struct op *op, const struct intent_ref *ref, uint64_t ino, stru
 
 struct resume {
 	struct intent_ref ref;
-	uint64_t ino;
+	uint64_t ino, gen;
 	enum intent_type type;
 	uint64_t args[8];
 };
@@ -149,10 +159,15 @@ static int resume_one(struct op *op, void *arg)
 {
 	const struct resume *r = arg;
 	struct inode *inode;
+	struct inode_attr attr;
 	int rc = op_inode(op, r->ino, true, &inode);
 
+	if (!rc)
+		rc = inode_get(op, r->ino, &attr);
 	if (rc)
 		return rc;
+	if (attr.gen != r->gen)
+		return intent_clear(op, &r->ref); /* of a file that is gone */
 	switch (r->type) {
 	case INTENT_TRUNCATE:
 		return resume_truncate(op, inode, &r->ref, r->args[0], UINT64_MAX);
@@ -193,6 +208,7 @@ static int intents_read(struct pool *pool, uint32_t agno, struct resume *list, u
 		*r = (struct resume){
 			.ref = { laddr, i },
 			.ino = le64_get(it->it_ino),
+			.gen = le64_get(it->it_gen),
 			.type = (enum intent_type)le32_get(it->it_type),
 		};
 		for (unsigned k = 0; k < ARRAY_SIZE(r->args); k++)

@@ -363,6 +363,9 @@ static void event_apply(void *arg, bool committed)
 	case INODE_REF:
 		inode_ref(inode);
 		break;
+	case INODE_ATIME:
+		atomic_store(&inode->atime_ns, 0);
+		break;
 	}
 }
 

@@ -124,7 +124,8 @@ enum inode_event {
 	INODE_UNLINKED, /* lost its last name */
 	INODE_NAMED,    /* has a name again */
 	INODE_FREED,
-	INODE_REF, /* one more reference */
+	INODE_REF,   /* one more reference */
+	INODE_ATIME, /* its access time has been set: the noted one is void */
 };
 void inode_on_commit(struct op *op, struct inode *inode, enum inode_event event);
 

@@ -88,6 +88,12 @@ must_check int data_shift(struct op *op, struct inode *inode, struct inode_attr 
  */
 must_check int op_chain(struct op *op, int (*step)(struct op *op, void *arg), void *arg);
 
+/*
+ * The end of a chain that has committed steps under an intent, with its result: commits what the last step edited. If it cannot go on the
+ * file is half-way, and the intent would later meet what others have changed since: the pool takes no more writes until a mount has finished it.
+ */
+must_check int op_chain_end(struct op *op, int rc);
+
 /* An intent slot of the inode, filled but for its body; edits its unit. */
 struct intent_ref {
 	uint64_t unit_laddr;

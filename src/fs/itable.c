@@ -139,7 +139,7 @@ void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count)
 {
 	uint64_t pins;
 
-	if (atomic_load_explicit(&inode->unlinked, memory_order_relaxed))
+	if (atomic_load(&inode->unlinked)) /* in order after the counts that the caller took down */
 		orphan_check(fs, inode);
 	pins = atomic_fetch_sub(&inode->pins, count);
 	assert(pins >= count);

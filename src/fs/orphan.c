@@ -153,7 +153,7 @@ static void orphan_finish(struct fs *fs, struct inode *inode)
 		rc = is_wanted(inode) ? -EBUSY : orphan_free(fs, inode->ino);
 		atomic_store(&inode->freeing, false);
 		/* Somebody may have come and gone meanwhile, and left it to us. */
-		if (rc != -EBUSY || is_wanted(inode) || atomic_exchange(&inode->freeing, true))
+		if ((rc && rc != -EBUSY) || is_wanted(inode) || atomic_exchange(&inode->freeing, true))
 			break;
 	}
 	if (rc && rc != -EBUSY && rc != -ESTALE) {

@@ -171,5 +171,8 @@ int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int 
 		return rc;
 	/* The chain may drop what was edited so far and try again: the intent must be there then. */
 	rc = txn_roll(op->tx);
-	return rc ? rc : resume_shift(op, inode, &ref);
+	if (rc)
+		return rc;
+	txn_set_freeing(op->tx); /* it has to come to its end */
+	return op_chain_end(op, resume_shift(op, inode, &ref));
 }

@@ -54,8 +54,10 @@ int data_free_range(struct op *op, struct inode *inode, struct inode_attr *attr,
 		rc = inode_put(op, attr);
 	if (!rc)
 		rc = txn_roll(op->tx);
-	if (!rc)
-		rc = resume_truncate(op, inode, &ref, lo, hi);
+	if (rc)
+		return rc;
+	txn_set_freeing(op->tx);
+	rc = op_chain_end(op, resume_truncate(op, inode, &ref, lo, hi));
 	return rc ? rc : inode_get(op, attr->ino, attr);
 }
 
@@ -101,6 +103,7 @@ int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, u
 	attr->size = size;
 	if (attr->data_format != DATA_EXTENTS)
 		return 0;
+	txn_set_freeing(op->tx);
 	return data_free_range(op, inode, attr, blk_up(size), FILE_BLK_END);
 }
 

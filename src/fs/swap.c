@@ -14,7 +14,6 @@
 
 #include "fs/clone.h"
 #include "media/journal.h"
-#include "util/log.h"
 
 /* Units that switching one extent edits, about, when others beside it are switched in the same transaction. */
 #define SHARE_UNITS 5u
@@ -342,11 +341,6 @@ int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_ran
 	if (!rc)
 		rc = txn_roll(op->tx);
 	txn_set_freeing(op->tx);
-	undo = resume_drop(op, ends->dst_inode, &s.ref);
-	if (!undo)
-		undo = txn_roll(op->tx);
-	if (undo)
-		log_warn("clone into inode %llu: the rest is cleaned up at the next mount",
-			 (unsigned long long)ends->dst.ino);
-	return rc;
+	undo = op_chain_end(op, resume_drop(op, ends->dst_inode, &s.ref));
+	return rc ? rc : undo;
 }

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <string.h>
 
 #include "fuse/ops.h"
 

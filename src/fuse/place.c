@@ -465,7 +465,7 @@ void place_end(struct place *place)
 
 /* ---- open and close ---- */
 
-int place_open(int fd, unsigned count, bool want_caller, struct place **out)
+int place_open(unsigned count, bool want_caller, struct place **out)
 {
 	size_t size = u64_align_up(sizeof(struct place) + count * sizeof(struct place_seat), LINE_SIZE);
 	struct place *place = aligned_alloc(LINE_SIZE, size);
@@ -473,7 +473,7 @@ int place_open(int fd, unsigned count, bool want_caller, struct place **out)
 	if (!place)
 		return -ENOMEM;
 	memset(place, 0, size);
-	place->fd = fd;
+	place->fd = -1;
 	place->count = count;
 	for (unsigned i = 0; i < count; i++)
 		place->seats[i] = (struct place_seat){ .place = place, .cpu = -1 };
@@ -487,10 +487,11 @@ int place_open(int fd, unsigned count, bool want_caller, struct place **out)
 	return 0;
 }
 
-void place_watch(struct place *place)
+void place_watch(struct place *place, int fd)
 {
 	if (!place->at_caller)
 		return;
+	place->fd = fd;
 	place_gather(place);
 	place->is_watched = pthread_create(&place->watcher, NULL, watch_run, place) == 0;
 	if (!place->is_watched)

@@ -20,13 +20,13 @@ struct place;
 struct place_seat;
 struct fuse_in_header;
 
-/* Seats for count workers that read fd, the connection. want_caller false: always spread. */
-must_check int place_open(int fd, unsigned count, bool want_caller, struct place **out);
+/* Seats for count workers. want_caller false: always spread. */
+must_check int place_open(unsigned count, bool want_caller, struct place **out);
 /* After all workers have left. */
 void place_close(struct place *place);
 
-/* Starts the watcher. Without it everything is spread. */
-void place_watch(struct place *place);
+/* Starts the watcher of fd, the connection that the workers read. Without it everything is spread. */
+void place_watch(struct place *place, int fd);
 
 /* Whether answers come from the caller's core: asked for, and this process may change the class of its threads back and forth. */
 bool place_at_caller(const struct place *place);

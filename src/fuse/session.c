@@ -271,7 +271,9 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 	session->wire.want_direct_mmap = opts->dax != SESSION_DAX_NEVER;
 	pthread_mutex_init(&session->lock, NULL);
 	pthread_cond_init(&session->ended, NULL);
-	rc = workers_alloc(session);
+	rc = place_open(opts->threads, opts->placement == SESSION_PLACE_CALLER, &session->place);
+	if (rc == 0)
+		rc = workers_alloc(session);
 	if (rc == 0)
 		rc = token_open(&session->tokens);
 	if (rc)
@@ -312,13 +314,20 @@ static int workers_start(struct session *session)
 	return rc;
 }
 
+enum session_placement session_placement(const struct session *session)
+{
+	return place_at_caller(session->place) ? SESSION_PLACE_CALLER : SESSION_PLACE_SPREAD;
+}
+
 int session_run(struct session *session)
 {
 	struct statfs st;
 	int rc = defer_open(DEFER_THREADS, &session->defer);
 
-	if (rc == 0)
+	if (rc == 0) {
+		place_watch(session->place, session->fd);
 		rc = workers_start(session);
+	}
 	/* Waits for INIT and then for an answer. */
 	if (rc == 0 && statfs(session->opts.mountpoint, &st))
 		rc = -errno;
@@ -412,6 +421,8 @@ void session_close(struct session *session)
 		defer_close(session->defer);
 		defer_free(session->defer);
 	}
+	if (session->place)
+		place_close(session->place);
 	if (session->se)
 		fuse_session_destroy(session->se); /* closes the connection */
 	if (session->tokens)

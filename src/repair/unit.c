@@ -65,6 +65,10 @@ bool check_unit(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t owner
 	} else if (memcmp(buf, mirror, unit_size(magic)) != 0) {
 		check_found(ck, CHECK_UNIT_DIFFERS, "unit 0x%" PRIx64 " and its mirror are sound and differ",
 			    laddr);
+		/* Readers take the later one too. */
+		if (le64_get(((const struct m_unit_hdr *)mirror)->uh_seq) >
+		    le64_get(((const struct m_unit_hdr *)buf)->uh_seq))
+			memcpy(buf, mirror, unit_size(magic));
 	}
 	header_check(ck, laddr, owner, buf);
 	return true;

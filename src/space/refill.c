@@ -262,12 +262,14 @@ int space_refill(struct pool *pool)
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
 
+		uint64_t epoch = space->chunk_epoch; /* chunks that come free from here on are worth another try */
+
 		if (!atomic_exchange(&g->refill_wanted, false))
 			continue;
 		if (group_refill(g) == 0) {
 			made++;
 		} else {
-			g->refill_failed_at = space->chunk_epoch + 1;
+			g->refill_failed_at = epoch + 1;
 			failed++;
 		}
 	}

@@ -161,32 +161,38 @@ static bool image_home(struct pool *pool, const struct image *image)
 	return written != 0;
 }
 
-static void record_retire(struct pool *pool, struct lane *lane)
+/* Only copies that hold the record matter (bits of written). False: one of them would come back at the next mount. */
+static bool record_retire(struct pool *pool, struct lane *lane, unsigned written)
 {
 	static const uint64_t zero;
+	bool gone = true;
 
 	for (unsigned copy = 0; copy < 2; copy++) {
 		if (sabotage_point(copy ? "retire-mirror" : "retire-primary"))
 			continue;
-		if (dax_store(pool->dax, lane->off[copy], &zero, sizeof(zero)) != 0)
-			log_warn("journal lane %u: a copy cannot be written", lane_index(pool, lane));
+		if (dax_store(pool->dax, lane->off[copy], &zero, sizeof(zero)) == 0)
+			continue;
+		log_warn("journal lane %u: a copy cannot be written", lane_index(pool, lane));
+		gone = gone && !(written >> copy & 1);
 	}
+	return gone;
 }
 
-static int record_store(struct pool *pool, struct lane *lane, size_t length)
+/* A bit for each copy that holds the whole record; 0: none, nothing has happened. */
+static unsigned record_store(struct pool *pool, struct lane *lane, size_t length)
 {
-	int rc_primary = 0, rc_mirror = 0;
+	unsigned written = 0;
 
-	if (!sabotage_point("record-primary"))
-		rc_primary = dax_store(pool->dax, lane->off[0], lane->staging, length);
-	if (!sabotage_point("record-mirror"))
-		rc_mirror = dax_store(pool->dax, lane->off[1], lane->staging, length);
+	if (sabotage_point("record-primary") ||
+	    dax_store(pool->dax, lane->off[0], lane->staging, length) == 0)
+		written |= 1;
+	if (sabotage_point("record-mirror") ||
+	    dax_store(pool->dax, lane->off[1], lane->staging, length) == 0)
+		written |= 2;
 	/* The operation has happened once the record is durable. */
 	if (!sabotage_point("record-fence"))
 		dax_fence(pool->dax);
-	if (rc_primary && rc_mirror)
-		return -EIO;
-	return 0;
+	return written;
 }
 
 static void forget_units(struct txn *tx)
@@ -204,6 +210,7 @@ int commit_images(struct txn *tx)
 	uint32_t entries, lines;
 	struct lane *lane;
 	bool homes_ok = true;
+	unsigned written;
 	size_t length;
 	int rc;
 
@@ -219,9 +226,11 @@ int commit_images(struct txn *tx)
 		goto done;
 	lane = lane_take(pool);
 	length = record_fill(tx, lane->staging, lane_index(pool, lane), entries, lines);
-	rc = record_store(pool, lane, length);
-	if (rc)
+	written = record_store(pool, lane, length);
+	if (!written) {
+		rc = -EIO;
 		goto out_lane;
+	}
 	for (struct image *image = tx->images; image; image = image->next) {
 		if (image->dirty_lines != 0 && !image_home(pool, image))
 			homes_ok = false;
@@ -233,7 +242,8 @@ int commit_images(struct txn *tx)
 		pool_fail(pool, "both copies of a metadata unit cannot be written");
 		goto done; /* the lane is kept: its record is for the next mount */
 	}
-	record_retire(pool, lane);
+	if (!record_retire(pool, lane, written))
+		pool_fail(pool, "a journal record cannot be retired");
 	/* The next record with these units may be in another lane: this one must not come back after it. */
 	if (!sabotage_point("retire-fence"))
 		dax_fence(pool->dax);

@@ -105,24 +105,59 @@ static int unit_heal(struct pool *pool, uint64_t laddr, uint32_t magic, const ch
 	return rc ? 1 : 0; /* not writable: go on with the mirror */
 }
 
-static int unit_verify(struct pool *pool, struct chunk_place *place, uint64_t laddr, uint32_t magic,
-		       uint64_t *off)
+/*
+ * A commit that could write one copy only leaves two sound ones behind: the one of the later transaction is right. > 0: that is the
+ * mirror, < 0: the mirror is older. One line of the mirror is enough to see it.
+ */
+static int mirror_age(struct pool *pool, uint64_t laddr, uint32_t magic, const void *primary)
+{
+	_Alignas(64) uint8_t buf[BLOCK_SIZE];
+	const struct m_unit_hdr *have = primary, *other = (const struct m_unit_hdr *)buf;
+	const char *why;
+	uint64_t off;
+
+	if (pool_place(pool, laddr, 1, &off) != 0 || dax_load(pool->dax, buf, off, sizeof(*other), NULL) != 0)
+		return 0;
+	if (le32_get(other->uh_magic) == magic && le64_get(other->uh_laddr) == laddr &&
+	    le64_get(other->uh_seq) == le64_get(have->uh_seq))
+		return 0;
+	if (copy_load(pool, laddr, 1, magic, buf, &off, &why) != 0)
+		return -1;
+	return le64_get(other->uh_seq) > le64_get(have->uh_seq) ? 1 : -1;
+}
+
+/* The mirror is not what the sound primary in buf says. */
+static void mirror_renew(struct pool *pool, uint64_t laddr, uint32_t magic, const void *buf)
+{
+	uint64_t off;
+
+	if (dax_is_readonly(pool->dax) || pool_place(pool, laddr, 1, &off) != 0 ||
+	    dax_store(pool->dax, off, buf, unit_size(magic)) != 0)
+		return;
+	dax_fence(pool->dax);
+	pool->stats.heals++;
+	log_warn("mirror of metadata unit 0x%" PRIx64 " written anew: it was older", laddr);
+}
+
+static int unit_verify(struct pool *pool, uint64_t laddr, uint32_t magic, uint64_t *off)
 {
 	_Alignas(64) uint8_t buf[BLOCK_SIZE];
 	const char *why;
-	int rc = copy_load(pool, laddr, 0, magic, buf, off, &why);
+	int rc = copy_load(pool, laddr, 0, magic, buf, off, &why), age;
 
 	if (rc == -ENOENT)
 		return -EUCLEAN;
-	if (!rc) {
+	if (!rc && mirror_age(pool, laddr, magic, buf) == 0) {
 		unit_set_verified(pool, laddr, unit_size(magic), true);
 		return 0;
 	}
-	(void)place;
 	pthread_mutex_lock(&heal_mutex);
 	rc = copy_load(pool, laddr, 0, magic, buf, off, &why);
-	if (rc)
-		rc = unit_heal(pool, laddr, magic, why);
+	age = rc ? 1 : mirror_age(pool, laddr, magic, buf);
+	if (age > 0)
+		rc = unit_heal(pool, laddr, magic, rc ? why : "it is older");
+	else if (age < 0)
+		mirror_renew(pool, laddr, magic, buf);
 	if (rc == 0)
 		unit_set_verified(pool, laddr, unit_size(magic), true);
 	else if (rc == 1)
@@ -142,7 +177,7 @@ int unit_home(struct pool *pool, uint64_t laddr, uint32_t magic, const void **un
 	if (unit_is_verified(place, laddr)) {
 		rc = pool_place(pool, laddr, 0, &off);
 	} else {
-		rc = unit_verify(pool, place, laddr, magic, &off);
+		rc = unit_verify(pool, laddr, magic, &off);
 	}
 	if (rc)
 		return rc == -ENOENT ? -EUCLEAN : rc;

@@ -199,6 +199,7 @@ static int take(void *arg, int letter, const char *value)
 static int clone_any(struct clone *c, int src_dir, const char *src_name, int dst_dir, const char *dst_name,
 		     const char *src_path, bool recursive)
 {
+	struct umbra_info info;
 	struct stat st, dst_st;
 	int rc;
 
@@ -211,6 +212,8 @@ static int clone_any(struct clone *c, int src_dir, const char *src_name, int dst
 		return STATUS_FAILED;
 	}
 	c->dev = st.st_dev;
+	if (ioctl(dst_dir, UMBRA_IOC_INFO, &info))
+		return ctl_fail(src_path, errno);
 	if (S_ISDIR(st.st_mode) && !recursive) {
 		fprintf(stderr, "umbractl: %s: is a directory (-r clones it)\n", src_path);
 		return STATUS_FAILED;
