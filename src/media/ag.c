@@ -4,6 +4,8 @@
  */
 #include "media/ag.h"
 
+#include <string.h>
+
 enum node_kind ag_tree_kind(enum ag_tree which)
 {
 	static const enum node_kind kinds[AG_TREES] = {
@@ -49,8 +51,12 @@ const char *chunks_check(const struct m_chunks *m)
 		const struct m_chunk *c = &m->ct_chunks[i];
 		unsigned used = 0;
 
-		for (unsigned k = 0; k < sizeof(c->ck_used); k++)
-			used += (unsigned)__builtin_popcount(c->ck_used[k]);
+		for (unsigned k = 0; k < sizeof(c->ck_used); k += sizeof(uint64_t)) {
+			uint64_t word;
+
+			memcpy(&word, &c->ck_used[k], sizeof(word));
+			used += (unsigned)__builtin_popcountll(word);
+		}
 		if (used != le32_get(c->ck_used_count))
 			return "chunk table: used count differs from used map";
 		if (used != 0 && le32_get(c->ck_primary) == 0)

@@ -339,6 +339,19 @@ static void chunk_bits(const struct group_check *g, uint64_t chunk_blk, size_t *
 	}
 }
 
+static uint64_t line_free(const uint8_t *line)
+{
+	uint64_t free_blk = CHUNK_BLOCKS;
+
+	for (unsigned i = 0; i < CHUNK_BLOCKS / 8; i += sizeof(uint64_t)) {
+		uint64_t word;
+
+		memcpy(&word, line + i, sizeof(word));
+		free_blk -= (uint64_t)__builtin_popcountll(word);
+	}
+	return free_blk;
+}
+
 /* Returns the free blocks by the bitmap. */
 static uint64_t check_bitmap(struct group_check *g)
 {
@@ -361,8 +374,7 @@ static uint64_t check_bitmap(struct group_check *g)
 				break;
 			chunk_bits(g, chunk_blk, &next, should);
 			check_bitmap_line(g, chunk_blk, m.bm_bits[i], should);
-			for (unsigned b = 0; b < CHUNK_BLOCKS / 8; b++)
-				free_blk += 8 - (uint64_t)__builtin_popcount(m.bm_bits[i][b]);
+			free_blk += line_free(m.bm_bits[i]);
 		}
 	}
 	return free_blk;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* File handles: name_to_handle_at and open_by_handle_at, as an NFS server would use them. */
 #define _GNU_SOURCE
+#include <sched.h>
+
 #include "files.h"
 
 struct handle {
