@@ -62,7 +62,8 @@ struct dax_trace {
 must_check int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace,
 			    struct dax **out);
 /* A pool in the caller's memory (aligned to 4096 bytes), which stays his after dax_close(). */
-must_check int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *trace, struct dax **out);
+must_check int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *trace,
+			       struct dax **out);
 
 uint64_t dax_size_bytes(const struct dax *dax);
 uint64_t dax_align_bytes(const struct dax *dax); /* alignment that direct mappings of it must respect */

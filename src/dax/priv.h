@@ -24,7 +24,7 @@ struct dax {
 	bool device;
 	bool readonly;
 	bool by_libpmem;    /* who mapped it must unmap it */
-	bool by_caller;	    /* the memory is not ours */
+	bool by_caller;     /* the memory is not ours */
 	bool by_pwrite;     /* large stores may go through the file descriptor */
 	atomic_bool failed; /* the backing store refused an msync: takes no more stores */
 	bool traced;

@@ -48,7 +48,8 @@ int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *t
 int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace, struct dax **out)
 {
 	size_t map_bytes = u64_align_up(size_bytes, DAX_BLOCK_BYTES);
-	void *memory = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *memory = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	int rc;
 
 	if (memory == MAP_FAILED)

@@ -104,7 +104,8 @@ static int make_twin(struct op *op, struct clone_ends *ends, bool named)
 }
 
 /* The names and the size of the directory are in *dir, which is put by the caller. */
-static int clone_short(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, struct clone_ends *ends)
+static int clone_short(struct op *op, struct inode_attr *dir, struct fs_clone_item *item,
+		       struct clone_ends *ends)
 {
 	int rc = make_twin(op, ends, true);
 
@@ -144,7 +145,8 @@ static int name_step(struct op *op, void *arg)
 }
 
 /* A file of many extents commits on its way: it is an orphan, which a crash frees, until all of it is there. */
-static int clone_long(struct op *op, struct inode_attr *dir, struct fs_clone_item *item, struct clone_ends *ends)
+static int clone_long(struct op *op, struct inode_attr *dir, struct fs_clone_item *item,
+		      struct clone_ends *ends)
 {
 	struct naming naming = { dir->ino, item, ends };
 	struct dir_slot slot;

@@ -154,7 +154,8 @@ static int extent_split(struct btree *bt, struct bt_cursor *cur, const struct ex
 }
 
 /* extent_cut(); *whole_blk: where the extent that the piece is from starts on the device. */
-static int cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece, uint64_t *whole_blk)
+static int cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece,
+	       uint64_t *whole_blk)
 {
 	struct bt_key key = extent_key(lo);
 	struct bt_cursor cur;

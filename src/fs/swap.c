@@ -263,7 +263,8 @@ static int swap_trees(struct op *op, struct swap *s)
 	dst->blocks = s->blocks;
 	rc = clone_put(op, s->ends);
 	if (!rc)
-		s->ends->quiet = true; /* all is seen now: the operation's last transaction must not touch the times again */
+		s->ends->quiet =
+			true; /* all is seen now: the operation's last transaction must not touch the times again */
 	return rc;
 }
 

@@ -49,7 +49,7 @@ struct session {
 	struct defer *defer;
 	struct token_table *tokens;
 	struct worker *workers;
-	struct place *place; /* of the workers */
+	struct place *place;      /* of the workers */
 	_Atomic unsigned running; /* workers */
 	pthread_mutex_t lock;
 	pthread_cond_t ended; /* the last worker is gone */

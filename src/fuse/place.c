@@ -341,7 +341,8 @@ static void watch_leader(struct place *place)
 			quiet_count = now.leader || is_quiet ? 0 : quiet_count + 1;
 			continue;
 		}
-		quiet_count = now.is_waiting || now.requests_count != before.requests_count ? 0 : quiet_count + 1;
+		quiet_count = now.is_waiting || now.requests_count != before.requests_count ? 0 :
+											      quiet_count + 1;
 		crowded_count = is_crowded(&before, &now) ? crowded_count + 1 : 0;
 		if (crowded_count == CROWDED_TICKS_COUNT || is_stuck(&before, &now))
 			return;

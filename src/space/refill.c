@@ -262,7 +262,8 @@ int space_refill(struct pool *pool)
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
 
-		uint64_t epoch = space->chunk_epoch; /* chunks that come free from here on are worth another try */
+		uint64_t epoch =
+			space->chunk_epoch; /* chunks that come free from here on are worth another try */
 
 		if (!atomic_exchange(&g->refill_wanted, false))
 			continue;

@@ -186,8 +186,7 @@ static unsigned record_store(struct pool *pool, struct lane *lane, size_t length
 	if (sabotage_point("record-primary") ||
 	    dax_store(pool->dax, lane->off[0], lane->staging, length) == 0)
 		written |= 1;
-	if (sabotage_point("record-mirror") ||
-	    dax_store(pool->dax, lane->off[1], lane->staging, length) == 0)
+	if (sabotage_point("record-mirror") || dax_store(pool->dax, lane->off[1], lane->staging, length) == 0)
 		written |= 2;
 	/* The operation has happened once the record is durable. */
 	if (!sabotage_point("record-fence"))

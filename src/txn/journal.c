@@ -135,7 +135,8 @@ static int record_apply(struct pool *pool, const struct m_record *r, bool slot0)
 
 		if (in_slot0(pool, &e[i]) == slot0) {
 			rc[0] = entry_apply(pool, &e[i], lines, 0);
-			rc[1] = sabotage_point("replay-mirror") ? -ENOENT : entry_apply(pool, &e[i], lines, 1);
+			rc[1] = sabotage_point("replay-mirror") ? -ENOENT :
+								  entry_apply(pool, &e[i], lines, 1);
 			if (rc[0] && rc[1])
 				return rc[0] == -ENOENT ? -EUCLEAN : rc[0];
 			if (rc[0] || (rc[1] && rc[1] != -ENOENT))

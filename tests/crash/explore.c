@@ -72,15 +72,16 @@ void urcu_memb_barrier(void)
 }
 
 /* A hash table for a few inodes: making and taking down a large one for each image would take most of the time. */
-struct cds_lfht *_cds_lfht_new(unsigned long init_size, unsigned long min_size, unsigned long max_size, int flags,
-			       const struct cds_lfht_mm_type *mm, const struct rcu_flavor_struct *flavor,
-			       pthread_attr_t *attr)
+struct cds_lfht *_cds_lfht_new(unsigned long init_size, unsigned long min_size, unsigned long max_size,
+			       int flags, const struct cds_lfht_mm_type *mm,
+			       const struct rcu_flavor_struct *flavor, pthread_attr_t *attr)
 {
 	static __typeof__(&_cds_lfht_new) real;
 
 	if (!real)
 		*(void **)&real = dlsym(RTLD_NEXT, "_cds_lfht_new");
-	return real(init_size < 64 ? init_size : 64, min_size < 64 ? min_size : 64, max_size, flags, mm, flavor, attr);
+	return real(init_size < 64 ? init_size : 64, min_size < 64 ? min_size : 64, max_size, flags, mm,
+		    flavor, attr);
 }
 
 /* ---- memory ---- */

@@ -36,7 +36,7 @@
 #define FILE_BLKS 2048u /* largest file */
 #define IO_BLKS 128u
 #define LEFT_BLKS 3000u /* free at the start */
-#define KEPT 3u /* files that a thread holds open over many steps */
+#define KEPT 3u         /* files that a thread holds open over many steps */
 #define WORDS (BLOCK_SIZE / 8)
 #define STALL_S 180u /* without any step: something hangs */
 
@@ -145,7 +145,8 @@ static struct held_file file_at(struct job *j, bool make, bool plain)
 	int rc = fs_lookup(t.fs, dirs[plain ? PLAIN : CLONED], name, 1, &attr);
 
 	if (rc == -ENOENT && make)
-		rc = fs_mknod(t.fs, &testfs_root, dirs[plain ? PLAIN : CLONED], name, 1, S_IFREG | 0644, 0, &attr);
+		rc = fs_mknod(t.fs, &testfs_root, dirs[plain ? PLAIN : CLONED], name, 1, S_IFREG | 0644, 0,
+			      &attr);
 	expect("lookup or mknod", rc, ALLOW(-ENOENT, -EEXIST, -ENOSPC));
 	if (rc)
 		return (struct held_file){ 0 };
@@ -190,7 +191,8 @@ static void file_write(struct job *j, const struct held_file *f)
 
 static void file_size(struct job *j, const struct held_file *f)
 {
-	struct fs_set set = { .what = FS_SET_SIZE, .size = below(j, 5) ? below(j, FILE_BLKS * WORDS) * 8 : 0 };
+	struct fs_set set = { .what = FS_SET_SIZE,
+			      .size = below(j, 5) ? below(j, FILE_BLKS * WORDS) * 8 : 0 };
 	struct inode_attr attr;
 
 	expect("truncate", fs_setattr(t.fs, &testfs_root, f->ino, &set, &attr),
@@ -216,7 +218,8 @@ static void file_falloc(struct job *j, const struct held_file *f)
 	    (fs_getattr(t.fs, f->ino, &attr) || attr.size > FILE_BLKS * BLOCK_SIZE / 2))
 		return;
 	/* -EBUSY: as many long operations under way as there can be. */
-	expect("fallocate", fs_fallocate(t.fs, &testfs_root, f->ino, mode, off, len), ALLOW(-ENOSPC, -EINVAL));
+	expect("fallocate", fs_fallocate(t.fs, &testfs_root, f->ino, mode, off, len),
+	       ALLOW(-ENOSPC, -EINVAL));
 }
 
 static void file_clone(struct job *j, const struct held_file *f)
@@ -244,8 +247,8 @@ static void file_misc(struct job *j, const struct held_file *f)
 	switch (below(j, 5)) {
 	case 0:
 		expect("setxattr",
-		       fs_setxattr(t.fs, f->ino, below(j, 2) ? "user.a" : "user.b", j->buf, sizes[below(j, 5)], 0,
-				   false),
+		       fs_setxattr(t.fs, f->ino, below(j, 2) ? "user.a" : "user.b", j->buf,
+				   sizes[below(j, 5)], 0, false),
 		       ALLOW(-ENOSPC));
 		break;
 	case 1:
@@ -568,7 +571,8 @@ static void ballast_make(void)
 
 	assert_int_equal(testfs_mknod(&t, INODE_ROOT, "ballast", S_IFREG | 0600, &attr), 0);
 	assert_int_equal(fs_statfs(t.fs, &st), 0);
-	assert_int_equal(fs_fallocate(t.fs, &testfs_root, attr.ino, 0, 0, (st.free_blk - LEFT_BLKS) * BLOCK_SIZE), 0);
+	assert_int_equal(
+		fs_fallocate(t.fs, &testfs_root, attr.ino, 0, 0, (st.free_blk - LEFT_BLKS) * BLOCK_SIZE), 0);
 }
 
 static void run(const struct testfs_opts *opts, unsigned step_count)
@@ -581,7 +585,8 @@ static void run(const struct testfs_opts *opts, unsigned step_count)
 	steps = step_count;
 	atomic_store(&over, false);
 	for (unsigned i = 0; i < DIRS; i++) {
-		assert_int_equal(testfs_mknod(&t, INODE_ROOT, i == PLAIN ? "plain" : "cloned", S_IFDIR | 0755, &attr),
+		assert_int_equal(testfs_mknod(&t, INODE_ROOT, i == PLAIN ? "plain" : "cloned", S_IFDIR | 0755,
+					      &attr),
 				 0);
 		dirs[i] = attr.ino;
 	}
@@ -596,9 +601,11 @@ static void run(const struct testfs_opts *opts, unsigned step_count)
 	atomic_store(&over, true);
 	pthread_join(watch, NULL);
 	printf("# %llu calls done, %llu without space, %llu with other errors; %llu commits, %llu rounds lost\n",
-	       (unsigned long long)atomic_exchange(&done_count, 0), (unsigned long long)atomic_exchange(&full_count, 0),
+	       (unsigned long long)atomic_exchange(&done_count, 0),
+	       (unsigned long long)atomic_exchange(&full_count, 0),
 	       (unsigned long long)atomic_exchange(&other_count, 0),
-	       (unsigned long long)pool_stats(t.pool)->commits, (unsigned long long)pool_stats(t.pool)->retries);
+	       (unsigned long long)pool_stats(t.pool)->commits,
+	       (unsigned long long)pool_stats(t.pool)->retries);
 	assert_null(pool_failed(t.pool));
 	t.opts.fs.background = false;
 	testfs_crash(&t);
@@ -621,7 +628,8 @@ static void test_many_groups(void **state)
 {
 	(void)state;
 	run(&(struct testfs_opts){ .size_bytes = (uint64_t)64 << 20,
-				   .format = { .ag_size_bytes = (uint64_t)16 << 20, .lane_size_bytes = 256u << 10 },
+				   .format = { .ag_size_bytes = (uint64_t)16 << 20,
+					       .lane_size_bytes = 256u << 10 },
 				   .fs = { .background = true } },
 	    8000);
 }

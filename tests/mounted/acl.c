@@ -29,10 +29,10 @@ struct acl {
 
 #define NOID 0xffffffffu
 /* An ACL from a list of rows { tag, perm, id }. */
-#define ACL_SET(path, name, ...) \
+#define ACL_SET(path, name, ...)                                       \
 	acl_set((path), (name), (const struct entry[]){ __VA_ARGS__ }, \
 		sizeof((const struct entry[]){ __VA_ARGS__ }) / sizeof(struct entry))
-#define ACL_IS(path, name, ...) \
+#define ACL_IS(path, name, ...)                                       \
 	acl_is((path), (name), (const struct entry[]){ __VA_ARGS__ }, \
 	       sizeof((const struct entry[]){ __VA_ARGS__ }) / sizeof(struct entry), CHECK_AT)
 
@@ -83,8 +83,7 @@ static void case_set_get(void)
 			   { GROUP_OBJ, 4, NOID }, { GROUP, 3, 3000 }, { MASK, 7, NOID },
 			   { OTHER, 1, NOID }));
 		ACL_IS("f", ACCESS, { USER_OBJ, 7, NOID }, { USER, 5, 1000 }, { USER, 6, 2000 },
-		       { GROUP_OBJ, 4, NOID }, { GROUP, 3, 3000 }, { MASK, 7, NOID },
-		       { OTHER, 1, NOID });
+		       { GROUP_OBJ, 4, NOID }, { GROUP, 3, 3000 }, { MASK, 7, NOID }, { OTHER, 1, NOID });
 		/* The group bits of the mode are the mask. */
 		EQ(type_mode(t) | 0771, path_stat("f").st_mode);
 		OK(removexattr("f", ACCESS));
@@ -134,25 +133,21 @@ static void case_invalid(void)
 	ERR(EINVAL, setxattr("f", ACCESS, short_acl, sizeof(short_acl), 0));
 	ERR2(EOPNOTSUPP, EINVAL, setxattr("f", ACCESS, version, sizeof(version), 0));
 	/* No mask with a named user; wrong order; twice; bad permission bits; missing other. */
-	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { USER, 7, 1 },
-			    { GROUP_OBJ, 7, NOID }, { OTHER, 0, NOID }));
-	ERR(EINVAL, ACL_SET("f", ACCESS, { GROUP_OBJ, 7, NOID }, { USER_OBJ, 7, NOID },
+	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { USER, 7, 1 }, { GROUP_OBJ, 7, NOID },
 			    { OTHER, 0, NOID }));
-	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { USER_OBJ, 7, NOID },
-			    { GROUP_OBJ, 7, NOID }, { OTHER, 0, NOID }));
-	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 8, NOID }, { GROUP_OBJ, 7, NOID },
+	ERR(EINVAL, ACL_SET("f", ACCESS, { GROUP_OBJ, 7, NOID }, { USER_OBJ, 7, NOID }, { OTHER, 0, NOID }));
+	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { USER_OBJ, 7, NOID }, { GROUP_OBJ, 7, NOID },
 			    { OTHER, 0, NOID }));
+	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 8, NOID }, { GROUP_OBJ, 7, NOID }, { OTHER, 0, NOID }));
 	ERR(EINVAL, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { GROUP_OBJ, 7, NOID }));
-	ERR(EINVAL, ACL_SET("f", ACCESS, { 64, 7, NOID }, { GROUP_OBJ, 7, NOID },
-			    { OTHER, 0, NOID }));
+	ERR(EINVAL, ACL_SET("f", ACCESS, { 64, 7, NOID }, { GROUP_OBJ, 7, NOID }, { OTHER, 0, NOID }));
 	EQ(S_IFREG | 0644, path_stat("f").st_mode);
 	acl_none("f", ACCESS);
 	/* A default ACL belongs to directories. */
-	ERR(EACCES, ACL_SET("f", DEFAULT, { USER_OBJ, 7, NOID }, { GROUP_OBJ, 7, NOID },
-			    { OTHER, 0, NOID }));
+	ERR(EACCES, ACL_SET("f", DEFAULT, { USER_OBJ, 7, NOID }, { GROUP_OBJ, 7, NOID }, { OTHER, 0, NOID }));
 	/* Only the owner sets one. */
-	ERR_AS(USER_A, EPERM, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { GROUP_OBJ, 7, NOID },
-				      { OTHER, 7, NOID }));
+	ERR_AS(USER_A, EPERM,
+	       ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { GROUP_OBJ, 7, NOID }, { OTHER, 7, NOID }));
 	ERR_AS(USER_A, EPERM, removexattr("f", ACCESS));
 	MUST(symlink("f", "l"));
 	ERR2(EOPNOTSUPP, EPERM, lsetxattr("l", ACCESS, version, sizeof(version), 0));
@@ -197,8 +192,8 @@ static void case_access(void)
 	MUST(chown("f", 1000, 2000));
 	/* Mask off first. */
 	MUST(ACL_SET("f", ACCESS, { USER_OBJ, 4, NOID }, { USER, 6, 1001 }, { USER, 0, 1002 },
-		     { USER, 7, 1003 }, { GROUP_OBJ, 4, NOID }, { GROUP, 2, 2001 },
-		     { GROUP, 0, 2002 }, { MASK, 7, NOID }, { OTHER, 1, NOID }));
+		     { USER, 7, 1003 }, { GROUP_OBJ, 4, NOID }, { GROUP, 2, 2001 }, { GROUP, 0, 2002 },
+		     { MASK, 7, NOID }, { OTHER, 1, NOID }));
 	access_check(1000, 3000, 4, "owner");
 	access_check(1000, 2001, 4, "owner in a named group");
 	access_check(1001, 3000, 6, "named user");
@@ -317,8 +312,8 @@ static void case_setgid(void)
 	file_make("f", "", 0);
 	MUST(chown("f", USER_A, USER_B));
 	MUST(chmod("f", 02755));
-	OK_AS(USER_A, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { USER, 5, 1 },
-			      { GROUP_OBJ, 5, NOID }, { MASK, 5, NOID }, { OTHER, 5, NOID }));
+	OK_AS(USER_A, ACL_SET("f", ACCESS, { USER_OBJ, 7, NOID }, { USER, 5, 1 }, { GROUP_OBJ, 5, NOID },
+			      { MASK, 5, NOID }, { OTHER, 5, NOID }));
 	EQ(S_IFREG | 0755, path_stat("f").st_mode);
 }
 

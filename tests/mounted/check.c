@@ -59,8 +59,8 @@ static void check_count(bool good, const char *file, int line, const char *forma
 	va_end(ap);
 	nth = __atomic_add_fetch(&shared->failed_count, 1, __ATOMIC_RELAXED);
 	if (nth == 1)
-		snprintf(shared->why, sizeof(shared->why), "%s:%d: %s%s%s",
-			 base ? base + 1 : file, line, context, context[0] ? ": " : "", text);
+		snprintf(shared->why, sizeof(shared->why), "%s:%d: %s%s%s", base ? base + 1 : file, line,
+			 context, context[0] ? ": " : "", text);
 	if (nth <= FAILURES_PRINTED_MAX)
 		dprintf(STDOUT_FILENO, "# %s:%d: %s%s%s\n", base ? base + 1 : file, line, context,
 			context[0] ? ": " : "", text);
@@ -110,8 +110,7 @@ bool check_eq(long long want, long long got, const char *what, const char *file,
 	return want == got;
 }
 
-bool check_mem(const void *want, const void *got, size_t size, const char *what,
-	       const char *file, int line)
+bool check_mem(const void *want, const void *got, size_t size, const char *what, const char *file, int line)
 {
 	const unsigned char *w = want;
 	const unsigned char *g = got;
@@ -119,8 +118,8 @@ bool check_mem(const void *want, const void *got, size_t size, const char *what,
 
 	for (i = 0; i < size && w[i] == g[i]; i++)
 		;
-	check_count(i == size, file, line, "%s: byte %zu of %zu is 0x%02x, want 0x%02x", what, i,
-		    size, i < size ? g[i] : 0, i < size ? w[i] : 0);
+	check_count(i == size, file, line, "%s: byte %zu of %zu is 0x%02x, want 0x%02x", what, i, size,
+		    i < size ? g[i] : 0, i < size ? w[i] : 0);
 	return i == size;
 }
 
@@ -213,8 +212,7 @@ static int tree_remove_one(const char *path, const struct stat *st, int type, st
 static void tree_remove(const char *path)
 {
 	if (nftw(path, tree_remove_one, 64, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) != 0)
-		check_count(false, CHECK_AT, "removing the case's directory: %s",
-			    strerrorname_np(errno));
+		check_count(false, CHECK_AT, "removing the case's directory: %s", strerrorname_np(errno));
 }
 
 static void case_child(const struct check_case *c, const char *dir)
@@ -251,9 +249,8 @@ static void case_wait(pid_t pid)
 	waitpid(dog, NULL, 0);
 	kill(-pid, SIGKILL);
 	if (WIFSIGNALED(status))
-		check_count(false, CHECK_AT, "the case was killed by signal %d (%s)%s",
-			    WTERMSIG(status), sigabbrev_np(WTERMSIG(status)),
-			    WTERMSIG(status) == SIGKILL ? ": it hung" : "");
+		check_count(false, CHECK_AT, "the case was killed by signal %d (%s)%s", WTERMSIG(status),
+			    sigabbrev_np(WTERMSIG(status)), WTERMSIG(status) == SIGKILL ? ": it hung" : "");
 	else if (WEXITSTATUS(status) != 0)
 		check_count(false, CHECK_AT, "the case exited with %d", WEXITSTATUS(status));
 }
@@ -302,8 +299,7 @@ static bool case_selected(const struct check_case *c, char **patterns)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: %s [--list] [--seed N] [--scale N] [--fs NAME] DIR [CASE...]\n",
-		program);
+	fprintf(stderr, "usage: %s [--list] [--seed N] [--scale N] [--fs NAME] DIR [CASE...]\n", program);
 	return 2;
 }
 
@@ -337,8 +333,10 @@ static int cases_run(const struct check_case *cases, size_t count, const char *d
 int check_main(int argc, char **argv, const struct check_case *cases, size_t count)
 {
 	static const struct option options[] = {
-		{ "list", no_argument, NULL, 'l' },	 { "seed", required_argument, NULL, 's' },
-		{ "scale", required_argument, NULL, 'x' }, { "fs", required_argument, NULL, 'f' },
+		{ "list", no_argument, NULL, 'l' },
+		{ "seed", required_argument, NULL, 's' },
+		{ "scale", required_argument, NULL, 'x' },
+		{ "fs", required_argument, NULL, 'f' },
 		{ NULL, 0, NULL, 0 },
 	};
 	char dir[PATH_MAX];
@@ -365,8 +363,7 @@ int check_main(int argc, char **argv, const struct check_case *cases, size_t cou
 	}
 	if (optind >= argc || !realpath(argv[optind], dir))
 		return usage();
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return 2;
 	return cases_run(cases, count, dir, argv + optind + 1);

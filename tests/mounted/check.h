@@ -35,9 +35,9 @@ struct check_case {
 /* Runs the cases that the command line selects in the directory that it names; the exit status. */
 int check_main(int argc, char **argv, const struct check_case *cases, size_t count);
 
-#define CHECK_MAIN(cases)                                                                    \
-	int main(int argc, char **argv)                                                      \
-	{                                                                                    \
+#define CHECK_MAIN(cases)                                                                   \
+	int main(int argc, char **argv)                                                     \
+	{                                                                                   \
 		return check_main(argc, argv, (cases), sizeof(cases) / sizeof((cases)[0])); \
 	}
 
@@ -50,8 +50,7 @@ int check_main(int argc, char **argv, const struct check_case *cases, size_t cou
 /* The syscall expression fails with this errno. */
 #define ERR(want, expr) (errno = 0, check_err((want), 0, (long)(expr), #expr, CHECK_AT))
 /* ... with one of two. */
-#define ERR2(want, other, expr) \
-	(errno = 0, check_err((want), (other), (long)(expr), #expr, CHECK_AT))
+#define ERR2(want, other, expr) (errno = 0, check_err((want), (other), (long)(expr), #expr, CHECK_AT))
 #define TRUE(cond) check_true((cond), #cond, CHECK_AT)
 #define EQ(want, got) check_eq((long long)(want), (long long)(got), #got, CHECK_AT)
 #define MEMEQ(want, got, size) check_mem((want), (got), (size), #got, CHECK_AT)
@@ -62,8 +61,7 @@ long check_must(long rc, const char *what, const char *file, int line);
 bool check_err(int want, int other, long rc, const char *what, const char *file, int line);
 bool check_true(bool cond, const char *what, const char *file, int line);
 bool check_eq(long long want, long long got, const char *what, const char *file, int line);
-bool check_mem(const void *want, const void *got, size_t size, const char *what,
-	       const char *file, int line);
+bool check_mem(const void *want, const void *got, size_t size, const char *what, const char *file, int line);
 bool check_str(const char *want, const char *got, const char *what, const char *file, int line);
 
 /* Where in a table the case is now; printed with each failure. An empty format clears it. */

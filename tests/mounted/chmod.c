@@ -7,7 +7,8 @@ static void case_every_mode(void)
 {
 	struct stat st;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0644);
@@ -32,7 +33,8 @@ static void case_every_mode(void)
 
 static void case_through_symlink(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0644);
@@ -50,7 +52,8 @@ static void case_ctime(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0644);
@@ -74,7 +77,8 @@ static void case_eperm(void)
 {
 	static const gid_t group_a[] = { USER_A };
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0666);
@@ -116,7 +120,8 @@ static void case_setgid_not_in_group(void)
 	static const gid_t groups[] = { USER_B };
 	int fd;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0755);
@@ -145,7 +150,8 @@ static void case_setgid_not_in_group(void)
 /* The sticky bit is anybody's to set on his own files. */
 static void case_sticky_by_user(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0755);

@@ -15,7 +15,8 @@ static void owner_is(const char *path, uid_t uid, gid_t gid)
 
 static void case_by_root(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		owner_is("f", 0, 0);
 		OK(lchown("f", 123, 456));
@@ -40,7 +41,8 @@ static void case_symlinks(void)
 {
 	int fd;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0644);
@@ -67,7 +69,8 @@ static void case_by_owner(void)
 {
 	static const gid_t groups[] = { USER_A, USER_B };
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		MUST(lchown("f", USER_A, USER_A));
 		user_groups_are(USER_A, USER_A, 2, groups);
@@ -92,7 +95,8 @@ static void case_eperm(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0666);
 		MUST(lchown("f", USER_A, USER_A));
 		before = path_stat("f");
@@ -123,7 +127,8 @@ static void case_ctime(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		before = path_stat("f");
 		clock_tick();

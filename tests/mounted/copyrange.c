@@ -84,12 +84,23 @@ static const struct {
 	off_t to;
 	size_t len;
 } ranges[] = {
-	{ 0, 0, BLOCK },	      { 0, BLOCK, BLOCK },	  { BLOCK, 0, 3 * BLOCK },
-	{ 1, 0, BLOCK },	      { 0, 1, BLOCK },		  { 1, 1, 5 * BLOCK },
-	{ 100, 200, 300 },	      { 100, 100, 5 * BLOCK },	  { BLOCK, 2 * BLOCK, 5 * BLOCK + 7 },
-	{ BLOCK + 9, 9, 5 * BLOCK },  { 5, 5 + BLOCK, 9 * BLOCK }, { SIZE - BLOCK, 3 * BLOCK, BLOCK },
-	{ SIZE - 100, SIZE - 100, 100 }, { 0, SIZE, SIZE },	  { 0, SIZE - 50, 1000 },
-	{ 0, SIZE + 10000, 20000 },   { 2 * BLOCK, SIZE + 16 * BLOCK, 4 * BLOCK },
+	{ 0, 0, BLOCK },
+	{ 0, BLOCK, BLOCK },
+	{ BLOCK, 0, 3 * BLOCK },
+	{ 1, 0, BLOCK },
+	{ 0, 1, BLOCK },
+	{ 1, 1, 5 * BLOCK },
+	{ 100, 200, 300 },
+	{ 100, 100, 5 * BLOCK },
+	{ BLOCK, 2 * BLOCK, 5 * BLOCK + 7 },
+	{ BLOCK + 9, 9, 5 * BLOCK },
+	{ 5, 5 + BLOCK, 9 * BLOCK },
+	{ SIZE - BLOCK, 3 * BLOCK, BLOCK },
+	{ SIZE - 100, SIZE - 100, 100 },
+	{ 0, SIZE, SIZE },
+	{ 0, SIZE - 50, 1000 },
+	{ 0, SIZE + 10000, 20000 },
+	{ 2 * BLOCK, SIZE + 16 * BLOCK, 4 * BLOCK },
 	{ 3 * BLOCK, 2 * BLOCK - 1, 2 * BLOCK + 2 },
 };
 
@@ -102,8 +113,7 @@ static void case_onto_existing(void)
 		size_t end = (size_t)ranges[i].to + ranges[i].len;
 		int dst;
 
-		check_context("%ld to %ld, %zu", (long)ranges[i].from, (long)ranges[i].to,
-			      ranges[i].len);
+		check_context("%ld to %ld, %zu", (long)ranges[i].from, (long)ranges[i].to, ranges[i].len);
 		memset(model, 0, sizeof(model));
 		bytes_fill(model, SIZE, 99);
 		file_make("dst", model, SIZE);
@@ -368,8 +378,7 @@ static void case_shares_space(void)
 	OK(fsync(dst));
 	OK(syncfs(src));
 	MUST(fstatvfs(src, &after));
-	TRUE((before.f_bfree - after.f_bfree) * before.f_frsize < 8 << 20 ||
-	     after.f_bfree > before.f_bfree);
+	TRUE((before.f_bfree - after.f_bfree) * before.f_frsize < 8 << 20 || after.f_bfree > before.f_bfree);
 	/* Writing a quarter of it costs about that much. */
 	for (int i = 0; i < 16; i++)
 		EQ(1 << 20, pwrite(dst, data, 1 << 20, (off_t)i << 22));

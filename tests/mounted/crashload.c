@@ -225,8 +225,7 @@ static int worker_write(struct worker *w, uint64_t seed)
 		model_step(w->files, &r);
 	}
 	if (failed && failed != ENOTCONN && failed != ECONNABORTED && failed != EIO && failed != ENODEV) {
-		fprintf(stderr, "crashload: step %u of worker %u: %s\n", r.step, w->id,
-			strerror(failed));
+		fprintf(stderr, "crashload: step %u of worker %u: %s\n", r.step, w->id, strerror(failed));
 		return 1;
 	}
 	return 0;
@@ -367,7 +366,8 @@ int main(int argc, char **argv)
 			step_limit = strtoul(argv[2], NULL, 0);
 	}
 	if (argc < 5) {
-		fprintf(stderr, "usage: m_crashload [--sync all] [--count N] write|verify DIR LOG WORKERS [SEED]\n");
+		fprintf(stderr,
+			"usage: m_crashload [--sync all] [--count N] write|verify DIR LOG WORKERS [SEED]\n");
 		return 2;
 	}
 	writing = strcmp(argv[1], "write") == 0;

@@ -41,14 +41,38 @@ static int way_bind(const char *p, mode_t m)
 	return rc;
 }
 
-static int way_mkdir(const char *p, mode_t m) { return mkdir(p, m); }
-static int way_mkfifo(const char *p, mode_t m) { return mkfifo(p, m); }
-static int way_mknod_reg(const char *p, mode_t m) { return mknod(p, S_IFREG | m, 0); }
-static int way_mknod_fifo(const char *p, mode_t m) { return mknod(p, S_IFIFO | m, 0); }
-static int way_mknod_sock(const char *p, mode_t m) { return mknod(p, S_IFSOCK | m, 0); }
-static int way_mknod_chr(const char *p, mode_t m) { return mknod(p, S_IFCHR | m, makedev(1, 3)); }
-static int way_mknod_blk(const char *p, mode_t m) { return mknod(p, S_IFBLK | m, makedev(7, 9)); }
-static int way_symlink(const char *p, mode_t m) { return (void)m, symlink("nowhere", p); }
+static int way_mkdir(const char *p, mode_t m)
+{
+	return mkdir(p, m);
+}
+static int way_mkfifo(const char *p, mode_t m)
+{
+	return mkfifo(p, m);
+}
+static int way_mknod_reg(const char *p, mode_t m)
+{
+	return mknod(p, S_IFREG | m, 0);
+}
+static int way_mknod_fifo(const char *p, mode_t m)
+{
+	return mknod(p, S_IFIFO | m, 0);
+}
+static int way_mknod_sock(const char *p, mode_t m)
+{
+	return mknod(p, S_IFSOCK | m, 0);
+}
+static int way_mknod_chr(const char *p, mode_t m)
+{
+	return mknod(p, S_IFCHR | m, makedev(1, 3));
+}
+static int way_mknod_blk(const char *p, mode_t m)
+{
+	return mknod(p, S_IFBLK | m, makedev(7, 9));
+}
+static int way_symlink(const char *p, mode_t m)
+{
+	return (void)m, symlink("nowhere", p);
+}
 
 static const struct way {
 	const char *name;
@@ -70,8 +94,8 @@ static const struct way {
 	{ "symlink", S_IFLNK, false, false, way_symlink },
 };
 
-#define FOR_WAYS(w)                                                                    \
-	for (const struct way *w = ways;                                               \
+#define FOR_WAYS(w)                      \
+	for (const struct way *w = ways; \
 	     w < ways + sizeof(ways) / sizeof(ways[0]) && (check_context("%s", w->name), true); w++)
 
 static void way_remove(const char *path)
@@ -85,13 +109,13 @@ static void case_mode_umask(void)
 	static const mode_t modes[] = { 0755, 0644, 0777, 0666, 0151, 0000, 0700, 01777, 0070 };
 	static const mode_t masks[] = { 0, 022, 077, 0777, 0070, 0501, 0123 };
 
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 			for (size_t k = 0; k < sizeof(masks) / sizeof(masks[0]); k++) {
 				mode_t mode = w->run == way_bind ? 0777 : modes[i];
 
-				check_context("%s %o umask %o", w->name, (unsigned)mode,
-					      (unsigned)masks[k]);
+				check_context("%s %o umask %o", w->name, (unsigned)mode, (unsigned)masks[k]);
 				umask(masks[k]);
 				OK(w->run("f", mode));
 				umask(0);
@@ -108,7 +132,8 @@ static void case_mode_special(void)
 {
 	struct stat st;
 
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		if (w->type == S_IFLNK || w->run == way_bind)
 			continue;
 		OK(w->run("f", 06755));
@@ -127,7 +152,8 @@ static void case_owner(void)
 
 	MUST(mkdir("d", 0777));
 	MUST(chown("d", USER_C, USER_C));
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		OK(w->run("d/f", 0755));
 		st = path_stat("d/f");
 		EQ(0, st.st_uid);
@@ -154,7 +180,8 @@ static void case_setgid_dir(void)
 	MUST(mkdir("d", 0777));
 	MUST(chown("d", USER_B, USER_C));
 	MUST(chmod("d", 02777));
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		if (w->root_only)
 			continue;
 		user_is(USER_A, USER_A);
@@ -193,7 +220,8 @@ static void case_times(void)
 	struct stat st;
 	struct stat ref;
 
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		file_make("ref", "", 0);
 		clock_tick();
 		OK(w->run("f", 0755));
@@ -214,7 +242,8 @@ static void case_fresh_state(void)
 	struct stat st;
 	struct stat parent = path_stat(".");
 
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		OK(w->run("f", 0755));
 		st = path_stat("f");
 		EQ(parent.st_dev, st.st_dev);
@@ -249,7 +278,8 @@ static void case_eexist(void)
 	struct stat parent_before;
 	struct stat parent_after;
 
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		if (w->replaces)
 			continue;
 		for (int t = 0; t < T_COUNT; t++) {
@@ -279,7 +309,8 @@ static void case_eacces(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		if (w->root_only)
 			continue;
 		for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
@@ -316,8 +347,7 @@ static void device_try(unsigned major_number, unsigned minor_number)
 {
 	check_context("%u:%u", major_number, minor_number);
 	for (int block = 0; block < 2; block++) {
-		MUST(mknod("f", (block ? S_IFBLK : S_IFCHR) | 0600,
-			   makedev(major_number, minor_number)));
+		MUST(mknod("f", (block ? S_IFBLK : S_IFCHR) | 0600, makedev(major_number, minor_number)));
 		EQ(makedev(major_number, minor_number), path_stat("f").st_rdev);
 		MUST(unlink("f"));
 	}
@@ -341,8 +371,8 @@ static void case_device_numbers_12_20(void)
 
 static void case_symlink_targets(void)
 {
-	static const size_t lens[] = { 1, 2, 30, 58, 59, 60, 61, 63, 64, 100, 127, 128, 200, 255, 256,
-				       300, 400, 511, 512, 513, 1000, 1023 };
+	static const size_t lens[] = { 1,   2,   30,  58,  59,  60,  61,  63,  64,  100,  127,
+				       128, 200, 255, 256, 300, 400, 511, 512, 513, 1000, 1023 };
 	char got[4200];
 
 	for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
@@ -390,7 +420,8 @@ static void case_symlink_targets_long(void)
 /* With a trailing slash only mkdir makes anything. */
 static void case_trailing_slash(void)
 {
-	FOR_WAYS(w) {
+	FOR_WAYS(w)
+	{
 		if (w->type == S_IFDIR) {
 			OK(w->run("f/", 0755));
 			MUST(rmdir("f/"));

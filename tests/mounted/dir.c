@@ -49,8 +49,9 @@ static void all_once(const unsigned char *seen, int count)
 
 static void case_types_and_inodes(void)
 {
-	static const unsigned char want[T_COUNT] = { DT_REG, DT_DIR, DT_FIFO, DT_BLK,
-						     DT_CHR, DT_SOCK, DT_LNK };
+	static const unsigned char want[T_COUNT] = {
+		DT_REG, DT_DIR, DT_FIFO, DT_BLK, DT_CHR, DT_SOCK, DT_LNK
+	};
 	struct dirent *e;
 	int found = 0;
 	int dots = 0;

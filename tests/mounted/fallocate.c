@@ -40,12 +40,23 @@ static const struct {
 	off_t at;
 	off_t len;
 } ranges[] = {
-	{ 0, BLOCK },		 { BLOCK, BLOCK },	   { 0, SIZE },
-	{ 1, 1 },		 { 100, 200 },		   { BLOCK - 1, 2 },
-	{ 100, BLOCK },		 { BLOCK, 10 * BLOCK },	   { BLOCK + 1, 10 * BLOCK },
-	{ 7 * BLOCK - 3, 9001 }, { SIZE - BLOCK, BLOCK },  { SIZE - 100, 100 },
-	{ SIZE - 10, 1000 },	 { SIZE, BLOCK },	   { SIZE + 5000, 5000 },
-	{ 0, 2 * SIZE },	 { SIZE / 2, SIZE },
+	{ 0, BLOCK },
+	{ BLOCK, BLOCK },
+	{ 0, SIZE },
+	{ 1, 1 },
+	{ 100, 200 },
+	{ BLOCK - 1, 2 },
+	{ 100, BLOCK },
+	{ BLOCK, 10 * BLOCK },
+	{ BLOCK + 1, 10 * BLOCK },
+	{ 7 * BLOCK - 3, 9001 },
+	{ SIZE - BLOCK, BLOCK },
+	{ SIZE - 100, 100 },
+	{ SIZE - 10, 1000 },
+	{ SIZE, BLOCK },
+	{ SIZE + 5000, 5000 },
+	{ 0, 2 * SIZE },
+	{ SIZE / 2, SIZE },
 };
 
 static void zero_model(off_t at, off_t len)
@@ -104,8 +115,14 @@ static void zero_range(int mode)
 	}
 }
 
-static void case_zero(void) { zero_range(FALLOC_FL_ZERO_RANGE); }
-static void case_zero_keep_size(void) { zero_range(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE); }
+static void case_zero(void)
+{
+	zero_range(FALLOC_FL_ZERO_RANGE);
+}
+static void case_zero_keep_size(void)
+{
+	zero_range(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
+}
 
 static void case_allocate(void)
 {
@@ -123,7 +140,8 @@ static void case_allocate(void)
 		OK(fallocate(fd, FALLOC_FL_KEEP_SIZE, ranges[i].at, ranges[i].len));
 		content_is(fd, SIZE);
 		if (end > SIZE)
-			TRUE(fd_stat(fd).st_blocks * 512 >= SIZE + end - (ranges[i].at > SIZE ? ranges[i].at : SIZE));
+			TRUE(fd_stat(fd).st_blocks * 512 >=
+			     SIZE + end - (ranges[i].at > SIZE ? ranges[i].at : SIZE));
 		/* What lies past the end is zero when the file grows into it. */
 		OK(ftruncate(fd, 2 * SIZE));
 		content_is(fd, 2 * SIZE);

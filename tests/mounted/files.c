@@ -12,8 +12,9 @@ const char *const type_name[T_COUNT] = { "regular", "dir", "fifo", "block", "cha
 
 mode_t type_mode(int type)
 {
-	static const mode_t modes[T_COUNT] = { S_IFREG, S_IFDIR, S_IFIFO, S_IFBLK,
-					       S_IFCHR, S_IFSOCK, S_IFLNK };
+	static const mode_t modes[T_COUNT] = {
+		S_IFREG, S_IFDIR, S_IFIFO, S_IFBLK, S_IFCHR, S_IFSOCK, S_IFLNK
+	};
 
 	return modes[type];
 }

@@ -19,8 +19,7 @@ enum file_type { T_REG, T_DIR, T_FIFO, T_BLK, T_CHR, T_SOCK, T_LNK, T_COUNT };
 extern const char *const type_name[T_COUNT];
 
 /* Each type in turn, and the failure message says which. */
-#define FOR_TYPES(t) \
-	for (int t = 0; t < T_COUNT && (check_context("%s", type_name[t]), true); t++)
+#define FOR_TYPES(t) for (int t = 0; t < T_COUNT && (check_context("%s", type_name[t]), true); t++)
 
 /* Makes a file of this type (a symlink points at "target-of-link") with this mode. */
 void type_make(int type, const char *path, mode_t mode);

@@ -12,15 +12,31 @@
 enum { FILES = 2, LOG_LINES = 24, BLOCK = 4096 };
 
 enum op {
-	OP_WRITE, OP_READ, OP_DIRECT_WRITE, OP_DIRECT_READ, OP_MAP_STORE, OP_MAP_LOAD, OP_TRUNCATE,
-	OP_PUNCH, OP_ZERO, OP_ALLOCATE, OP_KEEP_SIZE, OP_COPY, OP_FSYNC, OP_DROP, OP_REOPEN,
-	OP_APPEND, OP_UNMAP, OP_SEEK, OP_COUNT
+	OP_WRITE,
+	OP_READ,
+	OP_DIRECT_WRITE,
+	OP_DIRECT_READ,
+	OP_MAP_STORE,
+	OP_MAP_LOAD,
+	OP_TRUNCATE,
+	OP_PUNCH,
+	OP_ZERO,
+	OP_ALLOCATE,
+	OP_KEEP_SIZE,
+	OP_COPY,
+	OP_FSYNC,
+	OP_DROP,
+	OP_REOPEN,
+	OP_APPEND,
+	OP_UNMAP,
+	OP_SEEK,
+	OP_COUNT
 };
 
 static const char *const op_name[OP_COUNT] = {
-	"write", "read", "direct write", "direct read", "map store", "map load", "truncate",
-	"punch", "zero", "allocate", "keep size", "copy", "fsync", "drop", "reopen",
-	"append", "unmap", "seek",
+	"write",    "read",  "direct write", "direct read", "map store", "map load",
+	"truncate", "punch", "zero",         "allocate",    "keep size", "copy",
+	"fsync",    "drop",  "reopen",       "append",      "unmap",     "seek",
 };
 
 /* How likely each operation is, in shares. */
@@ -30,14 +46,18 @@ struct mix {
 	unsigned share[OP_COUNT];
 };
 
-static const struct mix mix_all = { 1 << 20, 100000,
-	{ 10, 10, 3, 3, 10, 6, 5, 4, 4, 3, 2, 10, 2, 2, 2, 3, 2, 2 } };
-static const struct mix mix_small = { 3 * BLOCK, 2 * BLOCK,
-	{ 10, 6, 2, 2, 8, 4, 10, 4, 4, 3, 2, 10, 1, 2, 2, 4, 2, 2 } };
-static const struct mix mix_map = { 256 << 10, 20000,
-	{ 3, 3, 1, 1, 30, 20, 6, 5, 4, 2, 1, 8, 2, 3, 1, 1, 3, 0 } };
-static const struct mix mix_clone = { 512 << 10, 300000,
-	{ 6, 4, 1, 1, 8, 4, 4, 4, 2, 2, 1, 30, 2, 2, 1, 1, 1, 1 } };
+static const struct mix mix_all = { 1 << 20,
+				    100000,
+				    { 10, 10, 3, 3, 10, 6, 5, 4, 4, 3, 2, 10, 2, 2, 2, 3, 2, 2 } };
+static const struct mix mix_small = { 3 * BLOCK,
+				      2 * BLOCK,
+				      { 10, 6, 2, 2, 8, 4, 10, 4, 4, 3, 2, 10, 1, 2, 2, 4, 2, 2 } };
+static const struct mix mix_map = { 256 << 10,
+				    20000,
+				    { 3, 3, 1, 1, 30, 20, 6, 5, 4, 2, 1, 8, 2, 3, 1, 1, 3, 0 } };
+static const struct mix mix_clone = { 512 << 10,
+				      300000,
+				      { 6, 4, 1, 1, 8, 4, 4, 4, 2, 2, 1, 30, 2, 2, 1, 1, 1, 1 } };
 
 static const struct mix *mix;
 static struct rnd rnd;
@@ -258,8 +278,8 @@ static void op_run(enum op op)
 	if (op == OP_COPY)
 		len = len < mix->size_max - to ? len : mix->size_max - to;
 	snprintf(log_line[op_index % LOG_LINES], sizeof(log_line[0]),
-		 "%lu: %s %s at %zu to %s %zu, %zu bytes (sizes %zu, %zu)", op_index, op_name[op],
-		 f->name, at, g->name, to, len, files[0].size, files[1].size);
+		 "%lu: %s %s at %zu to %s %zu, %zu bytes (sizes %zu, %zu)", op_index, op_name[op], f->name,
+		 at, g->name, to, len, files[0].size, files[1].size);
 	if (op == OP_WRITE || op == OP_DIRECT_WRITE || (op == OP_APPEND && len)) {
 		op_write(f, op, at, len);
 	} else if (op == OP_READ || op == OP_DIRECT_READ) {
@@ -321,10 +341,22 @@ static void fsx_run(const struct mix *m, unsigned long count)
 	}
 }
 
-static void case_all(void) { fsx_run(&mix_all, 4000 * check_scale()); }
-static void case_small(void) { fsx_run(&mix_small, 8000 * check_scale()); }
-static void case_map(void) { fsx_run(&mix_map, 4000 * check_scale()); }
-static void case_clone(void) { fsx_run(&mix_clone, 3000 * check_scale()); }
+static void case_all(void)
+{
+	fsx_run(&mix_all, 4000 * check_scale());
+}
+static void case_small(void)
+{
+	fsx_run(&mix_small, 8000 * check_scale());
+}
+static void case_map(void)
+{
+	fsx_run(&mix_map, 4000 * check_scale());
+}
+static void case_clone(void)
+{
+	fsx_run(&mix_clone, 3000 * check_scale());
+}
 
 static const struct check_case cases[] = {
 	{ "all", case_all },

@@ -44,7 +44,8 @@ static void case_open(void)
 	int fd;
 
 	handles_needed();
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		st = path_stat("f");
 		if (OK(handle_get("f", &h, 0)) == -1)
@@ -122,7 +123,8 @@ static void stale_check(const char *path, int type)
 static void case_stale(void)
 {
 	handles_needed();
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		stale_check("f", t);
 	}
@@ -196,10 +198,8 @@ static void case_errors(void)
 }
 
 static const struct check_case cases[] = {
-	{ "open", case_open },
-	{ "follows_rename", case_follows_rename },
-	{ "stale", case_stale },
-	{ "unlinked_open", case_unlinked_open },
+	{ "open", case_open },     { "follows_rename", case_follows_rename },
+	{ "stale", case_stale },   { "unlinked_open", case_unlinked_open },
 	{ "errors", case_errors },
 };
 

@@ -12,8 +12,8 @@ enum { BIG = 3 << 20 };
 
 static void case_sizes(void)
 {
-	static const size_t sizes[] = { 1, 2, 511, 512, 513, 4095, 4096, 4097, 65535, 131072, 131073,
-					1 << 20, (1 << 20) + 1, BIG };
+	static const size_t sizes[] = { 1,    2,     511,    512,    513,     4095,          4096,
+					4097, 65535, 131072, 131073, 1 << 20, (1 << 20) + 1, BIG };
 	unsigned char *want = buffer_make(BIG);
 	unsigned char *got = buffer_make(BIG);
 	int fd = file_open("f", O_RDWR | O_CREAT);
@@ -119,8 +119,8 @@ static void case_vectors(void)
 	EQ(5003, pwritev2(fd, iov, 2, -1, 0));
 	EQ(5003, pwritev2(fd, iov, 2, 0, RWF_APPEND));
 	EQ(10006 + 5003, fd_stat(fd).st_size);
-	EQ(5003, preadv2(fd, iov, 2, 0, RWF_HIPRI) == -1 && errno == EOPNOTSUPP ? 5003 :
-				    preadv2(fd, iov, 2, 0, 0));
+	EQ(5003,
+	   preadv2(fd, iov, 2, 0, RWF_HIPRI) == -1 && errno == EOPNOTSUPP ? 5003 : preadv2(fd, iov, 2, 0, 0));
 	ERR2(EOPNOTSUPP, EINVAL, preadv2(fd, iov, 2, 0, 1 << 20));
 }
 

@@ -188,12 +188,9 @@ static void case_inode_numbers(void)
 }
 
 static const struct check_case cases[] = {
-	{ "file_size", case_file_size },
-	{ "powers_of_two", case_powers_of_two },
-	{ "statfs", case_statfs },
-	{ "blocks_honest", case_blocks_honest },
-	{ "statx", case_statx },
-	{ "inode_numbers", case_inode_numbers },
+	{ "file_size", case_file_size }, { "powers_of_two", case_powers_of_two },
+	{ "statfs", case_statfs },       { "blocks_honest", case_blocks_honest },
+	{ "statx", case_statx },         { "inode_numbers", case_inode_numbers },
 };
 
 CHECK_MAIN(cases)

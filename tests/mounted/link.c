@@ -9,7 +9,8 @@ static void case_counts(void)
 	struct stat b;
 
 	MUST(mkdir("d", 0755));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_DIR)
 			continue;
 		type_make(t, "f", 0644);
@@ -47,7 +48,8 @@ static void case_times(void)
 	struct stat parent_after;
 
 	MUST(mkdir("d", 0755));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_DIR)
 			continue;
 		type_make(t, "f", 0644);
@@ -82,7 +84,8 @@ static void case_times(void)
 static void case_eexist(void)
 {
 	file_make("src", "", 0);
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		ERR(EEXIST, link("src", "f"));
 		EQ(1, path_stat("src").st_nlink);

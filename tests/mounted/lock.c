@@ -139,8 +139,8 @@ static void case_wait_interrupted(void)
 	MUST(flock(a, LOCK_EX));
 	ualarm(50000, 50000);
 	ERR(EINTR, flock(b, LOCK_EX));
-	ERR(EINTR, range_lock(b, F_OFD_SETLKW, F_WRLCK, 0, 0) == 0 ?
-			   range_lock(a, F_OFD_SETLKW, F_WRLCK, 0, 0) : 0);
+	ERR(EINTR,
+	    range_lock(b, F_OFD_SETLKW, F_WRLCK, 0, 0) == 0 ? range_lock(a, F_OFD_SETLKW, F_WRLCK, 0, 0) : 0);
 	ualarm(0, 0);
 }
 

@@ -104,8 +104,7 @@ static void case_permission(void)
 	unsigned char *map = map_make(rd, PAGE, PROT_READ, MAP_SHARED, 0);
 	ERR(EACCES, mprotect(map, PAGE, PROT_READ | PROT_WRITE));
 	ERR(EINVAL, (long)mmap(NULL, PAGE, PROT_READ, MAP_SHARED, rd, 100));
-	ERR(ENODEV, (long)mmap(NULL, PAGE, PROT_READ, MAP_SHARED,
-			       file_open(".", O_RDONLY | O_DIRECTORY), 0));
+	ERR(ENODEV, (long)mmap(NULL, PAGE, PROT_READ, MAP_SHARED, file_open(".", O_RDONLY | O_DIRECTORY), 0));
 }
 
 static sigjmp_buf bus_jump;
@@ -242,8 +241,8 @@ static void case_holes_and_punch(void)
 
 static void other_process_body(void *arg)
 {
-	unsigned char *map = map_make(file_open("f", O_RDWR), 16 * PAGE, PROT_READ | PROT_WRITE,
-				      MAP_SHARED, 0);
+	unsigned char *map =
+		map_make(file_open("f", O_RDWR), 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
 
 	for (int i = 0; i < 16; i++)
 		EQ(*(unsigned char *)arg, map[i * PAGE]);

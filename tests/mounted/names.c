@@ -110,9 +110,39 @@ static void case_every_length(void)
 static void case_look_alikes(void)
 {
 	static const char *const names[] = {
-		"a", "A", "aa", "aA", "a ", " a", "a.", ".a", "..a", "a..", "...", ". ", " .", "a\t",
-		"\xc3\xa4", "a\xcc\x88", "\xe4", "CON", "nul", "a:b", "a\\b", "*", "?", "~", "-rf", "#a#",
-		"\xe2\x80\xae", "\n", "a\nb", "\xff\xfe", "\xf0\x9f\x98\x80", ".fuse_hidden0001", "lost+found",
+		"a",
+		"A",
+		"aa",
+		"aA",
+		"a ",
+		" a",
+		"a.",
+		".a",
+		"..a",
+		"a..",
+		"...",
+		". ",
+		" .",
+		"a\t",
+		"\xc3\xa4",
+		"a\xcc\x88",
+		"\xe4",
+		"CON",
+		"nul",
+		"a:b",
+		"a\\b",
+		"*",
+		"?",
+		"~",
+		"-rf",
+		"#a#",
+		"\xe2\x80\xae",
+		"\n",
+		"a\nb",
+		"\xff\xfe",
+		"\xf0\x9f\x98\x80",
+		".fuse_hidden0001",
+		"lost+found",
 	};
 	char got[64];
 
@@ -185,12 +215,26 @@ static void case_negative_lookup(void)
 		ERR(ENOENT, stat("n", &st));
 		ERR(ENOENT, stat("n", &st));
 		switch (i % 6) {
-		case 0: file_make("n", "", 0); break;
-		case 1: MUST(mkdir("n", 0755)); break;
-		case 2: MUST(symlink("sub", "n")); break;
-		case 3: file_make("o", "", 0); MUST(rename("o", "n")); break;
-		case 4: file_make("o", "", 0); MUST(link("o", "n")); break;
-		case 5: MUST(mkfifo("n", 0644)); break;
+		case 0:
+			file_make("n", "", 0);
+			break;
+		case 1:
+			MUST(mkdir("n", 0755));
+			break;
+		case 2:
+			MUST(symlink("sub", "n"));
+			break;
+		case 3:
+			file_make("o", "", 0);
+			MUST(rename("o", "n"));
+			break;
+		case 4:
+			file_make("o", "", 0);
+			MUST(link("o", "n"));
+			break;
+		case 5:
+			MUST(mkfifo("n", 0644));
+			break;
 		}
 		OK(stat("n", &st));
 		OK(i % 6 == 1 ? rmdir("n") : unlink("n"));

@@ -127,7 +127,8 @@ static void case_symlinks(void)
 
 static void case_eexist(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		ERR(EEXIST, try_open("f", O_RDWR | O_CREAT | O_EXCL));
 		ERR_AS(USER_A, EEXIST, try_open("f", O_RDWR | O_CREAT | O_EXCL));

@@ -16,11 +16,11 @@
 /* What a call wants of its path, and what it does with it. */
 enum {
 	NEEDS_FILE = 1, /* the last component must exist (a regular file) */
-	NEEDS_DIR = 2,	/* ... a directory */
-	MAKES = 4,	/* the last component must not exist and does afterwards */
-	REMOVES = 8,	/* the last component is gone afterwards */
-	FOLLOWS = 16,	/* a symlink in the last component is followed */
-	BY_ROOT = 32,	/* only root may do it at all */
+	NEEDS_DIR = 2,  /* ... a directory */
+	MAKES = 4,      /* the last component must not exist and does afterwards */
+	REMOVES = 8,    /* the last component is gone afterwards */
+	FOLLOWS = 16,   /* a symlink in the last component is followed */
+	BY_ROOT = 32,   /* only root may do it at all */
 	NEEDS_LNK = 64, /* the last component must be a symlink */
 };
 
@@ -30,28 +30,97 @@ struct call {
 	int (*run)(const char *path);
 };
 
-static int call_chmod(const char *p) { return chmod(p, 0640); }
-static int call_chown(const char *p) { return chown(p, (uid_t)-1, (gid_t)-1); }
-static int call_lchown(const char *p) { return lchown(p, (uid_t)-1, (gid_t)-1); }
-static int call_link_old(const char *p) { return link(p, "link-new"); }
-static int call_link_new(const char *p) { return link("helper", p); }
-static int call_mkdir(const char *p) { return mkdir(p, 0755); }
-static int call_mkfifo(const char *p) { return mkfifo(p, 0644); }
-static int call_mknod(const char *p) { return mknod(p, S_IFBLK | 0644, 0x103); }
-static int call_symlink(const char *p) { return symlink("helper", p); }
-static int call_rename_old(const char *p) { return rename(p, "rename-new"); }
-static int call_rename_new(const char *p) { return rename("helper", p); }
-static int call_unlink(const char *p) { return unlink(p); }
-static int call_rmdir(const char *p) { return rmdir(p); }
-static int call_truncate(const char *p) { return truncate(p, 10); }
-static int call_utimens(const char *p) { return utimensat(AT_FDCWD, p, NULL, 0); }
-static int call_stat(const char *p) { struct stat st; return stat(p, &st); }
-static int call_lstat(const char *p) { struct stat st; return lstat(p, &st); }
-static int call_statfs(const char *p) { struct statfs st; return statfs(p, &st); }
-static int call_access(const char *p) { return faccessat(AT_FDCWD, p, R_OK, AT_EACCESS); }
-static int call_setxattr(const char *p) { return setxattr(p, "user.a", "b", 1, 0); }
-static int call_listxattr(const char *p) { return (int)listxattr(p, NULL, 0); }
-static int call_chdir(const char *p) { return chdir(p); }
+static int call_chmod(const char *p)
+{
+	return chmod(p, 0640);
+}
+static int call_chown(const char *p)
+{
+	return chown(p, (uid_t)-1, (gid_t)-1);
+}
+static int call_lchown(const char *p)
+{
+	return lchown(p, (uid_t)-1, (gid_t)-1);
+}
+static int call_link_old(const char *p)
+{
+	return link(p, "link-new");
+}
+static int call_link_new(const char *p)
+{
+	return link("helper", p);
+}
+static int call_mkdir(const char *p)
+{
+	return mkdir(p, 0755);
+}
+static int call_mkfifo(const char *p)
+{
+	return mkfifo(p, 0644);
+}
+static int call_mknod(const char *p)
+{
+	return mknod(p, S_IFBLK | 0644, 0x103);
+}
+static int call_symlink(const char *p)
+{
+	return symlink("helper", p);
+}
+static int call_rename_old(const char *p)
+{
+	return rename(p, "rename-new");
+}
+static int call_rename_new(const char *p)
+{
+	return rename("helper", p);
+}
+static int call_unlink(const char *p)
+{
+	return unlink(p);
+}
+static int call_rmdir(const char *p)
+{
+	return rmdir(p);
+}
+static int call_truncate(const char *p)
+{
+	return truncate(p, 10);
+}
+static int call_utimens(const char *p)
+{
+	return utimensat(AT_FDCWD, p, NULL, 0);
+}
+static int call_stat(const char *p)
+{
+	struct stat st;
+	return stat(p, &st);
+}
+static int call_lstat(const char *p)
+{
+	struct stat st;
+	return lstat(p, &st);
+}
+static int call_statfs(const char *p)
+{
+	struct statfs st;
+	return statfs(p, &st);
+}
+static int call_access(const char *p)
+{
+	return faccessat(AT_FDCWD, p, R_OK, AT_EACCESS);
+}
+static int call_setxattr(const char *p)
+{
+	return setxattr(p, "user.a", "b", 1, 0);
+}
+static int call_listxattr(const char *p)
+{
+	return (int)listxattr(p, NULL, 0);
+}
+static int call_chdir(const char *p)
+{
+	return chdir(p);
+}
 
 static int call_statx(const char *p)
 {
@@ -88,11 +157,26 @@ static int open_close(const char *p, int flags)
 	return fd == -1 ? -1 : close(fd);
 }
 
-static int call_open_read(const char *p) { return open_close(p, O_RDONLY); }
-static int call_open_write(const char *p) { return open_close(p, O_WRONLY); }
-static int call_open_create(const char *p) { return open_close(p, O_RDWR | O_CREAT); }
-static int call_open_excl(const char *p) { return open_close(p, O_RDWR | O_CREAT | O_EXCL); }
-static int call_open_dir(const char *p) { return open_close(p, O_RDONLY | O_DIRECTORY); }
+static int call_open_read(const char *p)
+{
+	return open_close(p, O_RDONLY);
+}
+static int call_open_write(const char *p)
+{
+	return open_close(p, O_WRONLY);
+}
+static int call_open_create(const char *p)
+{
+	return open_close(p, O_RDWR | O_CREAT);
+}
+static int call_open_excl(const char *p)
+{
+	return open_close(p, O_RDWR | O_CREAT | O_EXCL);
+}
+static int call_open_dir(const char *p)
+{
+	return open_close(p, O_RDONLY | O_DIRECTORY);
+}
 
 static const struct call calls[] = {
 	{ "chmod", NEEDS_FILE | FOLLOWS, call_chmod },
@@ -129,8 +213,8 @@ static const struct call calls[] = {
 };
 
 /* Each call in turn, as c. */
-#define FOR_CALLS(c)                                                                       \
-	for (const struct call *c = calls;                                                 \
+#define FOR_CALLS(c)                       \
+	for (const struct call *c = calls; \
 	     c < calls + sizeof(calls) / sizeof(calls[0]) && (check_context("%s", c->name), true); c++)
 
 /* Puts there what the call wants at path, on behalf of uid. */
@@ -190,7 +274,8 @@ static void attempt(const struct call *c, const char *path, int want_errno, uid_
 
 static void case_success(void)
 {
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, "t", 0, 0);
 		EQ((c->flags & REMOVES) ? -1 : 0, faccessat(AT_FDCWD, "t", F_OK, AT_SYMLINK_NOFOLLOW));
@@ -203,7 +288,8 @@ static void case_success_as_user(void)
 	MUST(mkdir("d", 0755));
 	MUST(chown("d", USER_A, USER_A));
 	MUST(chdir("d"));
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		if (c->flags & BY_ROOT)
 			continue;
 		target_make(c, "t", USER_A);
@@ -225,7 +311,8 @@ static void case_enotdir(void)
 			MUST(symlink("plain", "nodir"));
 			file_make("plain", "", 0);
 		}
-		FOR_CALLS(c) {
+		FOR_CALLS(c)
+		{
 			target_make(c, "t", 0);
 			attempt(c, "nodir/t", ENOTDIR, 0);
 			attempt(c, "nodir/../t", ENOTDIR, 0);
@@ -238,7 +325,8 @@ static void case_enotdir(void)
 /* Calls that want a directory, or get a trailing slash, on a regular file. */
 static void case_enotdir_last(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_DIR)
 			continue;
 		type_make(t, "t", 0644);
@@ -259,7 +347,8 @@ static void case_name_255(void)
 {
 	char *name = name_make(255, 'n');
 
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, name, 0);
 		attempt(c, name, 0, 0);
 		target_remove(name);
@@ -273,7 +362,8 @@ static void case_name_256(void)
 	char *inner = path_make(260, "x");
 
 	snprintf(inner, 261, "%s/x", name);
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, name, ENAMETOOLONG, 0);
 		attempt(c, inner, ENAMETOOLONG, 0);
@@ -287,7 +377,8 @@ static void case_path_4095(void)
 {
 	char *path = path_make(PATH_MAX - 1, "t");
 
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, path, 0, 0);
 		target_remove("t");
@@ -299,7 +390,8 @@ static void case_path_4096(void)
 {
 	char *path = path_make(PATH_MAX, "t");
 
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, path, ENAMETOOLONG, 0);
 		target_remove("t");
@@ -309,7 +401,8 @@ static void case_path_4096(void)
 
 static void case_enoent(void)
 {
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, "missing/t", ENOENT, 0);
 		attempt(c, "missing/deeper/t", ENOENT, 0);
@@ -320,7 +413,8 @@ static void case_enoent(void)
 	}
 	/* A symlink that leads nowhere. */
 	MUST(symlink("missing", "dangling"));
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		if ((c->flags & FOLLOWS) && !(c->flags & MAKES))
 			attempt(c, "dangling", ENOENT, 0);
 		target_make(c, "t", 0);
@@ -336,7 +430,8 @@ static void case_eacces_search(void)
 	MUST(mkdir("d", 0755));
 	MUST(chown("d", USER_A, USER_A));
 	MUST(chdir("d"));
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		MUST(mkdir("shut", 0755));
 		MUST(chown("shut", USER_A, USER_A));
 		target_make(c, "shut/t", USER_A);
@@ -357,7 +452,8 @@ static void case_eacces_parent(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		if (!(c->flags & (MAKES | REMOVES)) || (c->flags & BY_ROOT))
 			continue;
 		MUST(mkdir("d", 0755));
@@ -388,7 +484,8 @@ static void case_eloop(void)
 {
 	MUST(symlink("loop2", "loop1"));
 	MUST(symlink("loop1", "loop2"));
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, "loop1/t", ELOOP, 0);
 		attempt(c, "loop2/t", ELOOP, 0);
@@ -410,7 +507,8 @@ static void case_symlink_depth(void)
 		snprintf(from, sizeof(from), "s%d", i);
 		MUST(symlink(to, from));
 	}
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		if (!(c->flags & FOLLOWS) || (c->flags & NEEDS_DIR) || (c->flags & MAKES))
 			continue;
 		attempt(c, "s40", 0, 0);
@@ -422,7 +520,8 @@ static void case_efault(void)
 {
 	const char *bad[] = { (const char *)-1, (const char *)8 };
 
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		target_make(c, "t", 0);
 		attempt(c, bad[0], EFAULT, 0);
 		attempt(c, bad[1], EFAULT, 0);
@@ -432,7 +531,8 @@ static void case_efault(void)
 
 static void case_follow(void)
 {
-	FOR_CALLS(c) {
+	FOR_CALLS(c)
+	{
 		if (!(c->flags & FOLLOWS))
 			continue;
 		target_make(c, "t", 0);

@@ -103,8 +103,14 @@ static int try_excl(int racer, int round)
 	return fd == -1 ? -1 : close(fd);
 }
 
-static int try_mkdir(int racer, int round) { return (void)racer, (void)round, mkdir("x", 0755); }
-static int try_symlink(int racer, int round) { return (void)racer, (void)round, symlink("y", "x"); }
+static int try_mkdir(int racer, int round)
+{
+	return (void)racer, (void)round, mkdir("x", 0755);
+}
+static int try_symlink(int racer, int round)
+{
+	return (void)racer, (void)round, symlink("y", "x");
+}
 
 static void source_make(int round)
 {
@@ -112,7 +118,10 @@ static void source_make(int round)
 		file_make("source", "s", 1);
 }
 
-static int try_link(int racer, int round) { return (void)racer, (void)round, link("source", "x"); }
+static int try_link(int racer, int round)
+{
+	return (void)racer, (void)round, link("source", "x");
+}
 
 static void each_make(int round)
 {
@@ -140,7 +149,10 @@ static void target_make(int round)
 	file_make("x", "x", 1);
 }
 
-static int try_unlink(int racer, int round) { return (void)racer, (void)round, unlink("x"); }
+static int try_unlink(int racer, int round)
+{
+	return (void)racer, (void)round, unlink("x");
+}
 
 static void one_won(int round)
 {
@@ -148,8 +160,14 @@ static void one_won(int round)
 	EQ(1, arena->win_count);
 }
 
-static void target_mkdir(int round) { (void)round, MUST(mkdir("x", 0755)); }
-static int try_rmdir(int racer, int round) { return (void)racer, (void)round, rmdir("x"); }
+static void target_mkdir(int round)
+{
+	(void)round, MUST(mkdir("x", 0755));
+}
+static int try_rmdir(int racer, int round)
+{
+	return (void)racer, (void)round, rmdir("x");
+}
 
 static int try_rename_away(int racer, int round)
 {
@@ -160,14 +178,38 @@ static int try_rename_away(int racer, int round)
 	return rename("x", name);
 }
 
-static void case_create_excl(void) { race_run(try_excl, nothing, one_won_remove, EEXIST, 0); }
-static void case_mkdir(void) { race_run(try_mkdir, nothing, one_won_remove, EEXIST, 0); }
-static void case_symlink(void) { race_run(try_symlink, nothing, one_won_remove, EEXIST, 0); }
-static void case_link(void) { race_run(try_link, source_make, one_won_remove, EEXIST, 0); }
-static void case_noreplace(void) { race_run(try_noreplace, each_make, one_won_remove, EEXIST, 0); }
-static void case_unlink(void) { race_run(try_unlink, target_make, one_won, ENOENT, 0); }
-static void case_rmdir(void) { race_run(try_rmdir, target_mkdir, one_won, ENOENT, 0); }
-static void case_rename_away(void) { race_run(try_rename_away, target_make, one_won, ENOENT, 0); }
+static void case_create_excl(void)
+{
+	race_run(try_excl, nothing, one_won_remove, EEXIST, 0);
+}
+static void case_mkdir(void)
+{
+	race_run(try_mkdir, nothing, one_won_remove, EEXIST, 0);
+}
+static void case_symlink(void)
+{
+	race_run(try_symlink, nothing, one_won_remove, EEXIST, 0);
+}
+static void case_link(void)
+{
+	race_run(try_link, source_make, one_won_remove, EEXIST, 0);
+}
+static void case_noreplace(void)
+{
+	race_run(try_noreplace, each_make, one_won_remove, EEXIST, 0);
+}
+static void case_unlink(void)
+{
+	race_run(try_unlink, target_make, one_won, ENOENT, 0);
+}
+static void case_rmdir(void)
+{
+	race_run(try_rmdir, target_mkdir, one_won, ENOENT, 0);
+}
+static void case_rename_away(void)
+{
+	race_run(try_rename_away, target_make, one_won, ENOENT, 0);
+}
 
 /* A directory is removed while names are made in it: either it is gone, or it has them. */
 static int try_rmdir_or_create(int racer, int round)
@@ -283,7 +325,10 @@ static void whole_make(int round)
 		file_make("x", text, sizeof(text));
 }
 
-static void case_replace(void) { race_run(try_replace, whole_make, nothing, 0, 0); }
+static void case_replace(void)
+{
+	race_run(try_replace, whole_make, nothing, 0, 0);
+}
 
 /* Two names exchanged by some while others look: both always exist. */
 static int try_exchange(int racer, int round)
@@ -310,7 +355,10 @@ static void two_make(int round)
 	}
 }
 
-static void case_exchange(void) { race_run(try_exchange, two_make, nothing, 0, 0); }
+static void case_exchange(void)
+{
+	race_run(try_exchange, two_make, nothing, 0, 0);
+}
 
 /* Everybody writes his own part of one file, by all means; nobody loses anything. */
 static int try_parts(int racer, int round)
@@ -339,7 +387,10 @@ static int try_parts(int racer, int round)
 	return close(fd);
 }
 
-static void case_parts(void) { race_run(try_parts, nothing, nothing, 0, 0); }
+static void case_parts(void)
+{
+	race_run(try_parts, nothing, nothing, 0, 0);
+}
 
 static const struct check_case cases[] = {
 	{ "create_excl", case_create_excl },

@@ -9,7 +9,8 @@ static void case_each_type(void)
 	struct stat after;
 
 	MUST(mkdir("d", 0755));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0640);
 		before = path_stat("f");
 		OK(rename("f", "g"));
@@ -65,7 +66,8 @@ static void case_type_over_type(void)
 
 static void case_over_nonempty(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		MUST(mkdir("a", 0755));
 		MUST(mkdir("b", 0755));
 		type_make(t, "b/x", 0644);
@@ -85,7 +87,8 @@ static void case_overwritten_links(void)
 	struct stat after;
 	int fd;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_DIR)
 			continue;
 		type_make(t, "src", 0644);
@@ -122,7 +125,8 @@ static void case_overwritten_links(void)
 
 static void case_same_file(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		OK(rename("f", "f"));
 		OK(faccessat(AT_FDCWD, "f", F_OK, AT_SYMLINK_NOFOLLOW));
@@ -146,7 +150,8 @@ static void case_times(void)
 
 	MUST(mkdir("a", 0755));
 	MUST(mkdir("b", 0755));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "a/f", 0644);
 		before = path_stat("a/f");
 		dirs[0] = path_stat("a");
@@ -262,7 +267,8 @@ static void case_moved_dir_permission(void)
 {
 	MUST(mkdir("a", 0777));
 	MUST(mkdir("b", 0777));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "a/f", 0755);
 		MUST(lchown("a/f", USER_B, USER_B));
 		if (t == T_DIR)

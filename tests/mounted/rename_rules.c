@@ -33,8 +33,8 @@ static void case_sticky_source(void)
 			uid_t who = ids[i / 9];
 			bool may = sticky_may(true, dir, file, who);
 
-			check_context("%s dir of %d, file of %d, by %d", type_name[t], (int)dir,
-				      (int)file, (int)who);
+			check_context("%s dir of %d, file of %d, by %d", type_name[t], (int)dir, (int)file,
+				      (int)who);
 			MUST(mkdir("s", 0777));
 			MUST(mkdir("d", 0777));
 			MUST(chown("s", dir, dir));
@@ -67,8 +67,8 @@ static void case_sticky_target(void)
 			uid_t moved = ids[i / 27];
 			bool may = sticky_may(true, dir, old, who);
 
-			check_context("%s dir of %d, target of %d, by %d, moving one of %d",
-				      type_name[t], (int)dir, (int)old, (int)who, (int)moved);
+			check_context("%s dir of %d, target of %d, by %d, moving one of %d", type_name[t],
+				      (int)dir, (int)old, (int)who, (int)moved);
 			MUST(mkdir("s", 0777));
 			MUST(chown("s", dir, dir));
 			MUST(chmod("s", 01777));
@@ -98,7 +98,8 @@ static void case_sticky_into(void)
 	MUST(mkdir("d", 0777));
 	MUST(mkdir("s", 0777));
 	MUST(chmod("s", 01777));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "d/f", 0777);
 		MUST(lchown("d/f", USER_B, USER_B));
 		OK_AS(USER_A, rename("d/f", "s/f"));
@@ -112,7 +113,8 @@ static void case_noreplace(void)
 	struct stat a;
 	struct stat b;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "a", 0644);
 		OK(rename_flags("a", "b", RENAME_NOREPLACE));
 		ERR(ENOENT, lstat("a", &a));

@@ -72,8 +72,7 @@ static void case_socket(void)
 	conn = (int)MUST(accept(server, NULL, NULL));
 	EQ(5, write(client, "hello", 5));
 	EQ(5, read(conn, buf, 8));
-	ERR(EADDRINUSE, bind((int)MUST(socket(AF_UNIX, SOCK_STREAM, 0)), (struct sockaddr *)&a,
-			     sizeof(a)));
+	ERR(EADDRINUSE, bind((int)MUST(socket(AF_UNIX, SOCK_STREAM, 0)), (struct sockaddr *)&a, sizeof(a)));
 	/* Permission to write the socket file is permission to connect. */
 	OK(chmod("s", 0700));
 	client = (int)MUST(socket(AF_UNIX, SOCK_STREAM, 0));
@@ -219,8 +218,9 @@ static void case_inotify(void)
 			p += sizeof(*e) + e->len;
 		}
 	}
-	EQ(0, (IN_CREATE | IN_OPEN | IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO |
-	       IN_ATTRIB | IN_DELETE) & ~seen);
+	EQ(0, (IN_CREATE | IN_OPEN | IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_ATTRIB |
+	       IN_DELETE) &
+		      ~seen);
 }
 
 static void case_poll_regular(void)

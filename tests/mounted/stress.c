@@ -80,34 +80,55 @@ static int step_run(unsigned what, const char *a, const char *b)
 
 	switch (what) {
 	case 0:
-	case 1: return file_scribble(a, O_CREAT), 0;
-	case 2: return mkdir(a, 0755);
-	case 3: return link(a, b);
-	case 4: return symlink(b, a);
-	case 5: return rename(a, b);
-	case 6: return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
-	case 7: return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_NOREPLACE);
-	case 8: return unlink(a);
-	case 9: return rmdir(a);
-	case 10: return mknod(a, S_IFIFO | 0644, 0);
-	case 11: return lsetxattr(a, "trusted.x", b, strlen(b), 0);
-	case 12: return lremovexattr(a, "trusted.x");
-	case 13: return lstat(a, &st);
-	case 14: return dir_list(a);
-	case 15: return fchmodat(AT_FDCWD, a, (mode_t)rnd_below(&rnd, 512), 0);
-	case 16: return lchown(a, (uid_t)rnd_below(&rnd, 9), 0);
-	case 17: return utimensat(AT_FDCWD, a, NULL, AT_SYMLINK_NOFOLLOW);
-	case 18: return (int)readlink(a, buf, sizeof(buf));
-	case 19: return file_scribble(a, 0), 0;
-	default: return (int)lgetxattr(a, "trusted.x", buf, sizeof(buf));
+	case 1:
+		return file_scribble(a, O_CREAT), 0;
+	case 2:
+		return mkdir(a, 0755);
+	case 3:
+		return link(a, b);
+	case 4:
+		return symlink(b, a);
+	case 5:
+		return rename(a, b);
+	case 6:
+		return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+	case 7:
+		return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_NOREPLACE);
+	case 8:
+		return unlink(a);
+	case 9:
+		return rmdir(a);
+	case 10:
+		return mknod(a, S_IFIFO | 0644, 0);
+	case 11:
+		return lsetxattr(a, "trusted.x", b, strlen(b), 0);
+	case 12:
+		return lremovexattr(a, "trusted.x");
+	case 13:
+		return lstat(a, &st);
+	case 14:
+		return dir_list(a);
+	case 15:
+		return fchmodat(AT_FDCWD, a, (mode_t)rnd_below(&rnd, 512), 0);
+	case 16:
+		return lchown(a, (uid_t)rnd_below(&rnd, 9), 0);
+	case 17:
+		return utimensat(AT_FDCWD, a, NULL, AT_SYMLINK_NOFOLLOW);
+	case 18:
+		return (int)readlink(a, buf, sizeof(buf));
+	case 19:
+		return file_scribble(a, 0), 0;
+	default:
+		return (int)lgetxattr(a, "trusted.x", buf, sizeof(buf));
 	}
 }
 
 /* What a racing call may fail with; anything else is news. */
 static bool errno_expected(int error)
 {
-	static const int expected[] = { ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EBUSY, EPERM,
-					ELOOP, ENODATA, EMLINK, ENXIO, EACCES, EXDEV, EOPNOTSUPP, ENAMETOOLONG };
+	static const int expected[] = { ENOENT, EEXIST, ENOTDIR,    EISDIR,      ENOTEMPTY, EINVAL,
+					EBUSY,  EPERM,  ELOOP,      ENODATA,     EMLINK,    ENXIO,
+					EACCES, EXDEV,  EOPNOTSUPP, ENAMETOOLONG };
 
 	for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
 		if (error == expected[i])
@@ -133,8 +154,8 @@ static void stress_body(void *arg)
 
 		path_pick(a, sizeof(a));
 		path_pick(b, sizeof(b));
-		check_context("seed %lu step %u: operation %u on %s and %s", (unsigned long)s->seed, i,
-			      what, a, b);
+		check_context("seed %lu step %u: operation %u on %s and %s", (unsigned long)s->seed, i, what,
+			      a, b);
 		errno = 0;
 		if (step_run(what, a, b) == -1 && !errno_expected(errno))
 			OK(-1);
@@ -243,9 +264,18 @@ static void stress_run(unsigned process_count, unsigned step_count)
 		EQ(mets[i].names, mets[i].nlink);
 }
 
-static void case_one_process(void) { stress_run(1, 10000 * check_scale()); }
-static void case_four_processes(void) { stress_run(4, 5000 * check_scale()); }
-static void case_eight_processes(void) { stress_run(8, 2500 * check_scale()); }
+static void case_one_process(void)
+{
+	stress_run(1, 10000 * check_scale());
+}
+static void case_four_processes(void)
+{
+	stress_run(4, 5000 * check_scale());
+}
+static void case_eight_processes(void)
+{
+	stress_run(8, 2500 * check_scale());
+}
 
 static const struct check_case cases[] = {
 	{ "one_process", case_one_process },

@@ -11,14 +11,38 @@
 #include <sys/uio.h>
 #include <sys/xattr.h>
 
-static int road_write(int fd) { return (int)write(fd, "x", 1); }
-static int road_pwrite(int fd) { return (int)pwrite(fd, "x", 1, 5000); }
-static int road_ftruncate(int fd) { return ftruncate(fd, 10); }
-static int road_ftruncate_up(int fd) { return ftruncate(fd, 100000); }
-static int road_truncate(int fd) { return (void)fd, truncate("f", 10); }
-static int road_open_trunc(int fd) { return (void)fd, close(file_open("f", O_WRONLY | O_TRUNC)); }
-static int road_fallocate(int fd) { return fallocate(fd, 0, 0, 200000); }
-static int road_punch(int fd) { return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096); }
+static int road_write(int fd)
+{
+	return (int)write(fd, "x", 1);
+}
+static int road_pwrite(int fd)
+{
+	return (int)pwrite(fd, "x", 1, 5000);
+}
+static int road_ftruncate(int fd)
+{
+	return ftruncate(fd, 10);
+}
+static int road_ftruncate_up(int fd)
+{
+	return ftruncate(fd, 100000);
+}
+static int road_truncate(int fd)
+{
+	return (void)fd, truncate("f", 10);
+}
+static int road_open_trunc(int fd)
+{
+	return (void)fd, close(file_open("f", O_WRONLY | O_TRUNC));
+}
+static int road_fallocate(int fd)
+{
+	return fallocate(fd, 0, 0, 200000);
+}
+static int road_punch(int fd)
+{
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096);
+}
 
 static int road_writev(int fd)
 {
@@ -59,18 +83,12 @@ static const struct road {
 	const char *name;
 	int (*run)(int fd);
 } roads[] = {
-	{ "write", road_write },
-	{ "pwrite", road_pwrite },
-	{ "writev", road_writev },
-	{ "append", road_append },
-	{ "ftruncate", road_ftruncate },
-	{ "ftruncate up", road_ftruncate_up },
-	{ "truncate", road_truncate },
-	{ "open O_TRUNC", road_open_trunc },
-	{ "fallocate", road_fallocate },
-	{ "punch", road_punch },
-	{ "copy_file_range", road_copy },
-	{ "sendfile", road_sendfile },
+	{ "write", road_write },          { "pwrite", road_pwrite },
+	{ "writev", road_writev },        { "append", road_append },
+	{ "ftruncate", road_ftruncate },  { "ftruncate up", road_ftruncate_up },
+	{ "truncate", road_truncate },    { "open O_TRUNC", road_open_trunc },
+	{ "fallocate", road_fallocate },  { "punch", road_punch },
+	{ "copy_file_range", road_copy }, { "sendfile", road_sendfile },
 };
 
 static const mode_t modes[] = { 06755, 04755, 02755, 06777, 04700, 02711, 06555 | 0200, 01755, 0755 };
@@ -115,9 +133,18 @@ static void roads_try(uid_t uid, bool others_only)
 	}
 }
 
-static void case_by_owner(void) { roads_try(USER_A, false); }
-static void case_by_other(void) { roads_try(USER_B, true); }
-static void case_by_root(void) { roads_try(0, false); }
+static void case_by_owner(void)
+{
+	roads_try(USER_A, false);
+}
+static void case_by_other(void)
+{
+	roads_try(USER_B, true);
+}
+static void case_by_root(void)
+{
+	roads_try(0, false);
+}
 
 /* Group execution missing: by one who is in the group it stays. */
 static void case_setgid_without_x(void)

@@ -32,7 +32,8 @@ static void case_exact(void)
 {
 	static const long nsecs[] = { 0, 1, 999, 1000, 123456789, 999999999 };
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		for (size_t i = 0; i < sizeof(nsecs) / sizeof(nsecs[0]); i++) {
 			struct timespec a = ts_of(1900000000, nsecs[i]);
@@ -60,10 +61,16 @@ static void times_range(long long first, long long last)
 }
 
 /* 1901-12-13 to 2038-01-19: what every file system keeps. */
-static void case_range_32bit(void) { times_range(-0x7fffffffLL, 0x7fffffffLL); }
+static void case_range_32bit(void)
+{
+	times_range(-0x7fffffffLL, 0x7fffffffLL);
+}
 
 /* Past 2038, up to 2446, as ext4 with 34 bits does; xfs bigtime goes to 2486. */
-static void case_range_2446(void) { times_range(0x80000000LL, 0x37ffffffeLL); }
+static void case_range_2446(void)
+{
+	times_range(0x80000000LL, 0x37ffffffeLL);
+}
 
 static void case_now_and_omit(void)
 {
@@ -71,7 +78,8 @@ static void case_now_and_omit(void)
 	struct timespec before;
 	struct stat st;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		OK(times_set("f", old, old));
 		clock_gettime(CLOCK_REALTIME_COARSE, &before);
@@ -103,7 +111,8 @@ static void case_ctime(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		before = path_stat("f");
 		clock_tick();
@@ -140,7 +149,8 @@ static void case_permission(void)
 	struct timespec now = ts_of(0, UTIME_NOW);
 	struct timespec omit = ts_of(0, UTIME_OMIT);
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_LNK)
 			continue;
 		type_make(t, "f", 0644);

@@ -133,7 +133,8 @@ static void case_permission(void)
 static void case_types(void)
 {
 	MUST(chmod(".", 0777));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		if (t == T_REG || t == T_LNK)
 			continue;
 		type_make(t, "f", 0666);

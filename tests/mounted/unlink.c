@@ -11,7 +11,8 @@ static void case_times(void)
 	struct stat after;
 
 	MUST(mkdir("d", 0755));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "d/f", 0644);
 		if (t != T_DIR)
 			MUST(link("d/f", "other"));
@@ -36,7 +37,8 @@ static void case_times(void)
 static void case_wrong_call(void)
 {
 	MUST(chmod(".", 0777));
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0777);
 		MUST(lchown("f", USER_A, USER_A));
 		if (t == T_DIR) {
@@ -65,7 +67,8 @@ static void case_enotempty(void)
 	struct stat before;
 	struct stat after;
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		MUST(mkdir("d", 0755));
 		type_make(t, "d/f", 0644);
 		before = path_stat("d");
@@ -125,8 +128,8 @@ static void case_sticky_matrix(void)
 			bool sticky = (i >> 6) & 1;
 			bool may = !sticky || who == 0 || who == dir_owner || who == owner;
 
-			check_context("%s dir of %d, file of %d, by %d%s", type_name[t],
-				      (int)dir_owner, (int)owner, (int)who, sticky ? ", sticky" : "");
+			check_context("%s dir of %d, file of %d, by %d%s", type_name[t], (int)dir_owner,
+				      (int)owner, (int)who, sticky ? ", sticky" : "");
 			MUST(mkdir("d", 0777));
 			MUST(chown("d", dir_owner, dir_owner));
 			MUST(chmod("d", sticky ? 01777 : 0777));
@@ -149,7 +152,8 @@ static void case_sticky_matrix(void)
 /* The file's own mode does not matter, the directory's write and search permission does. */
 static void case_directory_permission(void)
 {
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		for (unsigned mode = 0; mode < 8; mode++) {
 			check_context("%s dir %o", type_name[t], mode);
 			MUST(mkdir("d", 0700));

@@ -11,7 +11,8 @@ static void case_set_get(void)
 	static const char *const names[] = { "user.a", "trusted.a", "security.umbra" };
 	char got[64];
 
-	FOR_TYPES(t) {
+	FOR_TYPES(t)
+	{
 		type_make(t, "f", 0644);
 		for (int i = 0; i < 3; i++) {
 			if (i == 0 && t != T_REG && t != T_DIR) {
@@ -128,8 +129,8 @@ static void case_value_sizes(void)
 
 static void case_value_64k(void)
 {
-	static const size_t sizes[] = { 4000,  4095,  4096,  4097, 8192, 10000, 32768,
-					65000, 65535, 65536, 3,	   65536, 100 };
+	static const size_t sizes[] = { 4000,  4095,  4096,  4097, 8192,  10000, 32768,
+					65000, 65535, 65536, 3,    65536, 100 };
 
 	file_make("f", "", 0);
 	value_sizes(sizes, sizeof(sizes) / sizeof(sizes[0]));
@@ -197,8 +198,14 @@ static void many_names(unsigned count)
 	OK(unlink("f"));
 }
 
-static void case_many_names_50(void) { many_names(50); }
-static void case_many_names_1000(void) { many_names(1000); }
+static void case_many_names_50(void)
+{
+	many_names(50);
+}
+static void case_many_names_1000(void)
+{
+	many_names(1000);
+}
 
 /* Many large ones together: each succeeds, or there is a limit that is said with ENOSPC. */
 static void case_large_together(void)

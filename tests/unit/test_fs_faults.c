@@ -30,7 +30,7 @@ static struct testfs t;
 static struct {
 	uint64_t seen;       /* stores since it was armed */
 	uint64_t first, end; /* those that fail, counted from 1; 0: none */
-	uint64_t record; /* both copies of the journal record of this commit, counted from 1; 0: none */
+	uint64_t record;     /* both copies of the journal record of this commit, counted from 1; 0: none */
 	uint64_t records;
 	uint64_t hits;
 } fault;
@@ -103,8 +103,9 @@ static void media_check(void)
 
 	assert_int_equal(check_pool(t.pool, &opts, &report), 0);
 	/* A copy that could not be written may be torn or old until its unit is read again: the other one serves. */
-	assert_int_equal(report.findings,
-			 report.by_kind[CHECK_UNIT_COPY] + report.by_kind[CHECK_UNIT_DIFFERS] + report.by_kind[CHECK_SUPER]);
+	assert_int_equal(report.findings, report.by_kind[CHECK_UNIT_COPY] +
+						  report.by_kind[CHECK_UNIT_DIFFERS] +
+						  report.by_kind[CHECK_SUPER]);
 	assert_int_equal(report.intents, 0);
 	assert_int_equal(report.orphans, 0);
 }
@@ -252,7 +253,8 @@ static int do_truncate(void)
 
 static int do_punch(void)
 {
-	return fs_fallocate(t.fs, &testfs_root, a_ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4097, 1000000);
+	return fs_fallocate(t.fs, &testfs_root, a_ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4097,
+			    1000000);
 }
 
 static int do_falloc(void)
@@ -333,7 +335,8 @@ static void call_once(unsigned call, uint64_t first, uint64_t end, bool *hit)
 	processor_use(1);
 	/* -EUCLEAN: what the journal alone has got cannot be read before the next mount. */
 	if (rc < 0 && rc != -EIO && rc != -EROFS && !(rc == -EUCLEAN && pool_failed(t.pool))) {
-		fprintf(stderr, "%s with store %llu refused: %d\n", calls[call].name, (unsigned long long)first, rc);
+		fprintf(stderr, "%s with store %llu refused: %d\n", calls[call].name,
+			(unsigned long long)first, rc);
 		fail();
 	}
 	/* It works on, unless it says that it does not. */
@@ -475,7 +478,9 @@ static void test_clone_files_full(void **state)
 	ino = file_make("a");
 	file_shred(ino, 1500);
 	assert_int_equal(fs_statfs(t.fs, &st), 0);
-	assert_int_equal(fs_fallocate(t.fs, &testfs_root, file_make("ballast"), 0, 0, (st.free_blk - 600) * BLOCK_SIZE), 0);
+	assert_int_equal(fs_fallocate(t.fs, &testfs_root, file_make("ballast"), 0, 0,
+				      (st.free_blk - 600) * BLOCK_SIZE),
+			 0);
 	do {
 		snprintf(name, sizeof(name), "twin%u", made++);
 		item = (struct fs_clone_item){ .src = ino, .name = name, .name_len = strlen(name) };
