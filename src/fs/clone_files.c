@@ -19,6 +19,7 @@ struct files_call {
 	uint64_t dir;
 	struct fs_clone_item *items;
 	unsigned first, count;
+	unsigned limit; /* of items in one transaction */
 	unsigned done; /* out: of items from first on */
 };
 
@@ -104,17 +105,22 @@ static int make_twin(struct op *op, struct clone_ends *ends, bool named)
 }
 
 /* The names and the size of the directory are in *dir, which is put by the caller. */
+/* -EOVERFLOW: the content does not fit beside the rest; all that was edited has to go. */
 static int clone_short(struct op *op, struct inode_attr *dir, struct fs_clone_item *item,
 		       struct clone_ends *ends)
 {
+	struct share_range range = { 0, 0, blk_up(ends->src.size) };
+	bool fits = true;
 	int rc = make_twin(op, ends, true);
 
 	if (!rc)
 		rc = name_add(op, dir, item->name, item->name_len, &ends->dst);
 	if (!rc)
 		rc = copy_xattrs(op, item->src, ends->dst.ino);
+	if (!rc && ends->src.data_format == DATA_EXTENTS)
+		rc = share_fits(op, ends, &range, &fits);
 	if (!rc)
-		rc = copy_content(op, ends);
+		rc = fits ? copy_content(op, ends) : -EOVERFLOW;
 	return rc ? rc : clone_put(op, ends);
 }
 
@@ -177,6 +183,7 @@ static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_ite
 		      bool *last)
 {
 	struct clone_ends ends = { 0 };
+	struct inode_attr src;
 	bool fits = true;
 	int rc = op_inode(op, item->src, true, &ends.src_inode);
 
@@ -186,12 +193,21 @@ static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_ite
 		return rc;
 	if (!S_ISREG(ends.src.mode))
 		return S_ISDIR(ends.src.mode) ? -EISDIR : -EINVAL;
+	src = ends.src;
 	if (ends.src.data_format == DATA_EXTENTS)
 		rc = share_fits(op, &ends, &(struct share_range){ 0, 0, blk_up(ends.src.size) }, &fits);
 	*last = !fits;
 	if (rc || (!fits && !alone))
 		return rc;
 	rc = fits ? clone_short(op, dir, item, &ends) : clone_long(op, dir, item, &ends);
+	if (rc == -EOVERFLOW && alone) {
+		txn_undo(op->tx);
+		ends = (struct clone_ends){ .src_inode = ends.src_inode, .src = src };
+		*last = true;
+		rc = inode_get(op, dir->ino, dir);
+		if (!rc)
+			rc = clone_long(op, dir, item, &ends);
+	}
 	if (!rc)
 		item->new_ino = ends.dst.ino;
 	return rc;
@@ -209,7 +225,7 @@ static int files_once(struct op *op, void *arg)
 		rc = inode_get(op, c->dir, &dir);
 	if (!rc)
 		rc = dir_may_add(&dir);
-	while (!rc && !last && c->first + done < c->count &&
+	while (!rc && !last && done < c->limit && c->first + done < c->count &&
 	       (done == 0 || txn_has_room(op->tx, FILE_UNITS))) {
 		struct fs_clone_item *item = &c->items[c->first + done];
 
@@ -220,23 +236,28 @@ static int files_once(struct op *op, void *arg)
 	}
 	if (!rc)
 		rc = inode_put(op, &dir);
-	if (!rc)
-		c->done = done;
+	if (!rc || rc == -EOVERFLOW)
+		c->done = done; /* never 0 with -EOVERFLOW: alone there is another way */
 	return rc;
 }
 
 int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, struct fs_clone_item *items,
 		   unsigned count, unsigned *done)
 {
-	struct files_call c = { .dir = dir, .items = items, .count = count };
+	struct files_call c = { .dir = dir, .items = items, .count = count, .limit = count };
 	int rc = 0;
 
 	while (c.first < count) {
 		c.done = 0;
 		rc = op_run(fs, TXN_WRITE, cred, files_once, &c);
+		if (rc == -EOVERFLOW) {
+			c.limit = c.done; /* those before it fit */
+			continue;
+		}
 		if (rc)
 			break;
 		c.first += c.done;
+		c.limit = count;
 	}
 	*done = c.first;
 	return rc;

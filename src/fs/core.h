@@ -73,6 +73,8 @@ struct op {
 	struct inode **held; /* inodes pinned by this run */
 	unsigned held_count, held_size;
 	struct inode *held_few[OP_HELD_FEW];
+	struct op_dropped *dropped; /* blocks that lost an owner in transaction dropped_seq; in its memory */
+	uint64_t dropped_seq;
 };
 
 typedef int (*op_fn)(struct op *op, void *arg);

@@ -39,6 +39,12 @@ must_check int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t m
 must_check int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint64_t hi,
 			   struct extent *piece);
 
+/*
+ * Whether the block lost an owner (extent_drop) in this transaction; *count_blk is cut to where the answer is the same. Then it must not be
+ * stored into in place, though it may have only one owner now: until the commit the mapping that is going shows it.
+ */
+bool extent_was_dropped(const struct op *op, uint64_t dev_blk, uint64_t *count_blk);
+
 /* Drops what is mapped in [lo, hi), as much as fits in this transaction; *done if nothing is left. attr->blocks follows. */
 must_check int data_drop(struct op *op, struct inode_attr *attr, uint64_t lo, uint64_t hi, bool *done);
 

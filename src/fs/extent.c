@@ -190,6 +190,37 @@ int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, str
 	return cut(bt, lo, hi, max_blk, piece, &whole_blk);
 }
 
+struct op_dropped {
+	struct op_dropped *next;
+	uint64_t blk, count_blk;
+};
+
+static void dropped_note(struct op *op, const struct extent *p)
+{
+	struct op_dropped *d = txn_alloc(op->tx, sizeof(*d));
+
+	*d = (struct op_dropped){ NULL, p->dev_blk, p->count_blk };
+	if (op->dropped_seq == txn_seq(op->tx))
+		d->next = op->dropped;
+	op->dropped = d;
+	op->dropped_seq = txn_seq(op->tx);
+}
+
+bool extent_was_dropped(const struct op *op, uint64_t dev_blk, uint64_t *count_blk)
+{
+	const struct op_dropped *d = op->dropped_seq == txn_seq(op->tx) ? op->dropped : NULL;
+
+	for (; d; d = d->next) {
+		if (d->blk <= dev_blk && dev_blk - d->blk < d->count_blk) {
+			*count_blk = u64_min(*count_blk, d->blk + d->count_blk - dev_blk);
+			return true;
+		}
+		if (d->blk > dev_blk)
+			*count_blk = u64_min(*count_blk, d->blk - dev_blk);
+	}
+	return false;
+}
+
 int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint64_t hi, struct extent *piece)
 {
 	struct extent p;
@@ -198,9 +229,11 @@ int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint
 
 	if (!rc)
 		rc = space_drop_piece(op->tx, p.dev_blk, p.count_blk, ino, p.file_blk, whole_blk);
-	if (!rc)
-		*piece = p;
-	return rc;
+	if (rc)
+		return rc;
+	dropped_note(op, &p);
+	*piece = p;
+	return 0;
 }
 
 int data_drop(struct op *op, struct inode_attr *attr, uint64_t lo, uint64_t hi, bool *done)

@@ -201,6 +201,8 @@ static int store_step(struct store *s)
 		if (rc)
 			return rc;
 		e.count_blk = same_blk;
+		if (refs == 1 && extent_was_dropped(s->op, e.dev_blk, &e.count_blk))
+			refs = 2;
 	}
 	return refs > 1 ? store_copy(s, &e) : store_in_place(s, &e);
 }

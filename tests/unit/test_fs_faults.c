@@ -498,6 +498,38 @@ static void test_clone_files_full(void **state)
 	testfs_free(&t);
 }
 
+/* A file whose attributes take the room that its extents would need: one name after the other, or nothing. */
+static void test_clone_files_broken_off(void **state)
+{
+	struct fs_clone_item items[2];
+	struct inode_attr root;
+	unsigned done;
+	uint64_t ino;
+	int rc = -EIO;
+
+	(void)state;
+	for (uint64_t n = 1; rc == -EIO; n++) {
+		pool_make(SCENE_SIZE);
+		ino = file_make("a");
+		file_shred(ino, 4);
+		assert_int_equal(fs_setxattr(t.fs, ino, "user.x", big, 65536, 0, false), 0);
+		assert_int_equal(fs_setxattr(t.fs, ino, "user.y", big, 65536, 0, false), 0);
+		items[0] = (struct fs_clone_item){ .src = ino, .name = "one", .name_len = 3 };
+		items[1] = (struct fs_clone_item){ .src = ino, .name = "two", .name_len = 3 };
+		fault_arm(0, 0);
+		fault.record = n;
+		rc = fs_clone_files(t.fs, &testfs_root, INODE_ROOT, items, 2, &done);
+		assert_int_equal(rc, fault_disarm() ? -EIO : 0);
+		assert_int_equal(testfs_lookup(&t, INODE_ROOT, "one", NULL), done > 0 ? 0 : -ENOENT);
+		assert_int_equal(testfs_lookup(&t, INODE_ROOT, "two", NULL), done > 1 ? 0 : -ENOENT);
+		assert_int_equal(fs_getattr(t.fs, INODE_ROOT, &root), 0);
+		assert_int_equal(root.size, 1 + done);
+		settle();
+		testfs_free(&t);
+	}
+	assert_int_equal(rc, 0);
+}
+
 /* A file can be cut, to whatever size, when there is no room at all. */
 static void test_truncate_full(void **state)
 {
@@ -586,6 +618,7 @@ int main(void)
 		cmocka_unit_test(test_truncate_broken_off),
 		cmocka_unit_test(test_insert_broken_off),
 		cmocka_unit_test(test_clone_files_full),
+		cmocka_unit_test(test_clone_files_broken_off),
 		cmocka_unit_test(test_truncate_full),
 		cmocka_unit_test(test_atime_after_failed_setattr),
 		cmocka_unit_test(test_close_failed_with_orphans),
