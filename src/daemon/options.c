@@ -24,7 +24,7 @@ const char options_help[] =
 	"     durability=HOW       auto, flush, msync or process: when a write counts as durable\n"
 	"     dax=WHICH            inode, always or never: which files bypass the kernel's page cache\n"
 	"     threads=N            threads that answer requests\n"
-	"     placement=WHERE      caller (on the core of who asks, if allowed) or spread\n"
+	"     placement=WHERE      caller (on the core of who asks) or spread\n"
 	"     allow_other          other users may use the mount (always so if root mounts)\n"
 	"     noatime, relatime, strictatime   when reading changes access times\n"
 	"     suid, dev, exec, sync ... and what else mount(8) and fstab(5) know\n"

@@ -20,7 +20,7 @@ struct files_call {
 	struct fs_clone_item *items;
 	unsigned first, count;
 	unsigned limit; /* of items in one transaction */
-	unsigned done; /* out: of items from first on */
+	unsigned done;  /* out: of items from first on */
 };
 
 static int copy_content(struct op *op, struct clone_ends *ends)

@@ -435,8 +435,8 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 		goto out_space;
 	if (!opts->readonly) {
 		rc = data_resume(fs);
-		if (rc)
-			log_warn("an unfinished operation cannot be continued: %s", strerror(-rc));
+		if (rc) /* finished later, it would take from files what was written to them meanwhile */
+			pool_fail(pool, "an unfinished operation cannot be continued");
 	}
 	rc = work_start(fs);
 	if (rc)

@@ -324,7 +324,7 @@ int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 	int rc;
 
 	*stored_end = end;
-	if (attr->data_format != DATA_EXTENTS && end <= INODE_INLINE_MAX) {
+	if (attr->data_format != DATA_EXTENTS && u64_max(end, attr->size) <= INODE_INLINE_MAX) {
 		rc = write_inline(op, attr, src, off, end);
 	} else {
 		rc = data_to_extents(op, inode, attr);

@@ -12,13 +12,15 @@
  * preempts it at once, and the next request finds the leader asleep on that same core. A reply that did not get the leader preempted went to
  * a caller elsewhere: after a few of them in a row the leader looks where the caller ran last and moves there.
  *
- * A watcher looks every few milliseconds while there are requests, and spreads the workers when
- * - a request has waited for a whole tick: the leader is at something long, waits for a lock or, being SCHED_IDLE, gets no time beside threads
- *   that compute (with the locks it has: what others can wait for it is bounded by two ticks);
- * - for some ticks, requests have waited behind long ones (several streams at a time), or the leader was busy all the time.
- * Spread, everything is as if there were no placement. That lasts for a while, longer each time it turns out to be needed again at once.
+ * A watcher looks every few milliseconds while there are requests.
+ * - A request has waited for a whole tick and the leader got no time: SCHED_IDLE starves beside threads that compute, with the locks it
+ *   has. It is *lifted*, made an ordinary thread that goes on to follow.
+ * - A request has waited for a whole tick all the same: the leader is at something long or waits for a lock. Spread.
+ * - For some ticks, requests have waited behind long ones (several streams at a time), or the leader was busy all the time. Spread.
+ * Spread, everything is as if there were no placement. Both last for a while, longer each time they turn out to be needed again at once.
  *
- * Going back from SCHED_IDLE needs CAP_SYS_NICE or RLIMIT_NICE; without it the workers are always spread.
+ * Going back from SCHED_IDLE needs CAP_SYS_NICE or RLIMIT_NICE; without it the leader is as if always lifted: on busy cores following alone
+ * helps as much, on idle ones it neither helps nor harms.
  *
  * place->lock protects mode, leader (both also read without it, as hints) and which seats are taken. A thread that is SCHED_IDLE may be kept from
  * running for long, so it never takes the lock: the leader pins and demotes itself without, and looks afterwards whether it still is the leader.
@@ -76,7 +78,7 @@ struct place_seat {
 
 struct place {
 	int fd, bell; /* bell: an eventfd, the watcher's */
-	bool at_caller;
+	bool at_caller, may_idle;
 	cpu_set_t cpus; /* that the process may use */
 	pthread_t watcher;
 	bool is_watched;
@@ -85,6 +87,7 @@ struct place {
 	pthread_cond_t turn; /* the parked wait for it */
 	_Atomic int mode;
 	struct place_seat *_Atomic leader;
+	_Atomic bool is_lifted;
 	_Atomic bool is_ended;
 	_Atomic bool is_asleep; /* the watcher, until the bell rings */
 
@@ -119,13 +122,12 @@ static void *class_probe(void *arg)
 	return NULL;
 }
 
-/* Not if somebody gave this process another class: it is not ours to change. */
 static bool class_may_change(void)
 {
 	pthread_t thread;
 	bool may = false;
 
-	if (sched_getscheduler(0) != SCHED_OTHER || pthread_create(&thread, NULL, class_probe, &may))
+	if (pthread_create(&thread, NULL, class_probe, &may))
 		return false;
 	pthread_join(thread, NULL);
 	return may;
@@ -163,7 +165,8 @@ static void seats_free(struct place *place)
 
 		if (!seat->is_taken || seat == atomic_load(&place->leader))
 			continue;
-		class_set(seat->tid, SCHED_OTHER);
+		if (place->may_idle)
+			class_set(seat->tid, SCHED_OTHER);
 		sched_setaffinity(seat->tid, sizeof(place->cpus), &place->cpus);
 	}
 }
@@ -191,6 +194,19 @@ static void place_gather(struct place *place)
 	pthread_mutex_unlock(&place->lock);
 }
 
+/* Makes the leader, now and later, an ordinary thread or one that runs when nobody else wants to. */
+static void place_lift(struct place *place, bool is_lifted)
+{
+	const struct place_seat *leader;
+
+	pthread_mutex_lock(&place->lock);
+	atomic_store(&place->is_lifted, is_lifted || atomic_load(&place->is_ended));
+	leader = atomic_load(&place->leader);
+	if (leader)
+		class_set(leader->tid, atomic_load(&place->is_lifted) ? SCHED_OTHER : SCHED_IDLE);
+	pthread_mutex_unlock(&place->lock);
+}
+
 /* Waits until this worker is to read. */
 static void seat_turn(struct place_seat *seat)
 {
@@ -210,10 +226,10 @@ static void seat_turn(struct place_seat *seat)
 		is_leader = true;
 	}
 	pthread_mutex_unlock(&place->lock);
-	if (!is_leader)
+	if (!is_leader || atomic_load(&place->is_lifted))
 		return;
 	class_set(0, SCHED_IDLE);
-	if (atomic_load(&place->leader) != seat)
+	if (atomic_load(&place->leader) != seat || atomic_load(&place->is_lifted))
 		class_set(0, SCHED_OTHER);
 }
 
@@ -224,8 +240,11 @@ static void lead_move(struct place_seat *seat)
 	int cpu = cpu_of(seat->caller);
 	cpu_set_t one;
 
-	/* It is here, and yet the reply did not get this thread preempted: looking more often does not help. */
-	if (cpu == seat->cpu && seat->strays_limit < STRAYS_MAX)
+	/*
+	 * It is here, and yet the reply did not get this thread preempted, or it does not come along: looking more often
+	 * does not help.
+	 */
+	if ((cpu == seat->cpu || !place->may_idle) && seat->strays_limit < STRAYS_MAX)
 		seat->strays_limit *= 2;
 	if (cpu < 0 || cpu >= CPU_SETSIZE || cpu == seat->cpu || !CPU_ISSET(cpu, &place->cpus))
 		return;
@@ -284,13 +303,20 @@ static struct sample sample_take(struct place *place)
 	return s;
 }
 
-/* The same request has been waiting since the sample before, and not because the leader computes for it. */
+/* The leader is at the same request as in the sample before, or has not begun with it. */
+static bool is_still(const struct sample *before, const struct sample *now)
+{
+	return before->is_waiting && now->is_waiting && now->requests_count == before->requests_count;
+}
+
+static bool is_starved(const struct sample *before, const struct sample *now)
+{
+	return is_still(before, now) && (now->cpu_ns - before->cpu_ns) * 2 < now->wall_ns - before->wall_ns;
+}
+
 static bool is_stuck(const struct sample *before, const struct sample *now)
 {
-	if (!before->is_waiting || !now->is_waiting || now->requests_count != before->requests_count)
-		return false;
-	return (before->is_queued && now->is_queued) ||
-	       (now->cpu_ns - before->cpu_ns) * 2 < now->wall_ns - before->wall_ns;
+	return is_still(before, now) && before->is_queued && now->is_queued;
 }
 
 static bool is_crowded(const struct sample *before, const struct sample *now)
@@ -324,8 +350,22 @@ out:
 	}
 }
 
+/* How long something lasts. */
+struct hold {
+	uint64_t ns, until_ns;
+};
+
+static void hold_begin(struct hold *hold)
+{
+	uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+	bool is_again = now_ns - hold->until_ns < 2 * hold->ns;
+
+	hold->ns = is_again ? u64_min(2 * hold->ns, HOLD_MAX_NS) : HOLD_MIN_NS;
+	hold->until_ns = now_ns + hold->ns;
+}
+
 /* Watches the leader until there is a reason to spread. */
-static void watch_leader(struct place *place)
+static void watch_leader(struct place *place, struct hold *lift)
 {
 	struct sample before = sample_take(place), now;
 	unsigned quiet_count = 0, crowded_count = 0;
@@ -344,28 +384,31 @@ static void watch_leader(struct place *place)
 		quiet_count = now.is_waiting || now.requests_count != before.requests_count ? 0 :
 											      quiet_count + 1;
 		crowded_count = is_crowded(&before, &now) ? crowded_count + 1 : 0;
-		if (crowded_count == CROWDED_TICKS_COUNT || is_stuck(&before, &now))
+		if (!atomic_load(&place->is_lifted) && is_starved(&before, &now)) {
+			hold_begin(lift);
+			place_lift(place, true);
+			now = sample_take(place);
+		} else if (crowded_count == CROWDED_TICKS_COUNT || is_stuck(&before, &now)) {
 			return;
+		} else if (place->may_idle && atomic_load(&place->is_lifted) && now.wall_ns > lift->until_ns) {
+			place_lift(place, false);
+		}
 	}
 }
 
 static void *watch_run(void *arg)
 {
 	struct place *place = arg;
-	uint64_t hold_ns = HOLD_MIN_NS, until_ns = 0;
+	struct hold lift = { .ns = HOLD_MIN_NS }, spread = { .ns = HOLD_MIN_NS };
 
 	for (;;) {
-		uint64_t now_ns;
-
-		watch_leader(place);
+		watch_leader(place, &lift);
 		if (atomic_load(&place->is_ended))
 			return NULL;
-		now_ns = clock_ns(CLOCK_MONOTONIC);
-		hold_ns = now_ns - until_ns < 2 * hold_ns ? u64_min(2 * hold_ns, HOLD_MAX_NS) : HOLD_MIN_NS;
-		until_ns = now_ns + hold_ns;
+		hold_begin(&spread);
 		place_spread(place);
-		log_debug("placement: spread for %u ms", (unsigned)(hold_ns / 1000000));
-		watch_sleep(place, hold_ns);
+		log_debug("placement: spread for %u ms", (unsigned)(spread.ns / 1000000));
+		watch_sleep(place, spread.ns);
 		place_gather(place);
 	}
 }
@@ -445,7 +488,9 @@ void place_leave(struct place_seat *seat)
 
 	if (!place->at_caller)
 		return;
-	class_set(0, SCHED_OTHER);
+	atomic_store(&place->is_lifted, true);
+	if (place->may_idle)
+		class_set(0, SCHED_OTHER);
 	pthread_mutex_lock(&place->lock);
 	seat->is_taken = false;
 	pthread_mutex_unlock(&place->lock);
@@ -482,8 +527,11 @@ int place_open(unsigned count, bool want_caller, struct place **out)
 	pthread_mutex_init(&place->lock, NULL);
 	pthread_cond_init(&place->turn, NULL);
 	place->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	place->at_caller = want_caller && place->bell >= 0 && class_may_change() &&
-			   sched_getaffinity(0, sizeof(place->cpus), &place->cpus) == 0;
+	place->at_caller =
+		want_caller && place->bell >= 0 && sched_getscheduler(0) == SCHED_OTHER &&
+		sched_getaffinity(0, sizeof(place->cpus), &place->cpus) == 0;
+	place->may_idle = place->at_caller && class_may_change();
+	atomic_store(&place->is_lifted, !place->may_idle);
 	*out = place;
 	return 0;
 }

@@ -28,7 +28,7 @@ void place_close(struct place *place);
 /* Starts the watcher of fd, the connection that the workers read. Without it everything is spread. */
 void place_watch(struct place *place, int fd);
 
-/* Whether answers come from the caller's core: asked for, and this process may change the class of its threads back and forth. */
+/* Whether answers come from the caller's core: asked for, and this process is of the ordinary scheduling class. */
 bool place_at_caller(const struct place *place);
 
 struct place_seat *place_seat(struct place *place, unsigned index);

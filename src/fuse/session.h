@@ -27,7 +27,7 @@ enum session_dax {
 
 /* Where requests are answered (place.h). */
 enum session_placement {
-	SESSION_PLACE_CALLER, /* on the caller's core, if this process may change its threads' class */
+	SESSION_PLACE_CALLER, /* on the caller's core */
 	SESSION_PLACE_SPREAD, /* wherever the scheduler puts a worker */
 };
 

@@ -442,6 +442,10 @@ bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, v
 	snapshot_take(c->live.fs, &c->before);
 	op(&c->live, arg);
 	snapshot_take(c->live.fs, &c->after);
+	if (pool_failed(c->live.pool)) { /* nothing more can be done with it */
+		printf("# %s: the live pool takes no more writes: %s\n", name, pool_failed(c->live.pool));
+		abort();
+	}
 	if (c->before.error || c->after.error) {
 		if (!c->opts.quiet)
 			printf("# %s: the live file system: %s%s\n", name, c->before.error_at,

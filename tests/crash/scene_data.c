@@ -72,6 +72,31 @@ static void state_part_shared(struct scene *s)
 	(void)share(s, s->file, BLK, s->other, 0, 2 * BLK);
 }
 
+/* Twice in the same file: who stores into both places must not take the second for his alone. */
+static void state_shared_inside(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 8 * BLK, 1);
+	(void)share(s, s->file, 0, s->file, 16 * BLK, 8 * BLK);
+}
+
+static void state_setuid(struct scene *s)
+{
+	struct fs_set set = { .what = FS_SET_MODE, .mode = 06755 };
+	struct inode_attr attr;
+
+	scene_fill(s, s->file, 0, 20000, 1);
+	(void)!fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
+}
+
+/* A size without a block. */
+static void state_hole(struct scene *s)
+{
+	struct fs_set set = { .what = FS_SET_SIZE, .size = 30000 };
+	struct inode_attr attr;
+
+	(void)!fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
+}
+
 /* Behind the end lie bytes that must not come back. */
 static void state_cut(struct scene *s)
 {
@@ -98,6 +123,9 @@ const struct file_state file_states[] = {
 	{ "sparse", state_sparse, false },
 	{ "shared", state_shared, true },
 	{ "part-shared", state_part_shared, false },
+	{ "shared-inside", state_shared_inside, true },
+	{ "setuid", state_setuid, false },
+	{ "hole", state_hole, false },
 	{ "cut", state_cut, false },
 	{ "shredded", state_shredded, false },
 };

@@ -195,6 +195,25 @@ static void case_suid_cleared(void)
 	}
 }
 
+/* On Linux even a chown that names nobody counts, from the owner and from root. */
+static void case_suid_cleared_by_nobody(void)
+{
+	static const uid_t who[] = { 0, USER_A };
+
+	for (size_t i = 0; i < 2; i++) {
+		check_context("by %d", (int)who[i]);
+		file_make("f", "", 0);
+		MUST(chown("f", USER_A, USER_A));
+		MUST(chmod("f", 06755));
+		OK_AS(who[i], chown("f", KEEP, KEEP));
+		EQ(S_IFREG | 0755, path_stat("f").st_mode);
+		MUST(chmod("f", 06755));
+		OK_AS(who[i], chown("f", USER_A, USER_A));
+		EQ(S_IFREG | 0755, path_stat("f").st_mode);
+		MUST(unlink("f"));
+	}
+}
+
 /* A refused chown clears nothing. */
 static void case_suid_kept_on_failure(void)
 {
@@ -228,6 +247,7 @@ static const struct check_case cases[] = {
 	{ "eperm", case_eperm },
 	{ "ctime", case_ctime },
 	{ "suid_cleared", case_suid_cleared },
+	{ "suid_cleared_by_nobody", case_suid_cleared_by_nobody },
 	{ "suid_kept_on_failure", case_suid_kept_on_failure },
 	{ "new_owner_rules", case_new_owner_rules },
 };

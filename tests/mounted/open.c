@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "files.h"
 
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 static int try_open(const char *path, int flags)
@@ -198,14 +199,19 @@ static void case_existing_keeps_mode(void)
 /* A running program cannot be opened for writing, nor truncated; one open for writing not run. */
 static void case_etxtbsy(void)
 {
+	static char text[20000];
+	char *map;
 	int in[2];
+	int out[2];
 	pid_t pid;
 	char c = 0;
 	int fd;
 
 	MUST(system("cp /bin/cat ./prog && chmod 755 ./prog"));
+	MUST(pread(file_open("prog", O_RDONLY), text, sizeof(text), 0));
+	map = mmap(NULL, sizeof(text), PROT_READ, MAP_SHARED, file_open("prog", O_RDONLY), 0);
+	MUST(map == MAP_FAILED ? -1 : 0);
 	MUST(pipe(in));
-	int out[2];
 	MUST(pipe(out));
 	pid = fork();
 	if (pid == 0) {
@@ -224,7 +230,14 @@ static void case_etxtbsy(void)
 	ERR(ETXTBSY, try_open("prog", O_WRONLY));
 	ERR(ETXTBSY, try_open("prog", O_RDWR));
 	ERR(ETXTBSY, try_open("prog", O_RDONLY | O_TRUNC));
+	/* Refused means that nothing happened, to who has it mapped either (that would be SIGBUS). */
+	EQ(text[0], *(volatile char *)&map[0]);
+	EQ(text[8192], *(volatile char *)&map[8192]);
 	ERR(ETXTBSY, truncate("prog", 0));
+	EQ(text[16384], *(volatile char *)&map[16384]);
+	EQ(1, write(in[1], "y", 1));
+	EQ(1, read(out[0], &c, 1));
+	EQ('y', c);
 	OK(try_open("prog", O_RDONLY));
 	close(in[1]);
 	waitpid(pid, NULL, 0);
