@@ -13,6 +13,7 @@ struct clone_ends {
 	struct inode_attr src, dst;
 	uint64_t dst_size; /* size that the destination will have at least; set by clone_put() */
 	bool did_share;
+	bool is_seen; /* the shared part has been committed already (swap.c) */
 	bool quiet; /* dedupe: no byte changes, so no time stamp does */
 };
 

@@ -21,6 +21,7 @@ struct store {
 	const struct data_src *src;
 	struct btree bt;
 	uint64_t pos, end;
+	bool no_space; /* the step that failed had changed nothing: there were no blocks for it */
 };
 
 int data_may_write(const struct inode_attr *attr)
@@ -97,8 +98,10 @@ static int store_alloc(struct store *s, uint64_t file_blk, uint64_t count_blk, u
 		.count_blk = count_blk,
 		.stream = &s->inode->stream,
 	};
+	int rc = space_alloc(s->op->tx, &want, dev_blk, got_blk);
 
-	return space_alloc(s->op->tx, &want, dev_blk, got_blk);
+	s->no_space = rc == -ENOSPC;
+	return rc;
 }
 
 /* The block after the one that precedes file_blk in the file: the best place for what follows. */
@@ -219,6 +222,9 @@ int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 		if (s.pos > off && !txn_has_room(op->tx, DATA_STEP_UNITS))
 			break;
 		rc = store_step(&s);
+		/* What was stored in place cannot be taken back, so it counts: the caller hears of a short store. */
+		if (rc == -ENOSPC && s.no_space && s.pos > off)
+			break;
 		if (rc)
 			return rc;
 	}

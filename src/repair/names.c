@@ -212,7 +212,8 @@ static int name_compare(const void *a, const void *b)
 static void parents_match(struct check *ck)
 {
 	const struct seen_name *entry = ck->names.data, *item = ck->parents.data;
-	const struct seen_name *entries_end = entry + ck->names.count, *items_end = item + ck->parents.count;
+	const struct seen_name *entries_end = entry ? entry + ck->names.count : NULL;
+	const struct seen_name *items_end = item ? item + ck->parents.count : NULL;
 
 	while (entry < entries_end || item < items_end) {
 		int order = entry == entries_end ? 1 : item == items_end ? -1 : name_compare(entry, item);

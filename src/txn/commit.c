@@ -224,6 +224,8 @@ int commit_images(struct txn *tx)
 	if (entries == 0)
 		goto done;
 	lane = lane_take(pool);
+	if (!lane)
+		return -EROFS;
 	length = record_fill(tx, lane->staging, lane_index(pool, lane), entries, lines);
 	written = record_store(pool, lane, length);
 	if (!written) {
@@ -239,10 +241,13 @@ int commit_images(struct txn *tx)
 		dax_fence(pool->dax);
 	if (!homes_ok) {
 		pool_fail(pool, "both copies of a metadata unit cannot be written");
-		goto done; /* the lane is kept: its record is for the next mount */
+		lane->dead = true; /* its record is for the next mount */
+		goto out_lane;
 	}
-	if (!record_retire(pool, lane, written))
+	if (!record_retire(pool, lane, written)) {
 		pool_fail(pool, "a journal record cannot be retired");
+		lane->dead = true;
+	}
 	/* The next record with these units may be in another lane: this one must not come back after it. */
 	if (!sabotage_point("retire-fence"))
 		dax_fence(pool->dax);

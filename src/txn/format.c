@@ -372,6 +372,7 @@ static int put_super(struct maker *mk)
 
 static void super_init(struct super *s, const struct format_opts *opts)
 {
+	bool random_ok;
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
@@ -385,9 +386,9 @@ static void super_init(struct super *s, const struct format_opts *opts)
 		.version_count = 1,
 		.created_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec,
 	};
-	if (getrandom(s->hash_seed, sizeof(s->hash_seed), 0) != sizeof(s->hash_seed) ||
-	    getrandom(&s->uuid, sizeof(s->uuid), 0) != sizeof(s->uuid))
-		assert(!"getrandom cannot fail for 16 bytes");
+	random_ok = getrandom(s->hash_seed, sizeof(s->hash_seed), 0) == sizeof(s->hash_seed) &&
+		    getrandom(&s->uuid, sizeof(s->uuid), 0) == sizeof(s->uuid);
+	assert(random_ok);                                      /* it cannot fail for so few bytes */
 	s->uuid.b[6] = (uint8_t)((s->uuid.b[6] & 0x0f) | 0x40); /* version 4, RFC 4122 */
 	s->uuid.b[8] = (uint8_t)((s->uuid.b[8] & 0x3f) | 0x80);
 	if (opts->uuid)

@@ -26,6 +26,7 @@ struct pool_ag {
 struct lane {
 	pthread_mutex_t mutex;
 	uint64_t off[2]; /* of primary and mirror, bytes */
+	bool dead; /* its record is left for the next mount; under mutex */
 	uint8_t *staging;
 };
 
@@ -113,7 +114,7 @@ struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr);
 /* journal.c */
 must_check int journal_open(struct pool *pool);
 void journal_close(struct pool *pool);
-struct lane *lane_take(struct pool *pool);
+struct lane *lane_take(struct pool *pool); /* NULL: all are dead */
 void lane_give(struct lane *lane);
 unsigned lane_index(const struct pool *pool, const struct lane *lane);
 must_check int journal_replay(struct pool *pool, bool dry, unsigned *records);

@@ -53,15 +53,24 @@ struct lane *lane_take(struct pool *pool)
 {
 	int cpu = sched_getcpu();
 	unsigned first = (unsigned)(cpu < 0 ? 0 : cpu) % pool->super.lane_count;
+	struct lane *lane;
 
 	for (unsigned i = 0; i < pool->super.lane_count; i++) {
-		struct lane *lane = &pool->lanes[(first + i) % pool->super.lane_count];
-
-		if (pthread_mutex_trylock(&lane->mutex) == 0)
+		lane = &pool->lanes[(first + i) % pool->super.lane_count];
+		if (pthread_mutex_trylock(&lane->mutex) != 0)
+			continue;
+		if (!lane->dead)
 			return lane;
+		pthread_mutex_unlock(&lane->mutex);
 	}
-	pthread_mutex_lock(&pool->lanes[first].mutex);
-	return &pool->lanes[first];
+	for (unsigned i = 0; i < pool->super.lane_count; i++) {
+		lane = &pool->lanes[(first + i) % pool->super.lane_count];
+		pthread_mutex_lock(&lane->mutex);
+		if (!lane->dead)
+			return lane;
+		pthread_mutex_unlock(&lane->mutex);
+	}
+	return NULL;
 }
 
 void lane_give(struct lane *lane)

@@ -40,8 +40,9 @@ struct world {
 	struct testfs t;
 	uint64_t random;
 	unsigned step;
+	const char *doing;
 	struct file files[FILES];
-	uint8_t *buf, *old;
+	uint8_t *buf, *seen;
 	unsigned full; /* how often there was no space */
 };
 
@@ -99,21 +100,21 @@ static void fill(struct world *w, uint8_t *bytes, uint64_t len)
 
 static void differs(struct world *w, const struct file *f, uint64_t at, uint8_t is, uint8_t should)
 {
-	fail_msg("step %u: file %s of %" PRIu64 " bytes: byte %" PRIu64 " (block %" PRIu64
+	fail_msg("step %u (%s): file %s of %" PRIu64 " bytes: byte %" PRIu64 " (block %" PRIu64
 		 ") is %02x, not %02x",
-		 w->step, f->name, f->size, at, at / BLK, is, should);
+		 w->step, w->doing, f->name, f->size, at, at / BLK, is, should);
 }
 
 static void compare(struct world *w, const struct file *f, uint64_t off, uint64_t len)
 {
 	uint64_t want = off < f->size ? u64_min(len, f->size - off) : 0;
-	ssize_t got = fs_read(w->t.fs, f->ino, w->buf, len, off);
+	ssize_t got = fs_read(w->t.fs, f->ino, w->seen, len, off);
 
 	if (got != (ssize_t)want)
 		fail_msg("step %u: read of %s gave %zd, not %" PRIu64, w->step, f->name, got, want);
-	for (uint64_t i = 0; memcmp(w->buf, f->bytes + off, want) != 0 && i < want; i++) {
-		if (w->buf[i] != f->bytes[off + i])
-			differs(w, f, off + i, w->buf[i], f->bytes[off + i]);
+	for (uint64_t i = 0; memcmp(w->seen, f->bytes + off, want) != 0 && i < want; i++) {
+		if (w->seen[i] != f->bytes[off + i])
+			differs(w, f, off + i, w->seen[i], f->bytes[off + i]);
 	}
 }
 
@@ -149,24 +150,12 @@ static void check_all(struct world *w)
 		fail_msg("step %u: %" PRIu64 " intents are left", w->step, report.intents);
 }
 
-/*
- * After an operation that gave up for want of space: bytes of [off, end) may be as before or as they would have become, all else as
- * before. The model takes over what is there.
- */
-static void adopt(struct world *w, struct file *f, const uint8_t *would, uint64_t off, uint64_t end)
+/* An operation gave up for want of space: nothing has changed. */
+static void unchanged(struct world *w, const struct file *f)
 {
-	ssize_t got = fs_read(w->t.fs, f->ino, w->old, FILE_MAX, 0);
-
 	w->full++;
 	compare_size(w, f);
-	assert_int_equal(got, (ssize_t)f->size);
-	for (uint64_t i = 0; i < f->size; i++) {
-		uint8_t is = w->old[i];
-
-		if (is != f->bytes[i] && (i < off || i >= end || is != (would ? would[i - off] : 0)))
-			differs(w, f, i, is, f->bytes[i]);
-		f->bytes[i] = is;
-	}
+	compare(w, f, 0, FILE_MAX);
 }
 
 static void model_write(struct file *f, const uint8_t *bytes, uint64_t off, uint64_t len)
@@ -201,7 +190,7 @@ static void op_write(struct world *w)
 	got = fs_write(w->t.fs, &testfs_root, f->ino, w->buf, len, append ? 0 : off,
 		       append ? FS_WRITE_APPEND : 0);
 	if (got == -ENOSPC) {
-		adopt(w, f, w->buf, off, off + len);
+		unchanged(w, f);
 		return;
 	}
 	if (got <= 0 || (uint64_t)got > len)
@@ -226,7 +215,7 @@ static void op_truncate(struct world *w)
 	set.size = below(w, 3) ? any_off(w, f) : below(w, u64_min(f->size * 2 + 300, FILE_MAX));
 	rc = fs_setattr(w->t.fs, &testfs_root, f->ino, &set, &a);
 	if (rc == -ENOSPC) {
-		adopt(w, f, NULL, 0, 0);
+		unchanged(w, f);
 		assert_true(set.size > f->size || f->size != 0); /* an empty file has nothing to give back */
 		return;
 	}
@@ -261,7 +250,7 @@ static void op_shift(struct world *w)
 	rc = fs_fallocate(w->t.fs, &testfs_root, f->ino,
 			  insert ? FALLOC_FL_INSERT_RANGE : FALLOC_FL_COLLAPSE_RANGE, off, len);
 	if (rc == -ENOSPC) {
-		adopt(w, f, NULL, 0, 0);
+		unchanged(w, f);
 		return;
 	}
 	if (rc != (fits ? 0 : -EINVAL))
@@ -292,7 +281,7 @@ static void op_fallocate(struct world *w)
 
 	rc = fs_fallocate(w->t.fs, &testfs_root, f->ino, mode, off, len);
 	if (rc == -ENOSPC) {
-		adopt(w, f, NULL, zeroes ? off : 0, zeroes ? off + len : 0);
+		unchanged(w, f);
 		return;
 	}
 	if (rc)
@@ -321,7 +310,7 @@ static void op_clone(struct world *w)
 	got = fs_clone(w->t.fs, &testfs_root, src->ino, src_off, dst->ino, dst_off, len, 0, &shared);
 	memcpy(w->buf, src->bytes + src_off, cut);
 	if (got == -ENOSPC) {
-		adopt(w, dst, w->buf, dst_off, dst_off + cut);
+		unchanged(w, dst);
 		return;
 	}
 	if (src == dst && src_off < dst_off + cut && dst_off < src_off + cut) {
@@ -397,6 +386,36 @@ static void file_make(struct world *w, struct file *f)
 	model_resize(f, 0);
 }
 
+/* The file "filler" takes all space but a little, so that the others run out of it. */
+static void op_filler(struct world *w)
+{
+	uint64_t leave_blk = below(w, 2) ? below(w, 30) : below(w, 600), off = 0;
+	struct inode_attr a;
+	struct fs_statfs st;
+	int rc;
+
+	if (below(w, 10))
+		return;
+	rc = testfs_unlink(&w->t, INODE_ROOT, "filler");
+	assert_true(rc == 0 || rc == -ENOENT);
+	fs_work(w->t.fs);
+	assert_int_equal(fs_statfs(w->t.fs, &st), 0);
+	rc = testfs_mknod(&w->t, INODE_ROOT, "filler", S_IFREG | 0600, &a);
+	if (rc) {
+		assert_int_equal(rc, -ENOSPC);
+		return;
+	}
+	fs_forget(w->t.fs, a.ino, 1);
+	for (uint64_t len = st.free_blk / 2 * BLK; len >= BLK; len /= 2) {
+		assert_int_equal(fs_statfs(w->t.fs, &st), 0);
+		if (st.free_blk < leave_blk + len / BLK)
+			continue;
+		rc = fs_fallocate(w->t.fs, &testfs_root, a.ino, FALLOC_FL_KEEP_SIZE, off, len);
+		assert_true(rc == 0 || rc == -ENOSPC);
+		off += len;
+	}
+}
+
 static void op_again(struct world *w)
 {
 	struct file *f = any_file(w);
@@ -417,10 +436,30 @@ static void op_reopen(struct world *w)
 		testfs_crash(&w->t);
 }
 
-static void (*const ops[])(struct world *w) = {
-	op_write,     op_write, op_write, op_write, op_read,   op_read, op_truncate, op_shift,  op_fallocate,
-	op_fallocate, op_clone, op_clone, op_clone, op_dedupe, op_seek, op_again,    op_reopen,
+static const struct {
+	void (*fn)(struct world *w);
+	const char *name;
+	unsigned share; /* how often */
+} ops[] = {
+	{ op_write, "write", 4 },   { op_read, "read", 2 },           { op_truncate, "truncate", 1 },
+	{ op_shift, "shift", 1 },   { op_fallocate, "fallocate", 2 }, { op_clone, "clone", 3 },
+	{ op_dedupe, "dedupe", 1 }, { op_seek, "seek", 1 },           { op_again, "again", 1 },
+	{ op_reopen, "reopen", 1 }, { op_filler, "filler", 1 },
 };
+
+static void any_op(struct world *w)
+{
+	uint64_t total = 0, pick;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ops); i++)
+		total += ops[i].share;
+	pick = below(w, total);
+	for (i = 0; pick >= ops[i].share; i++)
+		pick -= ops[i].share;
+	w->doing = ops[i].name;
+	ops[i].fn(w);
+}
 
 /* ---- runs ---- */
 
@@ -430,9 +469,9 @@ static void run(const struct testfs_opts *opts, uint64_t salt)
 	unsigned count = given ? (unsigned)strtoul(given, NULL, 0) : OPS;
 	struct world *w = calloc(1, sizeof(*w));
 
-	w->random = testfs_seed() ^ salt;
+	w->random = testfs_seed() * 31 + salt;
 	w->buf = malloc(FILE_MAX);
-	w->old = malloc(FILE_MAX);
+	w->seen = malloc(FILE_MAX);
 	testfs_make(&w->t, opts);
 	for (unsigned i = 0; i < FILES; i++) {
 		snprintf(w->files[i].name, sizeof(w->files[i].name), "f%u", i);
@@ -440,7 +479,7 @@ static void run(const struct testfs_opts *opts, uint64_t salt)
 		file_make(w, &w->files[i]);
 	}
 	for (w->step = 1; w->step <= count; w->step++) {
-		ops[below(w, ARRAY_SIZE(ops))](w);
+		any_op(w);
 		if (w->step % CHECK_EVERY == 0)
 			check_all(w);
 	}
@@ -451,7 +490,7 @@ static void run(const struct testfs_opts *opts, uint64_t salt)
 	for (unsigned i = 0; i < FILES; i++)
 		free(w->files[i].bytes);
 	free(w->buf);
-	free(w->old);
+	free(w->seen);
 	free(w);
 }
 

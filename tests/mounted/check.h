@@ -52,6 +52,8 @@ int check_main(int argc, char **argv, const struct check_case *cases, size_t cou
 /* ... with one of two. */
 #define ERR2(want, other, expr) (errno = 0, check_err((want), (other), (long)(expr), #expr, CHECK_AT))
 #define TRUE(cond) check_true((cond), #cond, CHECK_AT)
+/* A failed assertion in so many words; false. */
+#define WRONG(why) check_true(false, (why), CHECK_AT)
 #define EQ(want, got) check_eq((long long)(want), (long long)(got), #got, CHECK_AT)
 #define MEMEQ(want, got, size) check_mem((want), (got), (size), #got, CHECK_AT)
 #define STREQ(want, got) check_str((want), (got), #got, CHECK_AT)

@@ -139,7 +139,7 @@ static bool words_valid(const uint64_t *words, size_t size, unsigned owner, unsi
 			continue;
 		if ((who != 0 && who != owner && who != other) || (uint32_t)words[i] != i + 1) {
 			check_context("word %zu of a file of %u is %lx", i, owner, (unsigned long)words[i]);
-			return TRUE(!"a word of another file or place");
+			return WRONG("a word of another file or place");
 		}
 	}
 	return true;

@@ -243,7 +243,7 @@ static void seek_check(int fd, off_t size, const unsigned char *written)
 		}
 		TRUE(data >= at && data <= size);
 		for (off_t i = at; i < data; i++) {
-			if (written[i] && !TRUE(!"written byte inside a hole"))
+			if (written[i] && !WRONG("written byte inside a hole"))
 				return;
 		}
 		if (data >= size)

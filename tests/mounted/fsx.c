@@ -220,7 +220,7 @@ static void op_seek(struct file *f)
 		if (data == -1)
 			data = (off_t)f->size;
 		for (off_t i = at; i < data; i++) {
-			if (f->want[i] && !TRUE(!"data inside a hole"))
+			if (f->want[i] && !WRONG("data inside a hole"))
 				return;
 		}
 		if (data == (off_t)f->size)

@@ -180,7 +180,7 @@ static void case_inode_numbers(void)
 		for (int k = 0; k < i; k++) {
 			if (inos[k] == inos[i]) {
 				check_context("f%d and f%d", k, i);
-				TRUE(!"inode number used twice");
+				WRONG("inode number used twice");
 				return;
 			}
 		}
