@@ -183,6 +183,11 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clo
 		ends->dst.size = u64_max(ends->dst.size, ends->dst_size);
 		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off + *done,
 				c->dst_off + *done, len - *done, &part);
+		if (rc == -ENOSPC && ends->is_seen) { /* what is seen counts */
+			txn_undo(op->tx);
+			part = 0;
+			rc = inode_get(op, ends->dst.ino, &ends->dst);
+		}
 	}
 	*done += part;
 	return rc;

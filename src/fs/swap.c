@@ -262,9 +262,8 @@ static int swap_trees(struct op *op, struct swap *s)
 	it->it_type = le32_of(INTENT_DROP);
 	dst->blocks = s->blocks;
 	rc = clone_put(op, s->ends);
-	if (!rc)
-		s->ends->quiet =
-			true; /* all is seen now: the operation's last transaction must not touch the times again */
+	if (!rc) /* all is seen now: the operation's last transaction must not touch the times again */
+		s->ends->is_seen = s->ends->quiet = true;
 	return rc;
 }
 

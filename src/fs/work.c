@@ -8,6 +8,7 @@
 #include "fs/core.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <time.h>
 
@@ -15,6 +16,7 @@
 
 #define GATHER_MS 20
 #define ATIME_FLUSH_MS 3000
+#define TRIM_INODES 10000u
 
 static struct timespec time_in_ms(long ms)
 {
@@ -67,10 +69,24 @@ static void drain_and_trim(struct fs *fs)
 		log_warn("unused metadata chunks cannot be given back: %s", strerror(-rc));
 }
 
+/* Memory of inodes that were forgotten goes back to the system when there were many of them. */
+static void memory_trim(struct fs *fs, uint64_t *most_inodes)
+{
+	uint64_t inodes = atomic_load(&fs->inode_count);
+
+	if (inodes > *most_inodes)
+		*most_inodes = inodes;
+	if (*most_inodes > TRIM_INODES && inodes < *most_inodes / 2) {
+		malloc_trim(0);
+		*most_inodes = inodes;
+	}
+}
+
 static void *worker_main(void *arg)
 {
 	struct fs *fs = arg;
 	struct timespec flush_at = time_in_ms(ATIME_FLUSH_MS);
+	uint64_t most_inodes = 0;
 
 	thread_register();
 	orphan_drain(fs);
@@ -87,6 +103,7 @@ static void *worker_main(void *arg)
 			drain_and_trim(fs);
 		if (time_is_past(&flush_at)) {
 			atime_flush(fs);
+			memory_trim(fs, &most_inodes);
 			flush_at = time_in_ms(ATIME_FLUSH_MS);
 		}
 	}

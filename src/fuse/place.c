@@ -390,7 +390,8 @@ static void watch_leader(struct place *place, struct hold *lift)
 			now = sample_take(place);
 		} else if (crowded_count == CROWDED_TICKS_COUNT || is_stuck(&before, &now)) {
 			return;
-		} else if (place->may_idle && atomic_load(&place->is_lifted) && now.wall_ns > lift->until_ns) {
+		} else if (place->may_idle && atomic_load(&place->is_lifted) &&
+			   now.wall_ns > lift->until_ns) {
 			place_lift(place, false);
 		}
 	}
@@ -527,9 +528,8 @@ int place_open(unsigned count, bool want_caller, struct place **out)
 	pthread_mutex_init(&place->lock, NULL);
 	pthread_cond_init(&place->turn, NULL);
 	place->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	place->at_caller =
-		want_caller && place->bell >= 0 && sched_getscheduler(0) == SCHED_OTHER &&
-		sched_getaffinity(0, sizeof(place->cpus), &place->cpus) == 0;
+	place->at_caller = want_caller && place->bell >= 0 && sched_getscheduler(0) == SCHED_OTHER &&
+			   sched_getaffinity(0, sizeof(place->cpus), &place->cpus) == 0;
 	place->may_idle = place->at_caller && class_may_change();
 	atomic_store(&place->is_lifted, !place->may_idle);
 	*out = place;
