@@ -14,7 +14,7 @@
 #define STATUS_SYSTEM 2
 
 /* In the parent: never returns. */
-static void wait_child(int fd, pid_t pid)
+static void wait_child(int fd, pid_t pid, void (*died)(void *arg), void *arg)
 {
 	char up;
 	ssize_t n;
@@ -31,10 +31,11 @@ static void wait_child(int fd, pid_t pid)
 	if (WIFEXITED(status))
 		_exit(WEXITSTATUS(status));
 	fprintf(stderr, "umbrafs: died while starting (signal %d)\n", WTERMSIG(status));
+	died(arg);
 	_exit(STATUS_SYSTEM);
 }
 
-int background_start(struct background *bg)
+int background_start(struct background *bg, void (*died)(void *arg), void *arg)
 {
 	int fds[2];
 	pid_t pid;
@@ -52,7 +53,7 @@ int background_start(struct background *bg)
 	}
 	if (pid > 0) {
 		close(fds[1]);
-		wait_child(fds[0], pid);
+		wait_child(fds[0], pid, died, arg);
 	}
 	close(fds[0]);
 	setsid();

@@ -14,8 +14,11 @@ struct background {
 	int fd; /* to the parent; -1: foreground */
 };
 
-/* Returns in the child (0, or -errno in the only process). Before any thread is started. */
-must_check int background_start(struct background *bg);
+/*
+ * Returns in the child (0, or -errno in the only process). Before any thread is started. If the child dies of a signal the parent calls
+ * died(arg) before it exits.
+ */
+must_check int background_start(struct background *bg, void (*died)(void *arg), void *arg);
 /* The child is up: leaves the terminal, and the parent exits with status 0. */
 void background_up(struct background *bg);
 

@@ -359,6 +359,15 @@ static int run(struct daemon *d, struct background *bg)
 	return rc;
 }
 
+/* In the process that started the daemon: what it left is of no use. */
+static void died(void *arg)
+{
+	const struct daemon *d = arg;
+
+	if (session_detach_dead(d->dir) == 0)
+		log_info("%s: detached again", d->dir);
+}
+
 int daemon_main(int argc, char **argv)
 {
 	static struct daemon d;
@@ -387,7 +396,7 @@ int daemon_main(int argc, char **argv)
 	if (dir_resolve(&d))
 		goto failed;
 	if (!d.opts.foreground) {
-		int rc = background_start(&bg);
+		int rc = background_start(&bg, died, &d);
 
 		if (rc) {
 			fprintf(stderr, "umbrafs: cannot go to the background: %s\n", strerror(-rc));

@@ -73,12 +73,32 @@ static const struct {
 
 /* Of no meaning here: for mount(8), or true anyway. A name ending in '=' takes a value, one ending in '*' goes on. */
 static const char *const ignored_options[] = {
-	"defaults",   "auto",     "noauto",     "nouser",
-	"nousers",    "noowner",  "nogroup",    "_netdev",
-	"nofail",     "nomand",   "mand",       "lazytime",
-	"nolazytime", "iversion", "noiversion", "default_permissions",
-	"comment=",   "user=",    "uhelper=",   "helper=",
-	"x-*",        "X-*",
+	"defaults",
+	"auto",
+	"noauto",
+	"nouser",
+	"nousers",
+	"noowner",
+	"nogroup",
+	"_netdev",
+	"nofail",
+	"nomand",
+	"mand",
+	"lazytime",
+	"nolazytime",
+	"iversion",
+	"noiversion",
+	"default_permissions",
+	"comment=",
+	"user=",
+	"uhelper=",
+	"helper=",
+	"x-*",
+	"X-*",
+	/* what the kernel says of a mount, passed back for a remount */
+	"user_id=",
+	"group_id=",
+	"max_read=",
 };
 
 static bool option_is_ignored(const char *name)

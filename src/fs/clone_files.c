@@ -21,6 +21,7 @@ struct files_call {
 	unsigned first, count;
 	unsigned limit; /* of items in one transaction */
 	unsigned done;  /* out: of items from first on */
+	unsigned at;    /* out, also on errors: the item that failed, from first on */
 };
 
 static int copy_content(struct op *op, struct clone_ends *ends)
@@ -229,6 +230,7 @@ static int files_once(struct op *op, void *arg)
 	       (done == 0 || txn_has_room(op->tx, FILE_UNITS))) {
 		struct fs_clone_item *item = &c->items[c->first + done];
 
+		c->at = done;
 		rc = name_check_new(item->name, item->name_len);
 		if (!rc)
 			rc = clone_item(op, &dir, item, done == 0, &last);
@@ -245,13 +247,19 @@ int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, stru
 		   unsigned count, unsigned *done)
 {
 	struct files_call c = { .dir = dir, .items = items, .count = count, .limit = count };
-	int rc = 0;
+	int rc = 0, failed = 0;
 
-	while (c.first < count) {
+	while (c.first < c.count) {
 		c.done = 0;
+		c.at = 0;
 		rc = op_run(fs, TXN_WRITE, cred, files_once, &c);
 		if (rc == -EOVERFLOW) {
 			c.limit = c.done; /* those before it fit */
+			continue;
+		}
+		if (rc < 0 && c.at > 0 && !failed) {
+			failed = rc;
+			c.count = c.first + c.at; /* those before it, which went down with it, once more */
 			continue;
 		}
 		if (rc)
@@ -260,5 +268,5 @@ int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, stru
 		c.limit = count;
 	}
 	*done = c.first;
-	return rc;
+	return rc ? rc : failed;
 }

@@ -179,11 +179,15 @@ static int alloc_step(struct op *op, struct inode *inode, struct inode_attr *att
 
 static int punch_step(struct op *op, struct inode *inode, struct inode_attr *attr, struct falloc *f)
 {
-	int rc = zero_edges(op, inode, attr, f->off, u64_min(f->end, u64_max(attr->size, f->off)));
-	uint64_t lo = blk_up(f->off), hi = blk_of(f->end);
+	uint64_t lo = blk_up(f->off), hi = blk_of(f->end), end = f->end;
+	int rc = 0;
 
-	if (f->end >= attr->size) /* a whole block up to the end of the file */
-		hi = blk_up(f->end);
+	if (end >= attr->size) { /* a whole block up to the end of the file: to zero it first would take space */
+		hi = blk_up(end);
+		end = u64_align_up(attr->size, BLOCK_SIZE);
+	}
+	if (f->off < attr->size)
+		rc = zero_edges(op, inode, attr, f->off, end);
 	if (!rc)
 		rc = finish(op, inode, attr, f);
 	if (!rc && lo < hi)

@@ -42,10 +42,10 @@ static void kernel_drop(struct change *c, uint64_t off, uint64_t len)
 	(void)fuse_lowlevel_notify_inval_inode(c->session->se, c->ino, (off_t)start, (off_t)(end - start));
 }
 
-static int token_source(struct change *c, const struct umbra_token *token, uint64_t *src)
+/* attr: of the file that the token names. */
+static int token_source(struct change *c, const struct umbra_token *token, struct inode_attr *attr)
 {
 	struct token_file file;
-	struct inode_attr attr;
 	int rc;
 
 	if (!(c->fh & OPS_FH_WRITE))
@@ -53,13 +53,10 @@ static int token_source(struct change *c, const struct umbra_token *token, uint6
 	rc = token_use(c->session->tokens, token, c->pid, &file);
 	if (rc)
 		return rc;
-	rc = fs_getattr(c->session->fs, file.ino, &attr);
+	rc = fs_getattr(c->session->fs, file.ino, attr);
 	if (rc)
 		return rc;
-	if (attr.gen != file.gen)
-		return -ESTALE;
-	*src = file.ino;
-	return 0;
+	return attr->gen == file.gen ? 0 : -ESTALE;
 }
 
 static bool range_ok(uint64_t off, uint64_t len)
@@ -71,7 +68,7 @@ static int change_clone(struct change *c)
 {
 	struct umbra_clone_range *arg = &c->arg->clone;
 	unsigned flags = FS_CLONE_STRICT | (c->cred.kill_priv_exempt ? 0 : FS_CLONE_KILLPRIV);
-	uint64_t src;
+	struct inode_attr src;
 	int64_t n;
 	int rc;
 
@@ -80,8 +77,10 @@ static int change_clone(struct change *c)
 	rc = token_source(c, &arg->token, &src);
 	if (rc)
 		return rc;
+	if (arg->src_off > src.size || arg->len > src.size - arg->src_off)
+		return -EINVAL; /* all or nothing */
 	kernel_drop(c, arg->dst_off, arg->len);
-	n = fs_clone(c->session->fs, &c->cred, src, arg->src_off, c->ino, arg->dst_off, arg->len, flags,
+	n = fs_clone(c->session->fs, &c->cred, src.ino, arg->src_off, c->ino, arg->dst_off, arg->len, flags,
 		     NULL);
 	kernel_drop(c, arg->dst_off, arg->len);
 	if (n < 0)
@@ -93,7 +92,7 @@ static int change_clone(struct change *c)
 static int change_dedupe(struct change *c)
 {
 	struct umbra_dedupe_range *arg = &c->arg->dedupe;
-	uint64_t src;
+	struct inode_attr src;
 	bool same;
 	int rc;
 
@@ -104,7 +103,7 @@ static int change_dedupe(struct change *c)
 		return rc;
 	/* Its bytes do not change, so cached pages stay true; but dirty ones have to be in the comparison. */
 	kernel_drop(c, arg->dst_off, arg->len);
-	rc = fs_dedupe(c->session->fs, src, arg->src_off, c->ino, arg->dst_off, arg->len, &same);
+	rc = fs_dedupe(c->session->fs, src.ino, arg->src_off, c->ino, arg->dst_off, arg->len, &same);
 	if (rc)
 		return rc;
 	arg->status = !same;
@@ -181,8 +180,7 @@ static int change_files(struct change *c)
 		(void)fuse_lowlevel_notify_inval_inode(c->session->se, c->ino, -1, 0);
 	arg->done = done;
 	arg->error = (uint32_t)(rc < 0 ? -rc : 0);
-	if (done > 0)
-		rc = 0;
+	rc = 0;
 out:
 	free(items);
 	return rc;

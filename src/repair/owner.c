@@ -403,18 +403,18 @@ static void piece_skip(struct rmap *r, uint64_t blk)
 static void pieces_compare(struct check *ck, const struct rmap *want, size_t want_count,
 			   const struct rmap *have, size_t have_count)
 {
-	const struct rmap *want_end = want + want_count, *have_end = have + have_count;
 	struct rmap w = { 0 }, h = { 0 };
+	size_t i = 0, k = 0;
 
 	for (;;) {
 		struct rmap *r, *other;
 		uint64_t end;
 		int order;
 
-		while (w.count_blk == 0 && want < want_end)
-			w = *want++;
-		while (h.count_blk == 0 && have < have_end)
-			h = *have++;
+		while (w.count_blk == 0 && i < want_count)
+			w = want[i++];
+		while (h.count_blk == 0 && k < have_count)
+			h = have[k++];
 		if (w.count_blk == 0 && h.count_blk == 0)
 			return;
 		order = w.count_blk == 0 ? 1 : h.count_blk == 0 ? -1 : piece_compare(&w, &h);

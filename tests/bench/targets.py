@@ -309,7 +309,8 @@ class Umbrafs(Target):
         call(self.mkfs, '--size', '%dM' % self.pool_mib, self.pool)
 
     def command(self):
-        return [self.program, self.pool, self.dir, '-o',
+        # In the foreground like the null server: a session of its own is a scheduling group of its own (sched(7), autogroup).
+        return [self.program, '-f', self.pool, self.dir, '-o',
                 self.opt_string('allow_other,default_permissions')]
 
 

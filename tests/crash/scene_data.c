@@ -4,6 +4,7 @@
  */
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/stat.h>
 
 #include "crash/scenes.h"
 
@@ -88,6 +89,21 @@ static void state_setuid(struct scene *s)
 	(void)!fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
 }
 
+/* No space is left but a few blocks. */
+static void state_full(struct scene *s)
+{
+	uint64_t filler = scene_make(s, INODE_ROOT, "filler", S_IFREG | 0600), off = 0;
+	struct fs_statfs st;
+
+	scene_fill(s, s->file, 0, 20000, 1);
+	if (fs_statfs(s->t->fs, &st) != 0)
+		return;
+	for (uint64_t len = u64_align_up(st.free_blk * BLK, 1u << 20); len >= 4 * BLK; len /= 2) {
+		if (falloc(s, filler, FALLOC_FL_KEEP_SIZE, off, len) == 0)
+			off += len;
+	}
+}
+
 /* A size without a block. */
 static void state_hole(struct scene *s)
 {
@@ -128,6 +144,7 @@ const struct file_state file_states[] = {
 	{ "hole", state_hole, false },
 	{ "cut", state_cut, false },
 	{ "shredded", state_shredded, false },
+	{ "full", state_full, false },
 };
 const unsigned file_state_count = ARRAY_SIZE(file_states);
 

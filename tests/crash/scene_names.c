@@ -8,6 +8,7 @@
 #include <sys/xattr.h>
 
 #include "crash/scenes.h"
+#include "space/space.h"
 
 #define LONG_NAMES 100u
 #define TREE_NAME 200u /* bytes: a node holds few of them */
@@ -89,6 +90,22 @@ static void make_many_xattrs(struct scene *s)
 	for (unsigned i = 0; i < 60; i++) {
 		snprintf(name, sizeof(name), "user.number.%u", i);
 		(void)!set_xattr(s, s->file, name, 150, (uint8_t)i);
+	}
+}
+
+/* So few metadata units are left that the next large value needs a new chunk of them. */
+static void make_few_units(struct scene *s)
+{
+	struct space_totals totals;
+	char name[20];
+
+	for (unsigned i = 0; i < 100; i++) {
+		if (space_totals(s->t->pool, &totals) != 0 || totals.meta_free_units < 112)
+			return;
+		snprintf(name, sizeof(name), "x%u", i);
+		if (set_xattr(s, scene_make(s, INODE_ROOT, name, S_IFREG | 0600), "user.large",
+			      totals.meta_free_units < 200 ? 12000 : 60000, (uint8_t)i) != 0)
+			return;
 	}
 }
 
@@ -385,6 +402,7 @@ const struct name_op name_ops[] = {
 	{ "setattr", NULL, set_attr, false },
 	{ "setxattr", NULL, xattr_small, false },
 	{ "setxattr-large", NULL, xattr_large, false },
+	{ "setxattr-new-chunk", make_few_units, xattr_large, false },
 	{ "setxattr-shrink", make_xattrs, xattr_shrink, false },
 	{ "setxattr-grow", make_xattrs, xattr_grow, false },
 	{ "setxattr-other", make_xattrs, xattr_other_large, false },

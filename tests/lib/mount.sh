@@ -169,6 +169,7 @@ mount_clear()
 
 mount_end()
 {
+	set +e # the rest must be done whatever fails
 	trap - EXIT INT TERM HUP
 	[ -n "$mount_work" ] || return 0
 	if mount_is; then

@@ -570,6 +570,34 @@ static void test_store_into_grown_empty(void **state)
 	testfs_free(&t);
 }
 
+/* Giving back the end of a file whose last block is shared takes no space. */
+static void test_punch_to_end_when_full(void **state)
+{
+	struct inode_attr a;
+	struct testfs t;
+	uint64_t ino;
+	int rc;
+
+	(void)state;
+	one_file(&t, &ino);
+	assert_int_equal(fs_write(t.fs, &testfs_root, ino, "end", 3, 9000, 0), 3);
+	assert_int_equal(testfs_mknod(&t, INODE_ROOT, "twin", S_IFREG | 0644, &a), 0);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, ino, 0, a.ino, 0, 9003, 0, NULL), 9003);
+	assert_int_equal(testfs_mknod(&t, INODE_ROOT, "filler", S_IFREG | 0644, &a), 0);
+	for (uint64_t len = (uint64_t)16 << 20, off = 0; len >= BLK; len /= 2, off += (uint64_t)64 << 20) {
+		do {
+			rc = fs_fallocate(t.fs, &testfs_root, a.ino, FALLOC_FL_KEEP_SIZE, off, len);
+			off += len;
+		} while (rc == 0);
+		assert_int_equal(rc, -ENOSPC);
+	}
+	assert_int_equal(fs_write(t.fs, &testfs_root, ino, "x", 1, 8192, 0), -ENOSPC);
+	assert_int_equal(fs_fallocate(t.fs, &testfs_root, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      8192, 4096),
+			 0);
+	testfs_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -577,6 +605,7 @@ int main(void)
 		cmocka_unit_test(test_several_groups),
 		cmocka_unit_test(test_without_mirrors),
 		cmocka_unit_test(test_store_into_grown_empty),
+		cmocka_unit_test(test_punch_to_end_when_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

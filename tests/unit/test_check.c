@@ -739,6 +739,70 @@ static void test_crowded_keys(void **state)
 	testfs_free(&e.t);
 }
 
+/* ---- media that lie ---- */
+
+/* A number that may be taken for something. */
+static uint64_t lie(uint64_t *random)
+{
+	static const uint64_t numbers[] = { 0,          1,          2,          511,        512,       4096,
+					    1ull << 20, 1ull << 31, 1ull << 55, 1ull << 63, UINT64_MAX };
+
+	switch (testfs_below(random, 4)) {
+	case 0:
+		return numbers[testfs_below(random, ARRAY_SIZE(numbers))];
+	case 1:
+		return testfs_below(random, CHUNK_BLOCKS) * BLOCK_SIZE; /* a unit */
+	case 2:
+		return testfs_below(random, POOL_BYTES / BLOCK_SIZE);
+	default:
+		return testfs_random(random);
+	}
+}
+
+/* Some bytes of a unit, in both copies, with a good CRC. */
+static void unit_lies(uint8_t *unit, size_t size, uint64_t *random)
+{
+	for (uint64_t i = 1 + testfs_below(random, 4); i > 0; i--) {
+		size_t width = (size_t)1 << testfs_below(random, 4);
+		size_t room = testfs_below(random, 2) ? size : 256; /* most of what matters lies in front */
+		size_t at = 48 + testfs_below(random, (room - 48) / width) * width;
+		uint64_t value = lie(random);
+
+		memcpy(unit + (at < size - width ? at : size - width), &value, width);
+	}
+}
+
+/* Whatever a unit says, the walk comes to its end. */
+static void test_lying_media(void **state)
+{
+	uint64_t random = testfs_seed(), found = 0;
+	_Alignas(64) uint8_t unit[BLOCK_SIZE], good[BLOCK_SIZE];
+	struct env e;
+
+	(void)state;
+	env_make(&e);
+	for (unsigned i = 0; i < 4000; i++) {
+		uint64_t laddr = testfs_below(&random, 80) * BLOCK_SIZE;
+		size_t size = BLOCK_SIZE;
+
+		if (laddr < AG_UNIT_HEADER * BLOCK_SIZE) {
+			laddr = inode_at(1 + testfs_below(&random, 12));
+			size = INODE_SIZE;
+		}
+		unit_load(&e, laddr, good, size);
+		if (unit_size(unit_magic(good)) != size)
+			continue;
+		memcpy(unit, good, size);
+		unit_lies(unit, size, &random);
+		unit_store(&e, laddr, unit, size, BOTH);
+		found += check(&e, false).findings != 0;
+		unit_store(&e, laddr, good, size, BOTH);
+	}
+	assert_true(found > 500);
+	assert_int_equal(check(&e, true).findings, 0);
+	testfs_free(&e.t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -746,6 +810,7 @@ int main(void)
 		cmocka_unit_test(test_each_damage),
 		cmocka_unit_test(test_all_kinds_are_seen),
 		cmocka_unit_test(test_crowded_keys),
+		cmocka_unit_test(test_lying_media),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
