@@ -28,15 +28,19 @@ void attr_kill_priv(struct inode_attr *attr)
 		attr->mode &= ~(uint32_t)S_ISGID;
 }
 
+int inode_drop_caps(struct op *op, struct inode_attr *attr)
+{
+	int rc = xattr_drop(op, attr->ino, XATTR_CAPABILITY);
+
+	return rc == -ENODATA ? 0 : rc;
+}
+
 int inode_kill_priv(struct op *op, struct inode_attr *attr)
 {
-	int rc;
-
 	if (S_ISDIR(attr->mode))
 		return 0;
 	attr_kill_priv(attr);
-	rc = xattr_drop(op, attr->ino, XATTR_CAPABILITY);
-	return rc == -ENODATA ? 0 : rc;
+	return inode_drop_caps(op, attr);
 }
 
 /* Immutable: nothing but the flags themselves; append-only: neither size, owner nor mode. */

@@ -14,7 +14,7 @@ struct clone_ends {
 	uint64_t dst_size; /* size that the destination will have at least; set by clone_put() */
 	bool did_share;
 	bool is_seen; /* the shared part has been committed already (swap.c) */
-	bool quiet; /* dedupe: no byte changes, so no time stamp does */
+	bool quiet;   /* dedupe: no byte changes, so no time stamp does */
 };
 
 struct share_range {

@@ -119,6 +119,7 @@ void attr_touch(struct op *op, struct inode_attr *attr, bool mtime);
 void attr_kill_priv(struct inode_attr *attr);
 /* The same, and takes file capabilities (security.capability) away; for a locked inode. */
 must_check int inode_kill_priv(struct op *op, struct inode_attr *attr);
+must_check int inode_drop_caps(struct op *op, struct inode_attr *attr);
 
 /* What the DRAM inode says when the transaction has committed. */
 enum inode_event {

@@ -182,7 +182,8 @@ static int punch_step(struct op *op, struct inode *inode, struct inode_attr *att
 	uint64_t lo = blk_up(f->off), hi = blk_of(f->end), end = f->end;
 	int rc = 0;
 
-	if (end >= attr->size) { /* a whole block up to the end of the file: to zero it first would take space */
+	if (end >=
+	    attr->size) { /* a whole block up to the end of the file: to zero it first would take space */
 		hi = blk_up(end);
 		end = u64_align_up(attr->size, BLOCK_SIZE);
 	}

@@ -122,9 +122,10 @@ bool fs_is_written(struct fs *fs, uint64_t ino);
 
 /* Bytes read (short at the end of the file). Holes and unwritten ranges read as zero. Guarded: -EIO on bad memory. */
 must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
-#define FS_WRITE_APPEND 0x1u   /* at the end, whatever off says */
-#define FS_WRITE_KILLPRIV 0x2u /* clear setuid and setgid */
-#define FS_WRITE_CACHED 0x4u   /* write-back of a page: never past the end of the file */
+#define FS_WRITE_APPEND 0x1u    /* at the end, whatever off says */
+#define FS_WRITE_KILLPRIV 0x2u  /* clear setuid and setgid */
+#define FS_WRITE_DROP_CAPS 0x8u /* take file capabilities (security.capability) away */
+#define FS_WRITE_CACHED 0x4u    /* write-back of a page: never past the end of the file */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);
 /* mode: FALLOC_FL_* of <linux/falloc.h>, all of them. */

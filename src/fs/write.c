@@ -388,6 +388,8 @@ static int write_once(struct op *op, void *arg)
 	attr_touch(op, &attr, true);
 	if (w.flags & FS_WRITE_KILLPRIV)
 		rc = inode_kill_priv(op, &attr);
+	else if (w.flags & FS_WRITE_DROP_CAPS)
+		rc = inode_drop_caps(op, &attr);
 	if (!rc)
 		rc = inode_put(op, &attr);
 	call->off = w.off;

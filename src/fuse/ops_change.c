@@ -80,6 +80,9 @@ static int change_clone(struct change *c)
 	if (arg->src_off > src.size || arg->len > src.size - arg->src_off)
 		return -EINVAL; /* all or nothing */
 	kernel_drop(c, arg->dst_off, arg->len);
+	rc = fs_removexattr(c->session->fs, c->ino, OPS_XATTR_CAPS);
+	if (rc && rc != -ENODATA)
+		return rc;
 	n = fs_clone(c->session->fs, &c->cred, src.ino, arg->src_off, c->ino, arg->dst_off, arg->len, flags,
 		     NULL);
 	kernel_drop(c, arg->dst_off, arg->len);

@@ -43,6 +43,8 @@ static void open_fill(const struct session *session, uint32_t flags, struct fuse
 	if ((fi->flags & O_ACCMODE) != O_WRONLY)
 		fi->fh |= OPS_FH_READ;
 	fi->direct_io = open_is_direct(session, flags, fi);
+	if (fi->direct_io)
+		fi->fh |= OPS_FH_DIRECT;
 	fi->keep_cache = 1;
 	fi->noflush = 1;
 }
@@ -82,6 +84,12 @@ out:
 	ops_reply(req, rc);
 }
 
+/* Before a direct write, unlike any other, the kernel does not look whether the file has capabilities. */
+static bool open_has_caps(struct fs *fs, fuse_ino_t ino, const struct fuse_file_info *fi)
+{
+	return fi->direct_io && open_writes(fi) && fs_getxattr(fs, ino, OPS_XATTR_CAPS, NULL, 0) > 0;
+}
+
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
@@ -101,6 +109,8 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (session->opts.dax == SESSION_DAX_INODE && fs_getattr(fs, ino, &attr))
 		attr.flags = 0;
 	open_fill(session, attr.flags, fi);
+	if (open_has_caps(fs, ino, fi))
+		fi->fh |= OPS_FH_CAPS;
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, open_writes(fi));
 }
@@ -139,8 +149,14 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 		flags |= FS_WRITE_CACHED;
 	else if (fi->flags & O_APPEND)
 		flags |= FS_WRITE_APPEND;
+	if (fi->fh & OPS_FH_DIRECT) /* the kernel does it for cached writes only */
+		flags |= FS_WRITE_DROP_CAPS;
 	if (wire_kill_flags(&session->wire) ? wire_now.kill_suidgid : !fi->writepage && cred.uid != 0)
 		flags |= FS_WRITE_KILLPRIV;
+	if (fi->fh & OPS_FH_CAPS && (n = fs_removexattr(session->fs, ino, OPS_XATTR_CAPS)) && n != -ENODATA) {
+		ops_reply(req, (int)n);
+		return;
+	}
 	n = fs_write(session->fs, &cred, ino, buf, size, (uint64_t)off, flags);
 	if (n < 0) {
 		ops_reply(req, (int)n);

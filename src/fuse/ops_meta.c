@@ -225,6 +225,8 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 		kill = wire_now.kill_suidgid;
 	else
 		kill = (set.what & (FS_SET_UID | FS_SET_GID)) || ((set.what & FS_SET_SIZE) && cred.uid != 0);
+	if (to_set == 0) /* chown(2) with neither owner nor group, which clears all the same */
+		kill = true;
 	if (kill)
 		set.what |= FS_SET_KILLPRIV;
 	rc = fs_setattr(session->fs, &cred, ino, &set, &attr);

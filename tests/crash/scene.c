@@ -216,9 +216,9 @@ bool scene_sequence(struct crash *c, uint64_t *random, unsigned length)
 	bool ok = true;
 
 	scene_begin(&s, crash_live(c));
-	state->make(&s);
 	if (around->make && !around->makes_odd)
 		around->make(&s);
+	state->make(&s);
 	used = (size_t)snprintf(said, sizeof(said), "%s", state->name);
 	for (unsigned i = 0; i < length && ok; i++) {
 		ok = any_op(c, &s, random, name, sizeof(name));
