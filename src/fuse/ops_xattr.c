@@ -4,14 +4,19 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <string.h>
 
 #include "fuse/ops.h"
 
 void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	ops_reply(req,
-		  fs_setxattr(req_session(req)->fs, ino, name, value, size, flags, wire_now.acl_kill_sgid));
+	if (size > OPS_WRITE_MAX) {
+		ops_reply(req, -E2BIG);
+		return;
+	}
+	/* It stands behind the name, at any address; ACLs are looked at as structures. */
+	memcpy(worker_now->buf, value, size);
+	ops_reply(req, fs_setxattr(req_session(req)->fs, ino, name, worker_now->buf, size, flags,
+				   wire_now.acl_kill_sgid));
 }
 
 /* n: what the file system said for a buffer of size bytes; 0 asks for the length. */
