@@ -15,7 +15,8 @@
 
 #include "fs/core.h"
 
-#define TABLE_MIN 65536u /* buckets (1 MiB): growing is done by a thread that may lag behind */
+#define TABLE_MIN \
+	8192u /* buckets: growing is done by a thread that may lag behind, making them costs a mount time */
 
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;

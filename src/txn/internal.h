@@ -26,7 +26,7 @@ struct pool_ag {
 struct lane {
 	pthread_mutex_t mutex;
 	uint64_t off[2]; /* of primary and mirror, bytes */
-	bool dead; /* its record is left for the next mount; under mutex */
+	bool dead;       /* its record is left for the next mount; under mutex */
 	uint8_t *staging;
 };
 
