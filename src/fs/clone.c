@@ -24,6 +24,16 @@ struct clone_call {
 	uint64_t done_bytes, shared_bytes; /* out */
 };
 
+/* FICLONERANGE's rule: whole blocks, the last one may end both files. Small files that have no blocks are copied all the same. */
+static bool range_is_blocks(const struct inode_attr *src, const struct inode_attr *dst,
+			    const struct clone_call *c, uint64_t len)
+{
+	if ((c->src_off | c->dst_off) & (BLOCK_SIZE - 1))
+		return false;
+	return (len & (BLOCK_SIZE - 1)) == 0 ||
+	       (c->src_off + len == src->size && c->dst_off + len >= dst->size);
+}
+
 static int clone_check(const struct inode_attr *src, const struct inode_attr *dst, struct clone_call *c,
 		       uint64_t *len)
 {
@@ -42,6 +52,8 @@ static int clone_check(const struct inode_attr *src, const struct inode_attr *ds
 		*len = c->src_off >= src->size ? 0 : src->size - c->src_off;
 	if (*len > FS_SIZE_MAX - c->dst_off)
 		return -EFBIG;
+	if ((c->flags & FS_CLONE_STRICT) && !range_is_blocks(src, dst, c, *len))
+		return -EINVAL;
 	if (c->src == c->dst && c->src_off < c->dst_off + *len && c->dst_off < c->src_off + *len)
 		return -EINVAL;
 	return 0;
@@ -160,8 +172,6 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clo
 	int rc = 0;
 
 	clone_split(c, &ends->src, &ends->dst, len, &head, &share);
-	if ((c->flags & FS_CLONE_STRICT) && (head != 0 || share != len))
-		return -EINVAL;
 	*done = *shared = 0;
 	if (head != 0) {
 		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off, c->dst_off,

@@ -136,7 +136,8 @@ must_check int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, ui
 
 /*
  * Copies len bytes by sharing blocks wherever both offsets allow it; len is cut at the end of the source. Returns bytes copied; *shared_bytes (may be
- * NULL) how many of them without copying. -EINVAL: overlap within one file. CLONE_STRICT: all by sharing or -EINVAL (FICLONERANGE's rules; len 0 = to the end).
+ * NULL) how many of them without copying. -EINVAL: overlap within one file. CLONE_STRICT: FICLONERANGE's rules of what can be asked (whole
+ * blocks or to the end of both files, else -EINVAL; len 0 = to the end).
  */
 #define FS_CLONE_STRICT 0x1u
 #define FS_CLONE_KILLPRIV 0x2u

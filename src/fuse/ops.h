@@ -89,6 +89,7 @@ void ops_reply(fuse_req_t req, int rc);
 #define OPS_FH_WRITE 0x1u
 #define OPS_FH_READ 0x2u
 #define OPS_FH_DIR 0x4u
+#define OPS_FH_APPEND 0x10u
 #define OPS_FH_DIRECT 0x8u /* opened to bypass the page cache */
 #define OPS_FH_CAPS \
 	0x8u /* writes bypass the cache, and the file had capabilities when it was opened: they go with the first one */

@@ -74,6 +74,8 @@ static int change_clone(struct change *c)
 
 	if (arg->flags || !range_ok(arg->dst_off, arg->len))
 		return -EINVAL;
+	if (c->fh & OPS_FH_APPEND) /* as FICLONERANGE */
+		return -EBADF;
 	rc = token_source(c, &arg->token, &src);
 	if (rc)
 		return rc;

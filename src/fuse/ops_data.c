@@ -42,6 +42,8 @@ static void open_fill(const struct session *session, uint32_t flags, struct fuse
 		fi->fh |= OPS_FH_WRITE;
 	if ((fi->flags & O_ACCMODE) != O_WRONLY)
 		fi->fh |= OPS_FH_READ;
+	if (fi->flags & O_APPEND)
+		fi->fh |= OPS_FH_APPEND;
 	fi->direct_io = open_is_direct(session, flags, fi);
 	if (fi->direct_io)
 		fi->fh |= OPS_FH_DIRECT;

@@ -281,6 +281,10 @@ static void test_clone_inline(void **state)
 	file_clone(&a, 0, &b, 0, 150, 0);
 	file_check(&b);
 	assert_int_equal(file_blocks(&b), 0);
+	/* As an ioctl asks: the whole file, though it has no blocks. */
+	assert_int_equal(fs_clone(t.fs, &testfs_root, a.ino, 0, b.ino, 0, 0, FS_CLONE_STRICT, NULL), 150);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, a.ino, 1, b.ino, 0, 100, FS_CLONE_STRICT, NULL),
+			 -EINVAL);
 	file_clone(&a, 10, &b, 100, 140, 0); /* no longer inline */
 	file_check(&b);
 	free(a.bytes);
