@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "btree/btree.h"
-#include "lib/testfs.h"
+#include "lib/testunit.h"
 #include "media/ag.h"
 #include "media/node.h"
 #include "repair/check.h"
@@ -85,61 +85,22 @@ static struct check_report check(struct env *e, bool loud)
 
 /* ---- ways to do damage ---- */
 
-enum { PRIMARY = 1, MIRROR = 2, BOTH = 3 };
-
 static uint64_t inode_at(uint64_t ino)
 {
 	return ino << INODE_SHIFT;
 }
 
-/* One copy of a unit, to be changed and put back with a good CRC. */
-static void unit_load(struct env *e, uint64_t laddr, void *unit, size_t size)
-{
-	uint64_t off;
-
-	assert_int_equal(pool_place(e->t.pool, laddr, 0, &off), 0);
-	memcpy(unit, dax_ptr(e->t.dax, off), size);
-}
-
-static void unit_store(struct env *e, uint64_t laddr, void *unit, size_t size, unsigned copies)
-{
-	struct m_unit_hdr *hdr = unit;
-	uint64_t off;
-
-	unit_seal(unit, size, le64_get(hdr->uh_seq));
-	for (unsigned copy = 0; copy < 2; copy++) {
-		if (!(copies & 1u << copy))
-			continue;
-		assert_int_equal(pool_place(e->t.pool, laddr, copy, &off), 0);
-		assert_int_equal(dax_store(e->t.dax, off, unit, size), 0);
-	}
-	pool_unverify(e->t.pool, laddr, size);
-}
-
-#define CHANGE(e, type, laddr, copies, u, how)               \
-	do {                                                 \
-		_Alignas(64) type u;                         \
-		unit_load(e, laddr, &u, sizeof(u));          \
-		how;                                         \
-		unit_store(e, laddr, &u, sizeof(u), copies); \
+#define CHANGE(e, type, laddr, copies, u, how)                         \
+	do {                                                           \
+		_Alignas(64) type u;                                   \
+		testunit_load(&(e)->t, laddr, &u, sizeof(u));          \
+		how;                                                   \
+		testunit_store(&(e)->t, laddr, &u, sizeof(u), copies); \
 	} while (0)
 
-#define INODE(e, ino, u, how) CHANGE(e, struct m_inode, inode_at(ino), BOTH, u, how)
-#define FIXED(e, type, unit, u, how) CHANGE(e, type, pool_ag_unit((e)->t.pool, 0, unit), BOTH, u, how)
-
-static void junk(struct env *e, uint64_t laddr, unsigned copies)
-{
-	uint8_t bytes[64];
-	uint64_t off;
-
-	memset(bytes, 0xa5, sizeof(bytes));
-	for (unsigned copy = 0; copy < 2; copy++) {
-		if (!(copies & 1u << copy))
-			continue;
-		assert_int_equal(pool_place(e->t.pool, laddr, copy, &off), 0);
-		assert_int_equal(dax_store(e->t.dax, off + 128, bytes, sizeof(bytes)), 0);
-	}
-}
+#define INODE(e, ino, u, how) CHANGE(e, struct m_inode, inode_at(ino), TESTUNIT_BOTH, u, how)
+#define FIXED(e, type, unit, u, how) \
+	CHANGE(e, type, pool_ag_unit((e)->t.pool, 0, unit), TESTUNIT_BOTH, u, how)
 
 /* A tree of group 0, or of an inode, in a transaction. */
 struct edit {
@@ -221,17 +182,17 @@ static void bad_super(struct env *e)
 
 static void bad_unit_lost(struct env *e)
 {
-	junk(e, inode_at(e->file), BOTH);
+	testunit_junk(&e->t, inode_at(e->file), TESTUNIT_BOTH);
 }
 
 static void bad_unit_copy(struct env *e)
 {
-	junk(e, inode_at(e->file), MIRROR);
+	testunit_junk(&e->t, inode_at(e->file), TESTUNIT_MIRROR);
 }
 
 static void bad_unit_differs(struct env *e)
 {
-	CHANGE(e, struct m_inode, inode_at(e->file), MIRROR, u, u.di_uid = le32_of(5));
+	CHANGE(e, struct m_inode, inode_at(e->file), TESTUNIT_MIRROR, u, u.di_uid = le32_of(5));
 }
 
 /* The first node of a directory's tree. */
@@ -240,14 +201,14 @@ static uint64_t dir_node(struct env *e)
 	_Alignas(64) struct m_inode m;
 	const struct m_node_body *body = (const void *)m.di_data;
 
-	unit_load(e, inode_at(e->dir), &m, sizeof(m));
+	testunit_load(&e->t, inode_at(e->dir), &m, sizeof(m));
 	assert_true(body->nb_level > 0);
 	return le64_get(((const le64 *)(const void *)body->nb_space)[1]);
 }
 
 static void bad_unit_owner(struct env *e)
 {
-	CHANGE(e, struct m_node, dir_node(e), BOTH, u, u.nd_hdr.uh_owner = le64_of(e->file));
+	CHANGE(e, struct m_node, dir_node(e), TESTUNIT_BOTH, u, u.nd_hdr.uh_owner = le64_of(e->file));
 }
 
 static void bad_unit_seq(struct env *e)
@@ -280,8 +241,8 @@ static void bad_xattr(struct env *e)
 {
 	_Alignas(64) struct m_inode m;
 
-	unit_load(e, inode_at(e->file), &m, sizeof(m));
-	CHANGE(e, struct m_xval, le64_get(big_list(&m)[0]), BOTH, u, u.xv_len_bytes = le32_of(17));
+	testunit_load(&e->t, inode_at(e->file), &m, sizeof(m));
+	CHANGE(e, struct m_xval, le64_get(big_list(&m)[0]), TESTUNIT_BOTH, u, u.xv_len_bytes = le32_of(17));
 }
 
 static void used_map_change(struct env *e, bool set)
@@ -566,7 +527,7 @@ static void bad_orphan_extra(struct env *e)
 	_Alignas(64) struct m_inode inode;
 	struct edit edit;
 
-	unit_load(e, inode_at(e->file), &inode, sizeof(inode));
+	testunit_load(&e->t, inode_at(e->file), &inode, sizeof(inode));
 	m.or_gen = inode.di_gen;
 	edit_group(e, AG_ORPHANS, &edit);
 	insert(&edit, &m, sizeof(m));
@@ -619,53 +580,51 @@ static void bad_loss(struct env *e)
 static const struct damage {
 	void (*fn)(struct env *e);
 	enum check_kind kind;
-} damages[] = {
-	{ bad_super, CHECK_SUPER },
-	{ bad_unit_lost, CHECK_UNIT_LOST },
-	{ bad_unit_copy, CHECK_UNIT_COPY },
-	{ bad_unit_differs, CHECK_UNIT_DIFFERS },
-	{ bad_unit_owner, CHECK_UNIT_OWNER },
-	{ bad_unit_seq, CHECK_UNIT_SEQ },
-	{ bad_unit_twice, CHECK_UNIT_TWICE },
-	{ bad_unit_leaked, CHECK_UNIT_LEAKED },
-	{ bad_unit_unmarked, CHECK_UNIT_UNMARKED },
-	{ bad_tree, CHECK_TREE },
-	{ bad_group, CHECK_GROUP },
-	{ bad_counter, CHECK_COUNTER },
-	{ bad_chunk, CHECK_CHUNK },
-	{ bad_remap, CHECK_REMAP },
-	{ bad_bitmap_set, CHECK_BITMAP_SET },
-	{ bad_bitmap_clear, CHECK_BITMAP_CLEAR },
-	{ bad_rmap_missing, CHECK_RMAP_MISSING },
-	{ bad_rmap_extra, CHECK_RMAP_EXTRA },
-	{ bad_rmap_twice, CHECK_RMAP_TWICE },
-	{ bad_rmap_special, CHECK_RMAP_SPECIAL },
-	{ bad_refcount, CHECK_REFCOUNT },
-	{ bad_refcount_gone, CHECK_REFCOUNT },
-	{ bad_shared_flag, CHECK_SHARED_FLAG },
-	{ bad_inode_tree, CHECK_INODE_TREE },
-	{ bad_inode, CHECK_INODE },
-	{ bad_inode_blocks, CHECK_INODE_BLOCKS },
-	{ bad_extent, CHECK_EXTENT },
-	{ bad_symlink, CHECK_SYMLINK },
-	{ bad_xattr, CHECK_XATTR },
-	{ bad_hash_chain, CHECK_HASH_CHAIN },
-	{ bad_name_twice, CHECK_NAME_TWICE },
-	{ bad_dir_size, CHECK_DIR_SIZE },
-	{ bad_dirent_nowhere, CHECK_DIRENT },
-	{ bad_dirent_type, CHECK_DIRENT },
-	{ bad_dir_links, CHECK_DIR_LINKS },
-	{ bad_parent_missing, CHECK_PARENT_MISSING },
-	{ bad_parent_extra, CHECK_PARENT_EXTRA },
-	{ bad_links, CHECK_LINKS },
-	{ bad_links_dir, CHECK_LINKS },
-	{ bad_orphan_missing, CHECK_ORPHAN_MISSING },
-	{ bad_orphan_extra, CHECK_ORPHAN_EXTRA },
-	{ bad_dir_loop, CHECK_DIR_LOOP },
-	{ bad_intent, CHECK_INTENT },
-	{ bad_forward, CHECK_FORWARD },
-	{ bad_loss, CHECK_LOSS },
-};
+} damages[] = { { bad_super, CHECK_SUPER },
+		{ bad_unit_lost, CHECK_UNIT_LOST },
+		{ bad_unit_copy, CHECK_UNIT_COPY },
+		{ bad_unit_differs, CHECK_UNIT_DIFFERS },
+		{ bad_unit_owner, CHECK_UNIT_OWNER },
+		{ bad_unit_seq, CHECK_UNIT_SEQ },
+		{ bad_unit_twice, CHECK_UNIT_TWICE },
+		{ bad_unit_leaked, CHECK_UNIT_LEAKED },
+		{ bad_unit_unmarked, CHECK_UNIT_UNMARKED },
+		{ bad_tree, CHECK_TREE },
+		{ bad_group, CHECK_GROUP },
+		{ bad_counter, CHECK_COUNTER },
+		{ bad_chunk, CHECK_CHUNK },
+		{ bad_remap, CHECK_REMAP },
+		{ bad_bitmap_set, CHECK_BITMAP_SET },
+		{ bad_bitmap_clear, CHECK_BITMAP_CLEAR },
+		{ bad_rmap_missing, CHECK_RMAP_MISSING },
+		{ bad_rmap_extra, CHECK_RMAP_EXTRA },
+		{ bad_rmap_twice, CHECK_RMAP_TWICE },
+		{ bad_rmap_special, CHECK_RMAP_SPECIAL },
+		{ bad_refcount, CHECK_REFCOUNT },
+		{ bad_refcount_gone, CHECK_REFCOUNT },
+		{ bad_shared_flag, CHECK_SHARED_FLAG },
+		{ bad_inode_tree, CHECK_INODE_TREE },
+		{ bad_inode, CHECK_INODE },
+		{ bad_inode_blocks, CHECK_INODE_BLOCKS },
+		{ bad_extent, CHECK_EXTENT },
+		{ bad_symlink, CHECK_SYMLINK },
+		{ bad_xattr, CHECK_XATTR },
+		{ bad_hash_chain, CHECK_HASH_CHAIN },
+		{ bad_name_twice, CHECK_NAME_TWICE },
+		{ bad_dir_size, CHECK_DIR_SIZE },
+		{ bad_dirent_nowhere, CHECK_DIRENT },
+		{ bad_dirent_type, CHECK_DIRENT },
+		{ bad_dir_links, CHECK_DIR_LINKS },
+		{ bad_parent_missing, CHECK_PARENT_MISSING },
+		{ bad_parent_extra, CHECK_PARENT_EXTRA },
+		{ bad_links, CHECK_LINKS },
+		{ bad_links_dir, CHECK_LINKS },
+		{ bad_orphan_missing, CHECK_ORPHAN_MISSING },
+		{ bad_orphan_extra, CHECK_ORPHAN_EXTRA },
+		{ bad_dir_loop, CHECK_DIR_LOOP },
+		{ bad_intent, CHECK_INTENT },
+		{ bad_forward, CHECK_FORWARD },
+		{ bad_loss, CHECK_LOSS } };
 
 /* On the damaged pool the floors above txn must not run again. */
 static void env_drop(struct env *e)
@@ -739,70 +698,6 @@ static void test_crowded_keys(void **state)
 	testfs_free(&e.t);
 }
 
-/* ---- media that lie ---- */
-
-/* A number that may be taken for something. */
-static uint64_t lie(uint64_t *random)
-{
-	static const uint64_t numbers[] = { 0,          1,          2,          511,        512,       4096,
-					    1ull << 20, 1ull << 31, 1ull << 55, 1ull << 63, UINT64_MAX };
-
-	switch (testfs_below(random, 4)) {
-	case 0:
-		return numbers[testfs_below(random, ARRAY_SIZE(numbers))];
-	case 1:
-		return testfs_below(random, CHUNK_BLOCKS) * BLOCK_SIZE; /* a unit */
-	case 2:
-		return testfs_below(random, POOL_BYTES / BLOCK_SIZE);
-	default:
-		return testfs_random(random);
-	}
-}
-
-/* Some bytes of a unit, in both copies, with a good CRC. */
-static void unit_lies(uint8_t *unit, size_t size, uint64_t *random)
-{
-	for (uint64_t i = 1 + testfs_below(random, 4); i > 0; i--) {
-		size_t width = (size_t)1 << testfs_below(random, 4);
-		size_t room = testfs_below(random, 2) ? size : 256; /* most of what matters lies in front */
-		size_t at = 48 + testfs_below(random, (room - 48) / width) * width;
-		uint64_t value = lie(random);
-
-		memcpy(unit + (at < size - width ? at : size - width), &value, width);
-	}
-}
-
-/* Whatever a unit says, the walk comes to its end. */
-static void test_lying_media(void **state)
-{
-	uint64_t random = testfs_seed(), found = 0;
-	_Alignas(64) uint8_t unit[BLOCK_SIZE], good[BLOCK_SIZE];
-	struct env e;
-
-	(void)state;
-	env_make(&e);
-	for (unsigned i = 0; i < 4000; i++) {
-		uint64_t laddr = testfs_below(&random, 80) * BLOCK_SIZE;
-		size_t size = BLOCK_SIZE;
-
-		if (laddr < AG_UNIT_HEADER * BLOCK_SIZE) {
-			laddr = inode_at(1 + testfs_below(&random, 12));
-			size = INODE_SIZE;
-		}
-		unit_load(&e, laddr, good, size);
-		if (unit_size(unit_magic(good)) != size)
-			continue;
-		memcpy(unit, good, size);
-		unit_lies(unit, size, &random);
-		unit_store(&e, laddr, unit, size, BOTH);
-		found += check(&e, false).findings != 0;
-		unit_store(&e, laddr, good, size, BOTH);
-	}
-	assert_true(found > 500);
-	assert_int_equal(check(&e, true).findings, 0);
-	testfs_free(&e.t);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -810,7 +705,6 @@ int main(void)
 		cmocka_unit_test(test_each_damage),
 		cmocka_unit_test(test_all_kinds_are_seen),
 		cmocka_unit_test(test_crowded_keys),
-		cmocka_unit_test(test_lying_media),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
