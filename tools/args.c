@@ -32,7 +32,7 @@ bool args_size(const char *text, uint64_t *bytes)
 		if (end == dot + 1 || strspn(dot + 1, "0123456789") != (size_t)(end - dot - 1))
 			return false;
 	}
-	if (*end && *end != 'B') {
+	if (*end) {
 		const char *unit = strchr(units, toupper((unsigned char)*end));
 
 		if (!unit)
@@ -40,10 +40,8 @@ bool args_size(const char *text, uint64_t *bytes)
 		scale = (uint64_t)1 << (10 * (unit - units + 1));
 		end++;
 		if (*end == 'i' && end[1] == 'B')
-			end++;
+			end += 2;
 	}
-	if (*end == 'B')
-		end++;
 	if (*end || (fraction != 0 && scale == 1) || (whole && scale > UINT64_MAX / whole))
 		return false;
 	whole *= scale;

@@ -88,7 +88,9 @@ static int option(struct mkfs *m, int c, const char *value, bool *done)
 		return 0;
 	case 's':
 		if (!args_size(value, &m->size_bytes) || m->size_bytes == 0)
-			return usage("--size %s: not a size", value);
+			return usage(
+				"--size %s: not a size (bytes, or with K, M, G, T for powers of 1024; no MB)",
+				value);
 		return 0;
 	case 'L':
 		if (strlen(value) > SUPER_LABEL_SIZE)
@@ -102,7 +104,9 @@ static int option(struct mkfs *m, int c, const char *value, bool *done)
 		return 0;
 	case 'a':
 		if (!args_size(value, &m->format.ag_size_bytes) || m->format.ag_size_bytes == 0)
-			return usage("--ag-size %s: not a size", value);
+			return usage(
+				"--ag-size %s: not a size (bytes, or with K, M, G, T for powers of 1024; no MB)",
+				value);
 		return 0;
 	case 'U':
 		if (!uuid_parse(value, &m->uuid))

@@ -14,6 +14,8 @@
  * it and dropped again after it, before the call returns. Pages of the *source* that were dirtied through a shared writable
  * mapping are not: call fsync(2) on the source first (data written with write(2) needs nothing). Dirtying the destination
  * through a mapping while the call runs gives either result in that page.
+ *
+ * Limits of the process (RLIMIT_FSIZE) are the kernel's to apply, which does not look into these calls: they do not count here.
  */
 #ifndef UMBRA_IOCTL_H
 #define UMBRA_IOCTL_H
@@ -25,7 +27,8 @@
 
 /*
  * Names an open file to another call. Taken from an open descriptor (so the kernel has checked the right to open it), it is
- * random, good for one use, within a minute, by the process that took it.
+ * random, good for one use, within a minute, by the process that took it. Users other than root have at most 64 at a time;
+ * one more takes the place of that user's oldest.
  */
 struct umbra_token {
 	__u8 bytes[32];
@@ -36,7 +39,7 @@ struct umbra_token {
 /*
  * Makes [dst_off, dst_off + len) of this file share the blocks of [src_off, src_off + len) of the token's file, all of it or
  * nothing (FICLONERANGE's rules: whole blocks, or up to the end of the source; len 0 = to the end of the source).
- *	EBADF	this descriptor is not open for writing
+ *	EBADF	this descriptor is not open for writing, or open with O_APPEND
  *	EACCES	the token is not known, used up, too old or another process's
  *	EINVAL	not aligned to blocks, past the end of the source, overlapping in one file, not regular files
  */
@@ -147,13 +150,14 @@ enum umbra_owner_kind {
 	UMBRA_OWNER_REMAP,   /* stands in for one unit of metadata */
 	UMBRA_OWNER_FORWARD, /* being moved */
 };
+#define UMBRA_OWNER_PATH_LONG 0xffffffffu /* path_len: it has a path, of 8192 bytes or more; none follows */
 struct umbra_owner {
 	__u64 dev_off, len;
 	__u64 ino, file_off; /* of files */
 	__u16 kind;
 	__u16 record_size;
-	__u32 path_len; /* 0: no name any more (an unlinked file that is still open) */
-	char path[];    /* from the root of the mount, not NUL-terminated */
+	__u32 path_len; /* 0: no name any more (an unlinked file that is still open); UMBRA_OWNER_PATH_LONG: see there */
+	char path[]; /* from the root of the mount, not NUL-terminated */
 };
 #define UMBRA_OWNERS_DATA 16000
 struct umbra_owners {

@@ -112,6 +112,9 @@ static int remount(struct daemon *d)
 
 	if (!realpath(d->opts.dir, d->dir))
 		snprintf(d->dir, sizeof(d->dir), "%s", d->opts.dir);
+	if (d->opts.fixed)
+		log_warn("%s: a remount cannot change %.*s: it stays as it is", d->dir,
+			 (int)strcspn(d->opts.fixed, "="), d->opts.fixed);
 	if (mount(d->opts.pool, d->dir, NULL, MS_REMOUNT | d->opts.mount_flags, NULL) == 0)
 		return 0;
 	rc = -errno;
@@ -195,18 +198,22 @@ static int fs_up(struct daemon *d)
 		.strictatime = d->opts.strictatime,
 		.background = true,
 	};
+	struct inode_attr root;
 	int rc = readonly ? pool_up_readonly(d) : pool_up(d, false);
 
 	if (rc)
 		return rc;
 	if (pool_super(d->pool)->ro_compat & ~FEATURE_RO_COMPAT_KNOWN)
 		d->opts.mount_flags |= MS_RDONLY; /* as the pool has said */
-	/* From here on there are threads, and messages go where they will go later. */
-	if (!d->opts.foreground)
-		log_setup("umbrafs", d->opts.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, true);
 	rc = fs_open(d->pool, &opts, &d->fs);
-	if (rc)
+	if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: the file system cannot be opened: %s", d->pool_path,
+			 rc == -EUCLEAN ? "damaged metadata" : strerror(-rc));
+		return rc;
+	}
+	rc = fs_getattr(d->fs, INODE_ROOT, &root);
+	if (rc)
+		snprintf(d->why, sizeof(d->why), "%s: the root directory cannot be read: %s", d->pool_path,
 			 rc == -EUCLEAN ? "damaged metadata" : strerror(-rc));
 	return rc;
 }
@@ -306,6 +313,9 @@ static int serve(struct daemon *d, struct background *bg)
 		return rc;
 	}
 	say_up(d);
+	/* Until here the one who waits for the command reads what there is to say. */
+	if (!d->opts.foreground)
+		log_syslog();
 	background_up(bg);
 	session_wait(d->session);
 	pthread_kill(thread, SIGUSR2);

@@ -98,7 +98,10 @@ static const char *const ignored_options[] = {
 	/* what the kernel says of a mount, passed back for a remount */
 	"user_id=",
 	"group_id=",
+	"rootmode=",
 	"max_read=",
+	"blksize=",
+	"subtype=",
 };
 
 static bool option_is_ignored(const char *name)
@@ -179,8 +182,14 @@ static int set_threads(struct daemon_opts *opts, const char *value, char *why, s
 	return 0;
 }
 
+/* Options that a mount has from its start to its end. */
+static const char *const fixed_options[] = { "durability=", "dax=", "placement=", "threads=" };
+
 static int option_take(struct daemon_opts *opts, const char *option, char *why, size_t why_size)
 {
+	for (size_t i = 0; i < ARRAY_SIZE(fixed_options); i++)
+		if (strncmp(option, fixed_options[i], strlen(fixed_options[i])) == 0)
+			opts->fixed = fixed_options[i];
 	if (strncmp(option, "durability=", 11) == 0)
 		return set_durability(opts, option + 11, why, why_size);
 	if (strncmp(option, "dax=", 4) == 0)

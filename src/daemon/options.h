@@ -23,7 +23,8 @@ struct daemon_opts {
 	enum dax_durability durability;
 	enum session_dax dax;
 	enum session_placement placement;
-	unsigned threads; /* 0: as many as fit the machine */
+	unsigned threads;  /* 0: as many as fit the machine */
+	const char *fixed; /* the last given option that a remount cannot change, with its '='; or NULL */
 };
 
 /* -EINVAL: one line in why. */

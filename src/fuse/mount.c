@@ -75,6 +75,14 @@ static const struct {
 	{ MS_DIRSYNC, ",dirsync" },
 };
 
+/* What it cannot do, and what mount(8) calls it. */
+static const struct {
+	unsigned long flag;
+	const char *name;
+} direct_flags[] = {
+	{ MS_NODIRATIME, "nodiratime" }, { 256, "nosymfollow" }, /* MS_NOSYMFOLLOW, newer than some headers */
+};
+
 /* The -o of fusermount3; a comma in the name of the pool must not end it. Freed by the caller. */
 static char *helper_options(const struct session_opts *opts)
 {
@@ -106,7 +114,7 @@ static int helper_start(char *const *argv, int comm, int says, pid_t *pid)
 	posix_spawn_file_actions_t actions;
 	size_t count = 0;
 	char **env;
-	int rc;
+	int from[2], rc;
 
 	while (environ[count])
 		count++;
@@ -115,11 +123,21 @@ static int helper_start(char *const *argv, int comm, int says, pid_t *pid)
 		return -ENOMEM;
 	memcpy(env, environ, count * sizeof(*env));
 	env[count] = variable;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, comm, HELPER_COMM);
-	posix_spawn_file_actions_adddup2(&actions, says, STDERR_FILENO);
-	rc = -posix_spawnp(pid, HELPER, &actions, NULL, argv, env);
-	posix_spawn_file_actions_destroy(&actions);
+	/* Neither may have the number that is given to the other. */
+	from[0] = fcntl(comm, F_DUPFD_CLOEXEC, HELPER_COMM + 1);
+	from[1] = fcntl(says, F_DUPFD_CLOEXEC, HELPER_COMM + 1);
+	if (from[0] < 0 || from[1] < 0) {
+		rc = -errno;
+	} else {
+		posix_spawn_file_actions_init(&actions);
+		posix_spawn_file_actions_adddup2(&actions, from[0], HELPER_COMM);
+		posix_spawn_file_actions_adddup2(&actions, from[1], STDERR_FILENO);
+		rc = -posix_spawnp(pid, HELPER, &actions, NULL, argv, env);
+		posix_spawn_file_actions_destroy(&actions);
+	}
+	for (int i = 0; i < 2; i++)
+		if (from[i] >= 0)
+			close(from[i]);
 	free(env);
 	return rc;
 }
@@ -201,18 +219,28 @@ static int helper_run(char *const *argv, int *fd, char *line, size_t line_size)
 
 static int mount_by_helper(struct session *session, char *why, size_t why_size)
 {
-	char *options = helper_options(&session->opts), line[512];
+	char *options = helper_options(&session->opts), line[512] = "";
 	char *argv[] = {
 		(char *)HELPER, (char *)"-o", options, (char *)"--", (char *)session->opts.mountpoint, NULL
 	};
-	int rc = options ? helper_run(argv, &session->fd, line, sizeof(line)) : -ENOMEM;
+	int rc;
 
+	for (size_t i = 0; i < ARRAY_SIZE(direct_flags); i++) {
+		if (session->opts.mount_flags & direct_flags[i].flag) {
+			snprintf(why, why_size, "%s: only root can mount with the option '%s'",
+				 session->opts.mountpoint, direct_flags[i].name);
+			free(options);
+			return -EPERM;
+		}
+	}
+	rc = options ? helper_run(argv, &session->fd, line, sizeof(line)) : -ENOMEM;
 	free(options);
 	if (rc == -ENOENT)
 		snprintf(why, why_size,
 			 HELPER " is not installed (package fuse3), and without it only root can mount");
 	else if (rc == -EPERM)
-		snprintf(why, why_size, "%s: cannot mount: %s", session->opts.mountpoint, line);
+		snprintf(why, why_size, "%s: cannot mount: %s", session->opts.mountpoint,
+			 *line ? line : HELPER " gives no reason");
 	else if (rc)
 		snprintf(why, why_size, HELPER ": %s", strerror(-rc));
 	return rc;

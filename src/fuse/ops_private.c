@@ -23,7 +23,11 @@ static_assert(sizeof(struct umbra_clone_files) < 16384, "an ioctl argument");
 static void give_token(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
-	struct token_file file = { .ino = ino, .mode = (unsigned)fi->fh };
+	struct token_file file = {
+		.ino = ino,
+		.mode = (unsigned)fi->fh,
+		.uid = fuse_req_ctx(req)->uid,
+	};
 	struct umbra_token token;
 	struct inode_attr attr;
 	int rc = fi->fh & OPS_FH_READ ? 0 : -EBADF;
@@ -200,20 +204,23 @@ static bool owner_put(struct fs *fs, const struct fs_owner *owner, struct umbra_
 		.kind = owner_kind(owner->owner),
 	};
 	char path[OPS_PATH_MAX];
-	size_t size;
+	size_t path_len = 0, size;
+	int rc;
 
 	if (record.kind == UMBRA_OWNER_FILE) {
 		record.ino = owner->owner;
 		record.file_off = owner->file_off;
-		if (fs_path(fs, owner->owner, path, sizeof(path)) == 0)
-			record.path_len = (uint32_t)strlen(path);
+		rc = fs_path(fs, owner->owner, path, sizeof(path));
+		if (rc == 0)
+			path_len = strlen(path);
+		record.path_len = rc == -ENAMETOOLONG ? UMBRA_OWNER_PATH_LONG : (uint32_t)path_len;
 	}
-	size = u64_align_up(sizeof(record) + record.path_len, 8);
+	size = u64_align_up(sizeof(record) + path_len, 8);
 	if (size > sizeof(reply->data) - *used)
 		return false;
 	record.record_size = (uint16_t)size;
 	memcpy(reply->data + *used, &record, sizeof(record));
-	memcpy(reply->data + *used + sizeof(record), path, record.path_len);
+	memcpy(reply->data + *used + sizeof(record), path, path_len);
 	*used += size;
 	reply->count++;
 	return true;

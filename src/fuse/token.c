@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The table of tokens. See token.h. One lock; tokens are compared in constant time.
+ *
+ * Each user has a ring, in which the oldest token makes room for a new one; root's is larger. A user without one takes over that
+ * whose newest token is the oldest. The first byte of a token tells its ring.
  */
 #include "fuse/token.h"
 
@@ -13,7 +16,9 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define TOKENS_MAX 1024u
+#define ROOT_TOKENS 1024u
+#define USER_TOKENS 64u
+#define RINGS 32u /* the first one is root's */
 #define TOKEN_LIFE_S 60
 
 struct token_slot {
@@ -22,10 +27,17 @@ struct token_slot {
 	time_t until_s; /* monotonic; 0: empty */
 };
 
+struct token_ring {
+	uid_t uid;
+	unsigned next, size; /* next: to be written, the oldest one */
+	time_t made_s;       /* the newest one; 0: nobody's yet */
+	struct token_slot *slots;
+};
+
 struct token_table {
-	pthread_mutex_t lock;
-	unsigned next; /* (lock) to be written: the oldest one */
-	struct token_slot slots[TOKENS_MAX];
+	pthread_mutex_t lock; /* of all that follows */
+	struct token_ring rings[RINGS];
+	struct token_slot slots[ROOT_TOKENS + (RINGS - 1) * USER_TOKENS];
 };
 
 static time_t now_s(void)
@@ -52,6 +64,10 @@ int token_open(struct token_table **out)
 	if (!table)
 		return -ENOMEM;
 	pthread_mutex_init(&table->lock, NULL);
+	for (unsigned i = 0; i < RINGS; i++) {
+		table->rings[i].size = i ? USER_TOKENS : ROOT_TOKENS;
+		table->rings[i].slots = table->slots + (i ? ROOT_TOKENS + (i - 1) * USER_TOKENS : 0);
+	}
 	*out = table;
 	return 0;
 }
@@ -62,15 +78,39 @@ void token_close(struct token_table *table)
 	free(table);
 }
 
+static struct token_ring *ring_of(struct token_table *table, uid_t uid)
+{
+	struct token_ring *oldest = &table->rings[1];
+
+	if (uid == 0)
+		return &table->rings[0];
+	for (unsigned i = 1; i < RINGS; i++) {
+		struct token_ring *ring = &table->rings[i];
+
+		if (ring->made_s && ring->uid == uid)
+			return ring;
+		if (ring->made_s < oldest->made_s)
+			oldest = ring;
+	}
+	for (unsigned i = 0; i < oldest->size; i++)
+		oldest->slots[i].until_s = 0;
+	oldest->uid = uid;
+	return oldest;
+}
+
 int token_make(struct token_table *table, const struct token_file *file, struct umbra_token *token)
 {
 	struct token_slot slot = { .file = *file, .until_s = now_s() + TOKEN_LIFE_S };
+	struct token_ring *ring;
 
 	if (getrandom(&slot.token, sizeof(slot.token), 0) != sizeof(slot.token))
 		return -EAGAIN;
 	pthread_mutex_lock(&table->lock);
-	table->slots[table->next] = slot;
-	table->next = (table->next + 1) % TOKENS_MAX;
+	ring = ring_of(table, file->uid);
+	slot.token.bytes[0] = (uint8_t)(ring - table->rings);
+	ring->slots[ring->next] = slot;
+	ring->next = (ring->next + 1) % ring->size;
+	ring->made_s = slot.until_s - TOKEN_LIFE_S + 1; /* never 0 */
 	pthread_mutex_unlock(&table->lock);
 	*token = slot.token;
 	return 0;
@@ -79,11 +119,15 @@ int token_make(struct token_table *table, const struct token_file *file, struct 
 int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid, struct token_file *file)
 {
 	struct token_slot found = { .until_s = 0 };
+	struct token_ring *ring;
 
+	if (token->bytes[0] >= RINGS)
+		return -EACCES;
+	ring = &table->rings[token->bytes[0]];
 	/* Newest first: a token is mostly used at once. */
 	pthread_mutex_lock(&table->lock);
-	for (unsigned i = 1; i <= TOKENS_MAX && !found.until_s; i++) {
-		struct token_slot *slot = &table->slots[(table->next + TOKENS_MAX - i) % TOKENS_MAX];
+	for (unsigned i = 1; i <= ring->size && !found.until_s; i++) {
+		struct token_slot *slot = &ring->slots[(ring->next + ring->size - i) % ring->size];
 
 		if (slot->until_s && token_same(&slot->token, token)) {
 			found = *slot;

@@ -2,7 +2,7 @@
 /*
  * Tokens: names of open files that one process gives to another call (UMBRA_IOC_TOKEN).
  *
- * A table of fixed size; the oldest token makes room for a new one. A token is used up by the first one who shows it, right or wrong process.
+ * A table of fixed size; the oldest token of a user makes room for a new one of that user. A token is used up by the first one who shows it, right or wrong process.
  */
 #ifndef UMBRA_FUSE_TOKEN_H
 #define UMBRA_FUSE_TOKEN_H
@@ -19,6 +19,7 @@ struct token_table;
 struct token_file {
 	uint64_t ino, gen;
 	unsigned mode; /* OPS_FH_* */
+	uid_t uid;     /* user that asked: whose share of the table it takes */
 	pid_t pid;     /* process (not thread) that asked */
 };
 

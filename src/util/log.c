@@ -3,12 +3,13 @@
  * The operator's log. A message is one line whatever it quotes: control characters (a file name may hold any)
  * become '?', and the line goes out in one write, so lines of several threads do not mix.
  *
- * log_setup() is called while the process has one thread; log_line() by any thread, and it keeps errno.
+ * log_setup() is called while the process has one thread; the others by any thread, and they keep errno.
  */
 #include "util/log.h"
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -20,7 +21,7 @@
 
 static char log_program[64] = "umbrafs";
 static enum log_level log_max_level = LOG_LEVEL_INFO;
-static bool log_to_syslog;
+static atomic_bool log_to_syslog;
 
 static const struct {
 	const char *prefix;
@@ -41,6 +42,15 @@ void log_setup(const char *program, enum log_level max_level, bool to_syslog)
 	log_to_syslog = to_syslog;
 	if (to_syslog)
 		openlog(log_program, LOG_PID, LOG_DAEMON);
+}
+
+void log_syslog(void)
+{
+	int saved_errno = errno;
+
+	openlog(log_program, LOG_PID, LOG_DAEMON);
+	atomic_store(&log_to_syslog, true);
+	errno = saved_errno;
 }
 
 static void line_clean(char *line)

@@ -12,6 +12,9 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 /* Lines above max_level are dropped; to_syslog sends the rest to syslog instead of standard error. */
 void log_setup(const char *program, enum log_level max_level, bool to_syslog);
 
+/* From now on to syslog. */
+void log_syslog(void);
+
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)

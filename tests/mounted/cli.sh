@@ -102,6 +102,7 @@ case_mkfs_usage()
 		says 2 'needs a value' "$mkfs" "$pool" --size &&
 		says 2 'not a size' "$mkfs" --size 12Q "$pool" &&
 		says 2 'not a size' "$mkfs" --size -5 "$pool" &&
+		says 2 'not a size.* no MB' "$mkfs" --size 64MB "$pool" &&
 		says 2 'must be dup or single' "$mkfs" --metadata=triple --size 64M "$pool" &&
 		says 2 'longer than 32 bytes' "$mkfs" --label 123456789012345678901234567890123 --size 64M "$pool" &&
 		says 2 'not a UUID' "$mkfs" --uuid 1234 --size 64M "$pool" &&
@@ -156,7 +157,9 @@ case_mkfs_options()
 		echo "the summary is wrong: $(tr '\n' '|' <"$work/out")"
 		return 1
 	}
-	is "the size" "$(stat -c %s "$pool")" $((256 << 20))
+	is "the size" "$(stat -c %s "$pool")" $((256 << 20)) || return 1
+	rm -f "$pool"
+	works "$mkfs" --size 64MiB "$pool" && is "the size" "$(stat -c %s "$pool")" $((64 << 20))
 }
 
 # ---- mounting ----
@@ -234,6 +237,22 @@ case_one_superblock()
 	damage $((size - 4000)) 1000
 	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err"
 	is "the status without any superblock" $? 32 && grep -q "$pool" "$work/err"
+}
+
+# Both copies of the root directory's inode. Whoever waits for the mount hears why it fails.
+case_damaged_root()
+{
+	local way
+	fresh || return 1
+	damage $((2 << 20)) 4096
+	damage $((60 << 20)) 4096
+	for way in --foreground -v; do
+		timeout 10 "$umbrafs" $way "$pool" "$mnt" >"$work/out" 2>"$work/err"
+		is "the status with $way" $? 32 && grep -q "$pool: .*damaged metadata" "$work/err" || {
+			echo "with $way it said '$(tr '\n' '|' <"$work/err")'"
+			return 1
+		}
+	done
 }
 
 # Sets bit 40 of the features at byte off of both superblocks, with their checksums: feature OFF
@@ -428,12 +447,13 @@ case_helper()
 		"$pool fuse.umbrafs rw,noatime" || return 1
 	is "threads" "$("$ctl" info --json "$mnt" | sed -n 's/.*"threads": *\([0-9]*\).*/\1/p')" 3 || return 1
 	# As mount(8) asks for it: with what the kernel says of the mount.
-	works "$helper" "$pool" "$mnt" -o remount,ro,noatime,user_id=0,group_id=0,default_permissions,allow_other || return 1
+	works "$helper" "$pool" "$mnt" -o remount,ro,noatime,user_id=0,group_id=0,rootmode=40000,blksize=4096,max_read=131072,default_permissions,allow_other || return 1
 	touch "$mnt/file" 2>/dev/null && {
 		echo "writable after remount,ro"
 		return 1
 	}
 	works "$helper" "$pool" "$mnt" -o remount,rw && works touch "$mnt/file" || return 1
+	says 0 'cannot change threads: it stays' "$helper" "$pool" "$mnt" -o remount,threads=5 || return 1
 	down
 	says 1 "unknown mount option 'frobnicate'" "$helper" "$pool" "$mnt" -o frobnicate &&
 		works "$helper" -s "$pool" "$mnt" -o frobnicate && works "$helper" -s -n -v -t umbrafs "$pool" "$mnt" -o remount
@@ -505,6 +525,8 @@ case_unprivileged()
 	works as_nobody "$ctl" owners "$dir/mnt" || return 1
 	is "the owner" "$(as_nobody stat -c %u "$dir/mnt/file" "$dir/mnt" | xargs)" "65534 65534" || return 1
 	works as_nobody fusermount3 -u "$dir/mnt" || return 1
+	says 32 "cannot mount: fusermount3: .*/usr" as_nobody "$umbrafs" "$dir/pool" /usr &&
+		says 32 "only root .*'nosymfollow'" as_nobody "$umbrafs" -o nosymfollow "$dir/pool" "$dir/mnt" || return 1
 	fresh && chmod 600 "$pool" && says 32 "$pool.*(denied|opened)" as_nobody "$umbrafs" "$pool" "$dir/mnt"
 }
 
@@ -576,11 +598,11 @@ case_ctl_clone()
 	works "$ctl" clone "$mnt/tree/big" "$mnt/one" && works cmp "$mnt/tree/big" "$mnt/one" &&
 		says 1 'one: File exists' "$ctl" clone "$mnt/tree/big" "$mnt/one" &&
 		works "$ctl" clone "$mnt/one" "$mnt/clone" && works cmp "$mnt/one" "$mnt/clone/one" &&
-		works "$ctl" clone -r "$mnt/tree" "$mnt/tree/within" || return 1
-	[ ! -e "$mnt/tree/within/within" ] || {
-		echo "the clone was cloned into itself"
-		return 1
-	}
+		says 1 'tree: .*into itself' "$ctl" clone -r "$mnt/tree" "$mnt/tree/within" &&
+		says 1 'tree: .*into itself' "$ctl" clone -r "$mnt/tree" "$mnt/tree" &&
+		says 1 'a: .*into itself' "$ctl" clone -r "$mnt/tree/a" "$mnt/tree/a/b" &&
+		works "$ctl" clone -r "$mnt/tree/a" "$mnt/tree/within" &&
+		says 1 'no.x0asuch.x1b' "$ctl" map "$mnt/no"$'\n'"such"$'\e'
 }
 
 # Everything that a clone has to have, line by line.

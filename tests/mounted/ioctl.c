@@ -214,6 +214,35 @@ static void case_token(void)
 	close(fd);
 }
 
+/* Who asks for many loses only the oldest of these. */
+static void case_token_share(void)
+{
+	struct umbra_clone_range range = { .len = 0 };
+	struct umbra_token others, first, last;
+	int fd;
+
+	umbrafs_needed();
+	OK(chmod(".", 0777));
+	file_random("a", 4 * BLK, 1);
+	OK(chmod("a", 0644));
+	user_is(USER_A, USER_A);
+	others = token_of("a");
+	user_root();
+	user_is(USER_B, USER_B);
+	fd = file_open("b", O_RDWR | O_CREAT);
+	first = token_of("a");
+	for (int i = 0; i < 3000; i++)
+		last = token_of("a");
+	range.token = first;
+	ERR(EACCES, ioctl(fd, UMBRA_IOC_CLONE_RANGE, &range));
+	range.token = last;
+	OK(ioctl(fd, UMBRA_IOC_CLONE_RANGE, &range));
+	range.token = others;
+	OK(ioctl(fd, UMBRA_IOC_CLONE_RANGE, &range));
+	user_root();
+	close(fd);
+}
+
 /* The right to read is the kernel's to check. */
 static void case_token_rights(void)
 {
@@ -557,7 +586,7 @@ static unsigned owners_count(const char *path, const char *const *ends, unsigned
 			for (unsigned k = 0; k < ends_count; k++) {
 				size_t len = strlen(ends[k]);
 
-				if (o->path_len > len &&
+				if (o->path_len != UMBRA_OWNER_PATH_LONG && o->path_len > len &&
 				    memcmp(o->path + o->path_len - len, ends[k], len) == 0)
 					found++;
 			}
@@ -616,6 +645,39 @@ static void case_owners(void)
 	ERR_AS(USER_B, EPERM, ioctl(fd, UMBRA_IOC_OWNERS, owners));
 	free(owners);
 	close(fd);
+}
+
+/* A path too long to be told is not taken for none. */
+static void case_owners_long_path(void)
+{
+	enum { LEVELS = 40 };
+	static struct umbra_owners owners;
+	const struct umbra_owner *o = (const void *)owners.data;
+	char name[251];
+	int fd;
+
+	umbrafs_needed();
+	memset(name, 'n', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	for (int i = 0; i < LEVELS; i++) {
+		OK(mkdir(name, 0777));
+		OK(chdir(name));
+	}
+	file_random("a", 4 * BLK, 1);
+	fd = file_open(".", O_RDONLY);
+	owners.dev_off = extents_of("a").extents[0].dev_off;
+	owners.len = BLK;
+	OK(ioctl(fd, UMBRA_IOC_OWNERS, &owners));
+	close(fd);
+	EQ(1, owners.count);
+	EQ(UMBRA_OWNER_FILE, o->kind);
+	EQ(UMBRA_OWNER_PATH_LONG, o->path_len);
+	EQ(sizeof(*o), o->record_size);
+	OK(unlink("a"));
+	for (int i = 0; i < LEVELS; i++) {
+		OK(chdir(".."));
+		OK(rmdir(name));
+	}
 }
 
 static void case_unknown(void)
@@ -683,6 +745,7 @@ static const struct check_case cases[] = {
 	{ "clone_errors", case_clone_errors },
 	{ "token", case_token },
 	{ "token_rights", case_token_rights },
+	{ "token_share", case_token_share },
 	{ "coherence", case_coherence },
 	{ "dedupe", case_dedupe },
 	{ "dedupe_keeps_times", case_dedupe_keeps_times },
@@ -691,6 +754,7 @@ static const struct check_case cases[] = {
 	{ "clone_files", case_clone_files },
 	{ "clone_files_errors", case_clone_files_errors },
 	{ "owners", case_owners },
+	{ "owners_long_path", case_owners_long_path },
 	{ "unknown", case_unknown },
 	{ "race", case_race },
 };

@@ -196,6 +196,27 @@ static int take(void *arg, int letter, const char *value)
 	return 0;
 }
 
+/* Whether dir is the directory top or somewhere below it, as far as can be seen. */
+static bool is_below(int dir, const struct stat *top)
+{
+	int at = openat(dir, ".", O_PATH | O_DIRECTORY | O_CLOEXEC), up;
+	struct stat st, before = { .st_ino = 0 };
+	bool found = false;
+
+	while (at >= 0 && fstat(at, &st) == 0 && st.st_dev == top->st_dev && st.st_ino != before.st_ino) {
+		found = st.st_ino == top->st_ino;
+		if (found)
+			break;
+		before = st;
+		up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		close(at);
+		at = up;
+	}
+	if (at >= 0)
+		close(at);
+	return found;
+}
+
 static int clone_any(struct clone *c, int src_dir, const char *src_name, int dst_dir, const char *dst_name,
 		     const char *src_path, bool recursive)
 {
@@ -207,25 +228,21 @@ static int clone_any(struct clone *c, int src_dir, const char *src_name, int dst
 		return ctl_fail(src_path, errno);
 	if (fstat(dst_dir, &dst_st))
 		return ctl_fail("the destination", errno);
-	if (st.st_dev != dst_st.st_dev) {
-		fprintf(stderr, "umbractl: %s: not on the same mount as the destination\n", src_path);
-		return STATUS_FAILED;
-	}
+	if (st.st_dev != dst_st.st_dev)
+		return ctl_say(src_path, "not on the same mount as the destination");
 	c->dev = st.st_dev;
 	if (ioctl(dst_dir, UMBRA_IOC_INFO, &info))
 		return ctl_fail(src_path, errno);
-	if (S_ISDIR(st.st_mode) && !recursive) {
-		fprintf(stderr, "umbractl: %s: is a directory (-r clones it)\n", src_path);
-		return STATUS_FAILED;
-	}
+	if (S_ISDIR(st.st_mode) && !recursive)
+		return ctl_say(src_path, "is a directory (-r clones it)");
+	if (S_ISDIR(st.st_mode) && is_below(dst_dir, &st))
+		return ctl_say(src_path, "a directory cannot be cloned into itself");
 	if (S_ISDIR(st.st_mode)) {
 		clone_tree(c, src_dir, src_name, dst_dir, dst_name, src_path);
 		return 0;
 	}
-	if (!S_ISREG(st.st_mode)) {
-		fprintf(stderr, "umbractl: %s: is neither a regular file nor a directory\n", src_path);
-		return STATUS_FAILED;
-	}
+	if (!S_ISREG(st.st_mode))
+		return ctl_say(src_path, "is neither a regular file nor a directory");
 	rc = clone_file(c, src_dir, src_name, dst_dir, dst_name);
 	return rc ? ctl_fail(rc == EEXIST ? dst_name : src_path, rc) : 0;
 }

@@ -45,6 +45,8 @@ int ctl_parse(struct ctl_args *args, int argc, char **argv);
 
 /* Opens something on a mounted umbrafs; prints why not and gives -1. */
 int ctl_open(const char *path, int flags);
+/* "umbractl: WHAT: WHY", what as with ctl_path_text(). Returns STATUS_FAILED. */
+int ctl_say(const char *what, const char *why);
 /* "umbractl: WHAT: strerror(error)", with the words for ENOTTY. Returns STATUS_FAILED. */
 int ctl_fail(const char *what, int error);
 

@@ -70,14 +70,21 @@ int ctl_parse(struct ctl_args *args, int argc, char **argv)
 	return 0;
 }
 
+int ctl_say(const char *what, const char *why)
+{
+	static char text[4 * 16384];
+
+	fprintf(stderr, "umbractl: %s: %s\n", ctl_path_text(what, strlen(what), text, sizeof(text)), why);
+	return STATUS_FAILED;
+}
+
 int ctl_fail(const char *what, int error)
 {
 	const char *why = strerror(error);
 
 	if (error == ENOTTY)
 		why = "is not on an umbrafs mount";
-	fprintf(stderr, "umbractl: %s: %s\n", what, why);
-	return STATUS_FAILED;
+	return ctl_say(what, why);
 }
 
 int ctl_open(const char *path, int flags)

@@ -54,11 +54,12 @@ static void owner_put(struct owners *owners, const struct umbra_owner *owner, bo
 {
 	static char path[64 * 1024];
 	const char *kind = owner->kind < sizeof(kinds) / sizeof(kinds[0]) ? kinds[owner->kind] : "unknown";
+	bool too_long = owner->path_len == UMBRA_OWNER_PATH_LONG, named = owner->path_len && !too_long;
 	struct json_object *o;
 
 	if (!kind)
 		kind = "unknown";
-	ctl_path_text(owner->path, owner->path_len, path, sizeof(path));
+	ctl_path_text(owner->path, named ? owner->path_len : 0, path, sizeof(path));
 	if (!owners->json) {
 		if (first)
 			printf("%16s %16s  %-10s %16s  %s\n", "DEVICE", "LENGTH", "OWNER", "FILE OFFSET",
@@ -67,7 +68,10 @@ static void owner_put(struct owners *owners, const struct umbra_owner *owner, bo
 		       (unsigned long long)owner->len, kind);
 		if (owner->kind == UMBRA_OWNER_FILE)
 			printf(" %#16llx  %s (inode %llu)", (unsigned long long)owner->file_off,
-			       owner->path_len ? path : "no name", (unsigned long long)owner->ino);
+			       named    ? path :
+			       too_long ? "path too long" :
+					  "no name",
+			       (unsigned long long)owner->ino);
 		printf("\n");
 		return;
 	}
@@ -78,7 +82,9 @@ static void owner_put(struct owners *owners, const struct umbra_owner *owner, bo
 	if (owner->kind == UMBRA_OWNER_FILE) {
 		json_object_object_add(o, "ino", json_u64(owner->ino));
 		json_object_object_add(o, "file_off", json_u64(owner->file_off));
-		json_object_object_add(o, "path", owner->path_len ? json_object_new_string(path) : NULL);
+		json_object_object_add(o, "path", named ? json_object_new_string(path) : NULL);
+		if (too_long)
+			json_object_object_add(o, "path_too_long", json_object_new_boolean(true));
 	}
 	json_object_array_add(owners->list, o);
 }
@@ -152,10 +158,7 @@ int ctl_owners(int argc, char **argv)
 	if (rc == 0 && args.json)
 		return ctl_print_json(owners.list);
 	json_object_put(owners.list);
-	if (rc == EPERM) {
-		fprintf(stderr, "umbractl: %s: only root and the user who mounted it may list owners\n",
-			args.names[0]);
-		return STATUS_FAILED;
-	}
+	if (rc == EPERM)
+		return ctl_say(args.names[0], "only root and the user who mounted it may list owners");
 	return rc ? ctl_fail(args.names[0], rc) : ctl_finish();
 }
