@@ -500,6 +500,7 @@ case_foreground()
 
 case_no_fuse()
 {
+	unshare -m true 2>/dev/null || return 77 # no mounts of its own, as in a chroot
 	works "$mkfs" --size 64M "$work/pool" || return 1
 	says 32 '/dev/fuse' unshare -m sh -c 'mount -t tmpfs none /dev && exec "$@"' sh "$umbrafs" "$work/pool" "$mnt"
 }
@@ -515,6 +516,7 @@ case_unprivileged()
 {
 	command -v fusermount3 >/dev/null || return 77
 	[ -u "$(command -v fusermount3)" ] || return 77
+	as_nobody test -w /dev/fuse || return 77
 	down
 	local dir=$shm/nobody
 	mkdir -p "$dir/mnt"
