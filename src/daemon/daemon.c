@@ -35,7 +35,7 @@
 #define WHY_SIZE (2 * PATH_MAX)
 /* The daemon of a mount that was just unmounted may still be closing the pool. */
 #define BUSY_WAIT_MS 2000
-#define BUSY_STEP_MS 20
+#define BUSY_STEP_MS 1
 #define THREADS_LEAST 2
 #define THREADS_DEFAULT_MAX 8
 #define OOM_SCORE "-900"
