@@ -179,18 +179,23 @@ static uint64_t own_cpu_ns(void)
 	return sum_ns;
 }
 
+uint64_t cpu_ns(const struct work *w)
+{
+	return own_cpu_ns() + process_cpu_ns(w->server_pid);
+}
+
 /* Forgets and late writes reach the server after the call that caused them: wait until it is idle. */
 static void server_settle(const struct work *w)
 {
 	uint64_t before_ns = process_cpu_ns(w->server_pid);
 
 	for (int quiet_count = 0, i = 0; w->server_pid && quiet_count < 4 && i < 2000; i++) {
-		uint64_t cpu_ns;
+		uint64_t now;
 
 		usleep(5000);
-		cpu_ns = process_cpu_ns(w->server_pid);
-		quiet_count = cpu_ns - before_ns < 100000 ? quiet_count + 1 : 0;
-		before_ns = cpu_ns;
+		now = process_cpu_ns(w->server_pid);
+		quiet_count = now - before_ns < 100000 ? quiet_count + 1 : 0;
+		before_ns = now;
 	}
 }
 
@@ -237,10 +242,12 @@ static void measure(struct work *w, const struct row *row)
 	if (w->wall_ns == 0)
 		w->wall_ns = wall_ns;
 	printf("{\"row\": \"%s\", \"count\": %llu, \"bytes\": %llu, \"wall_ns\": %llu, "
-	       "\"client_cpu_ns\": %llu, \"server_cpu_ns\": %llu, \"first_ns\": %llu, \"last_ns\": %llu}\n",
+	       "\"client_cpu_ns\": %llu, \"server_cpu_ns\": %llu, \"first_ns\": %llu, \"last_ns\": %llu, "
+	       "\"first_cpu_ns\": %llu, \"last_cpu_ns\": %llu}\n",
 	       row->name, (unsigned long long)w->done_count, (unsigned long long)w->done_bytes,
 	       (unsigned long long)w->wall_ns, (unsigned long long)own_ns, (unsigned long long)server_ns,
-	       (unsigned long long)w->first_ns, (unsigned long long)w->last_ns);
+	       (unsigned long long)w->first_ns, (unsigned long long)w->last_ns,
+	       (unsigned long long)w->first_cpu_ns, (unsigned long long)w->last_cpu_ns);
 }
 
 static void block_fill(char *block)

@@ -21,11 +21,12 @@ struct work {
 	pid_t server_pid;     /* 0: no server */
 	char *block;          /* MIB_BYTES of data that does not compress */
 
-	uint64_t done_count;        /* operations done in the timed part */
-	uint64_t done_bytes;        /* bytes moved in the timed part, for rows in MB/s */
-	uint64_t wall_ns;           /* set by the row only if it times single calls itself */
-	uint64_t first_ns, last_ns; /* scale rows: time of the first and the last 5 % */
-	int fd;                     /* a file that prepare leaves open for run */
+	uint64_t done_count;                /* operations done in the timed part */
+	uint64_t done_bytes;                /* bytes moved in the timed part, for rows in MB/s */
+	uint64_t wall_ns;                   /* set by the row only if it times single calls itself */
+	uint64_t first_ns, last_ns;         /* scale rows: time of the first and the last 5 % */
+	uint64_t first_cpu_ns, last_cpu_ns; /* the same, of processors: client and server */
+	int fd;                             /* a file that prepare leaves open for run */
 };
 
 /* prepare is not timed; run is. is_cold_*: caches are dropped in between. */
@@ -48,6 +49,8 @@ extern const struct row scale_rows[];
 void need(bool ok, const char *what);
 
 uint64_t now_ns(void);
+/* CPU of the caller (children included) and the server so far. */
+uint64_t cpu_ns(const struct work *w);
 
 /* Name of file index in the measurement's directory; valid until the next call. */
 const char *file_name(uint64_t index);

@@ -7,20 +7,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Calls step for each index and notes when the first and the last 5 % began and ended. */
+/* Calls step for each index and notes what the first and the last 5 % took. */
 static void run_steps(struct work *w, void (*step)(struct work *w, uint64_t index))
 {
 	uint64_t part = w->count / 20 ? w->count / 20 : 1;
-	uint64_t start_ns = now_ns();
+	uint64_t start_ns = now_ns(), start_cpu_ns = cpu_ns(w);
 
 	for (uint64_t i = 0; i < w->count; i++) {
-		if (i == part)
+		if (i == part) {
 			w->first_ns = now_ns() - start_ns;
-		if (i == w->count - part)
+			w->first_cpu_ns = cpu_ns(w) - start_cpu_ns;
+		}
+		if (i == w->count - part) {
+			w->last_cpu_ns = cpu_ns(w);
 			w->last_ns = now_ns();
+		}
 		step(w, i);
 	}
 	w->last_ns = now_ns() - w->last_ns;
+	w->last_cpu_ns = cpu_ns(w) - w->last_cpu_ns;
 	w->done_count = w->count;
 }
 
