@@ -16,6 +16,7 @@
 #include "dax/dax.h"
 #include "mkfs_probe.h"
 #include "txn/format.h"
+#include "util/cli.h"
 #include "util/log.h"
 
 #define STATUS_FAILED 1
@@ -77,6 +78,7 @@ static bool uuid_parse(const char *text, struct m_uuid *uuid)
 /* 0, or the status to exit with; *done: nothing more to do. */
 static int option(struct mkfs *m, int c, const char *value, bool *done)
 {
+	unsigned long bits;
 	char *end;
 
 	switch (c) {
@@ -114,9 +116,10 @@ static int option(struct mkfs *m, int c, const char *value, bool *done)
 		m->format.uuid = &m->uuid;
 		return 0;
 	case 'b':
-		m->format.dir_hash_bits = (uint32_t)strtoul(value, &end, 10);
-		if (!*value || *end || m->format.dir_hash_bits < 5 || m->format.dir_hash_bits > 63)
+		bits = strtoul(value, &end, 10);
+		if (!*value || *end || bits < 5 || bits > 63)
 			return usage("--dir-hash-bits %s: must be from 5 to 63", value);
+		m->format.dir_hash_bits = (uint32_t)bits;
 		return 0;
 	default:
 		*done = true;
@@ -140,14 +143,15 @@ static int arguments(struct mkfs *m, int argc, char **argv, bool *done)
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
+	static const char letters[] = ":fs:L:m:U:qhV";
 	int c, rc;
 
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":fs:L:m:U:qhV", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		if (c == ':')
 			return usage("option '%s' needs a value", argv[optind - 1]);
 		if (c == '?')
-			return usage("unknown option '%s'", argv[optind - 1]);
+			return usage("unknown option '%s'", cli_refused(argv, letters));
 		rc = option(m, c, optarg, done);
 		if (rc || *done)
 			return rc;

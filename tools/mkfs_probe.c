@@ -17,16 +17,16 @@
 
 #undef BLOCK_SIZE
 #include "dax/dax.h"
-#include "media/unit.h"
+#include "media/ag.h"
 
 #define HEAD_BYTES (4u << 20)
 #define TAIL_BYTES (1u << 20)
 
-static bool has_super(int fd, off_t off)
+static bool has_magic(int fd, uint64_t off, uint32_t wanted)
 {
 	le32 magic;
 
-	return pread(fd, &magic, sizeof(magic), off) == sizeof(magic) && le32_get(magic) == MAGIC_SUPER;
+	return pread(fd, &magic, sizeof(magic), (off_t)off) == sizeof(magic) && le32_get(magic) == wanted;
 }
 
 /* 1: found and named. */
@@ -70,9 +70,14 @@ static int probe_foreign(int fd, char *what, size_t what_size)
 
 static int probe_fd(int fd, uint64_t size_bytes, char *what, size_t what_size)
 {
-	if (has_super(fd, 0) ||
-	    (size_bytes >= BLOCK_SIZE && has_super(fd, (off_t)(size_bytes - BLOCK_SIZE)))) {
+	if (has_magic(fd, 0, MAGIC_SUPER) ||
+	    (size_bytes >= BLOCK_SIZE && has_magic(fd, size_bytes - BLOCK_SIZE, MAGIC_SUPER))) {
 		snprintf(what, what_size, "an umbrafs pool");
+		return 1;
+	}
+	if (has_magic(fd, CHUNK_SIZE + AG_UNIT_HEADER * BLOCK_SIZE, MAGIC_AG)) {
+		snprintf(what, what_size,
+			 "an umbrafs pool without a superblock (fsck.umbrafs may make it anew)");
 		return 1;
 	}
 	return probe_foreign(fd, what, what_size);

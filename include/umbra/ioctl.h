@@ -13,7 +13,9 @@
  * Coherence with the kernel's page cache: pages of the *destination* range are written back and dropped before such a call changes
  * it and dropped again after it, before the call returns. Pages of the *source* that were dirtied through a shared writable
  * mapping are not: call fsync(2) on the source first (data written with write(2) needs nothing). Dirtying the destination
- * through a mapping while the call runs gives either result in that page.
+ * through a mapping while the call runs gives either result in that page. A call that changes the size leaves the kernel
+ * with the old one until it asks: fstat(2) the file before copy_file_range(2) or sendfile(2) from it, or touching a mapping past
+ * its old end; read(2), lseek(2) and append ask by themselves.
  *
  * Limits of the process (RLIMIT_FSIZE) are the kernel's to apply, which does not look into these calls: they do not count here.
  */
@@ -53,8 +55,9 @@ struct umbra_clone_range {
 
 /*
  * Compares the two ranges and, if they are equal, makes this file share the blocks of the token's file. Alignment and errors as
- * for CLONE_RANGE; len is not cut. status: 0 shared, 1 the bytes differ and nothing was done.
+ * for CLONE_RANGE; len is from 1 to UMBRA_DEDUPE_MAX and not cut. status: 0 shared, 1 the bytes differ and nothing was done.
  */
+#define UMBRA_DEDUPE_MAX (64u << 20)
 struct umbra_dedupe_range {
 	struct umbra_token token;    /* (in) */
 	__u64 src_off, len, dst_off; /* (in) */
@@ -192,5 +195,49 @@ struct umbra_clone_files {
 	__u8 data[UMBRA_CLONE_DATA]; /* (in) struct umbra_clone_name */
 };
 #define UMBRA_IOC_CLONE_FILES _IOWR(UMBRA_IOC_TYPE, 9, struct umbra_clone_files)
+
+/*
+ * Scrub: reads both copies of all metadata of the mounted file system and mends one from the other. For root and the user who mounted;
+ * its status for everybody.
+ *	EBUSY	UMBRA_SCRUB_START: it runs already
+ *	EPERM	neither root nor the mounting user
+ */
+enum umbra_scrub_op { UMBRA_SCRUB_STATUS, UMBRA_SCRUB_START, UMBRA_SCRUB_STOP, UMBRA_SCRUB_RATE };
+enum umbra_scrub_state {
+	UMBRA_SCRUB_NONE, /* not since the mount */
+	UMBRA_SCRUB_RUNS,
+	UMBRA_SCRUB_DONE,
+	UMBRA_SCRUB_STOPPED,
+	UMBRA_SCRUB_FAILED, /* see error */
+};
+struct umbra_scrub {
+	__u32 op;                 /* (in) enum umbra_scrub_op */
+	__u32 state;              /* (out) enum umbra_scrub_state */
+	__u64 rate;               /* (in: START, RATE) (out) at most so many bytes a second; 0: no limit */
+	__u64 started_s, ended_s; /* (out) since 1970 */
+	__u64 total_bytes;        /* (out) to be read, about */
+	__u64 done_bytes;         /* (out) */
+	__u64 healed, lost,
+		unhealed; /* (out) copies written anew; units without a sound copy; bad copies that could not be written */
+	__u32 error; /* (out) an errno */
+	__u32 pad;
+};
+#define UMBRA_IOC_SCRUB _IOWR(UMBRA_IOC_TYPE, 10, struct umbra_scrub)
+
+/*
+ * The pool takes in what its device or file has gained. A plain file is made size bytes large before, if size is not 0. What does not fill 2 MiB
+ * is left out, and less than 16 MiB past the last whole group too. For root and the user who mounted.
+ *	EALREADY	there is nothing to grow on
+ *	EBUSY		it grows already
+ *	EINVAL		size is not a multiple of 4096 or less than it has, or was given for a device
+ *	EOVERFLOW	more than this mount has kept addresses for: unmount, and mount again
+ *	EPERM		neither root nor the mounting user
+ */
+struct umbra_grow {
+	__u64 size;     /* (in) of the file, or 0; (out) of the file system */
+	__u64 old_size; /* (out) of the file system before */
+	__u64 pad[2];
+};
+#define UMBRA_IOC_GROW _IOWR(UMBRA_IOC_TYPE, 11, struct umbra_grow)
 
 #endif

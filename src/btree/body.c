@@ -52,7 +52,7 @@ const char *body_visit_check(const void *body, const struct body_form *form)
 	const struct m_node_body *b = body;
 	unsigned count = node_count(b);
 
-	if (b->nb_kind == 0 && b->nb_level == 0 && count == 0)
+	if (b->nb_kind == 0 && b->nb_level == 0 && count == 0 && le16_get(b->nb_heap) == 0)
 		return NULL;
 	if (b->nb_kind != form->kind)
 		return "node of another kind";

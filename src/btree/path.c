@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "util/log.h"
@@ -37,31 +36,11 @@ struct body_form bt_form(const struct btree *bt, unsigned depth)
 	return form;
 }
 
-/* Whether place has not been reported before; forgets some of them when there are hundreds. */
-static bool report_is_new(uint64_t place)
-{
-	enum { SETS = 64, WAYS = 8 };
-	static _Atomic uint64_t reported[SETS][WAYS];
-	_Atomic uint64_t *set = reported[(place * 0x9e3779b97f4a7c15ull >> 32) % SETS];
-	unsigned way = 0;
-
-	for (; way < WAYS; way++) {
-		uint64_t seen = atomic_load(&set[way]);
-
-		if (seen == place)
-			return false;
-		if (seen == 0)
-			break;
-	}
-	atomic_store(&set[way % WAYS], place);
-	return true;
-}
-
 int bt_lies(const struct btree *bt, uint64_t laddr, const char *why)
 {
 	uint64_t place = laddr ? laddr : bt->root_laddr + bt->root_off;
 
-	if (report_is_new(place))
+	if (log_is_first(place))
 		log_error("%s tree of %s%" PRIu64 " (root in 0x%" PRIx64 "), %s 0x%" PRIx64 ": %s",
 			  node_ops(bt->kind)->name, bt->owner & OWNER_SPECIAL ? "special owner " : "inode ",
 			  (uint64_t)(bt->owner & ~OWNER_SPECIAL), bt->root_laddr, laddr ? "node" : "unit",

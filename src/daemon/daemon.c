@@ -12,14 +12,18 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <umbra/ioctl.h>
 
 #undef BLOCK_SIZE /* another one of <sys/mount.h> */
 #include "daemon/background.h"
@@ -47,6 +51,7 @@ struct daemon {
 	struct pool *pool;
 	struct fs *fs;
 	struct session *session;
+	_Atomic bool is_over; /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
 
@@ -90,10 +95,15 @@ static int dir_resolve(struct daemon *d)
 
 	if (!dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
 		rc = -errno;
-	else if (session_detach_dead(d->dir) == 0)
-		log_info("%s: detached the mount of a daemon that is dead", d->dir);
-	if (rc == 0 && stat(d->dir, &st))
-		rc = -errno;
+	/* Twice, since a daemon may die between the two looks. */
+	for (int tries = 0; rc == 0 && tries < 2; tries++) {
+		if (session_detach_dead(d->dir) == 0)
+			log_info("%s: detached the mount of a daemon that is dead", d->dir);
+		if (stat(d->dir, &st) == 0)
+			break;
+		if (errno != ENOTCONN || tries)
+			rc = -errno;
+	}
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", d->opts.dir, strerror(-rc));
 		return rc;
@@ -106,12 +116,39 @@ static int dir_resolve(struct daemon *d)
 	return 0;
 }
 
+/* Whether what is mounted there is one of ours, and can become what is asked for. */
+static int remount_check(struct daemon *d)
+{
+	struct umbra_info info;
+	int fd = open(d->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0) {
+		rc = -errno;
+		snprintf(d->why, sizeof(d->why), "%s: cannot remount: %s", d->dir, strerror(-rc));
+		return rc;
+	}
+	if (ioctl(fd, UMBRA_IOC_INFO, &info)) {
+		rc = -EINVAL;
+		snprintf(d->why, sizeof(d->why), "%s: cannot remount: is not an umbrafs mount", d->dir);
+	} else if (info.flags & UMBRA_INFO_READONLY && !(d->opts.mount_flags & MS_RDONLY)) {
+		rc = -EROFS;
+		snprintf(d->why, sizeof(d->why),
+			 "%s: cannot remount: the pool was opened to read only; unmount, then mount it anew",
+			 d->dir);
+	}
+	close(fd);
+	return rc;
+}
+
 static int remount(struct daemon *d)
 {
 	int rc;
 
 	if (!realpath(d->opts.dir, d->dir))
 		snprintf(d->dir, sizeof(d->dir), "%s", d->opts.dir);
+	rc = remount_check(d);
+	if (rc)
+		return rc;
 	if (d->opts.fixed)
 		log_warn("%s: a remount cannot change %.*s: it stays as it is", d->dir,
 			 (int)strcspn(d->opts.fixed, "="), d->opts.fixed);
@@ -260,7 +297,7 @@ static int mount_up(struct daemon *d)
 		return rc;
 	rc = session_run(d->session);
 	if (rc) {
-		snprintf(d->why, sizeof(d->why), "%s: the mount does not answer: %s", d->dir, strerror(-rc));
+		snprintf(d->why, sizeof(d->why), "%s: the mount cannot be served: %s", d->dir, strerror(-rc));
 		session_stop(d->session);
 		session_wait(d->session);
 	}
@@ -284,7 +321,7 @@ static void signals_set(sigset_t *set)
 	sigaddset(set, SIGTERM);
 	sigaddset(set, SIGINT);
 	sigaddset(set, SIGHUP);
-	sigaddset(set, SIGUSR2); /* ours: nothing more to wait for */
+	sigaddset(set, SIGUSR2); /* ours: look whether it is over */
 }
 
 static void *signals_wait(void *arg)
@@ -294,7 +331,9 @@ static void *signals_wait(void *arg)
 	int got;
 
 	signals_set(&set);
-	while (sigwait(&set, &got) == 0 && got != SIGUSR2) {
+	while (!atomic_load(&d->is_over)) {
+		if (sigwait(&set, &got) || got == SIGUSR2)
+			continue;
 		log_info("%s: ending (signal %d)", d->dir, got);
 		session_stop(d->session);
 	}
@@ -318,6 +357,7 @@ static int serve(struct daemon *d, struct background *bg)
 		log_syslog();
 	background_up(bg);
 	session_wait(d->session);
+	atomic_store(&d->is_over, true);
 	pthread_kill(thread, SIGUSR2);
 	pthread_join(thread, NULL);
 	return 0;
@@ -361,6 +401,10 @@ static int run(struct daemon *d, struct background *bg)
 
 	process_setup();
 	rc = fs_up(d);
+	/* A daemon that was killed gives up the pool's lock before the kernel is told that its mount is dead. */
+	while (rc == 0 && !(d->opts.mount_flags & MS_RDONLY) &&
+	       session_detach_former(d->dir, d->pool_path) == 0)
+		log_info("%s: detached the mount of a daemon that is dead", d->dir);
 	if (rc == 0)
 		rc = mount_up(d);
 	if (rc == 0)

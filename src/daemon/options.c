@@ -12,6 +12,8 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "util/cli.h"
+
 #define THREADS_MAX 256
 
 const char options_help[] =
@@ -269,13 +271,14 @@ int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, si
 		{ "version", no_argument, NULL, 'V' },       { "verbose", no_argument, NULL, 'v' },
 		{ "options", required_argument, NULL, 'o' }, { NULL, 0, NULL, 0 },
 	};
+	static const char letters[] = ":fo:svhV";
 	char *lists[64];
 	unsigned count = 0;
 	int c, rc = 0;
 
 	*opts = (struct daemon_opts){ .durability = DAX_AUTO, .dax = SESSION_DAX_INODE };
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":fo:svhV", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			opts->foreground = true;
@@ -303,7 +306,8 @@ int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, si
 			snprintf(why, why_size, "option '%s' needs a value", argv[optind - 1]);
 			return -EINVAL;
 		default:
-			snprintf(why, why_size, "unknown option '%s' (try --help)", argv[optind - 1]);
+			snprintf(why, why_size, "unknown option '%s' (try --help)",
+				 cli_refused(argv, letters));
 			return -EINVAL;
 		}
 	}

@@ -178,6 +178,8 @@ void dax_close(struct dax *dax)
 	store_forget(dax);
 	if (dax->base && dax->by_libpmem)
 		pmem_unmap(dax->base, dax->map_bytes);
+	else if (dax->room)
+		munmap(dax->room, dax->room_bytes);
 	else if (dax->base && !dax->by_caller)
 		munmap(dax->base, dax->map_bytes);
 	if (dax->fd >= 0)
@@ -189,6 +191,28 @@ void dax_close(struct dax *dax)
 uint64_t dax_size_bytes(const struct dax *dax)
 {
 	return dax->size_bytes;
+}
+
+uint64_t dax_size_max(const struct dax *dax)
+{
+	return u64_max(dax->max_bytes, dax->size_bytes);
+}
+
+int dax_grow(struct dax *dax, uint64_t size_bytes)
+{
+	if (dax->readonly || size_bytes % DAX_BLOCK_BYTES)
+		return -EINVAL;
+	if (dax->fd >= 0 && !dax->device)
+		return file_grow(dax, size_bytes);
+	if (size_bytes == 0 || size_bytes == dax->size_bytes)
+		return 0;
+	if (dax->device || size_bytes < dax->size_bytes)
+		return -EINVAL;
+	if (size_bytes > dax->max_bytes)
+		return -EOVERFLOW;
+	dax->map_bytes = size_bytes;
+	dax->size_bytes = size_bytes;
+	return 0;
 }
 
 uint64_t dax_align_bytes(const struct dax *dax)

@@ -65,13 +65,25 @@ must_check int dax_open_ram(uint64_t size_bytes, const void *image, const struct
 must_check int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *trace,
 			       struct dax **out);
 
+/* The same with room to grow up to max_bytes, of which image, if not NULL, has all. */
+must_check int dax_open_ram_room(uint64_t size_bytes, uint64_t max_bytes, const void *image,
+				 const struct dax_trace *trace, struct dax **out);
+
 uint64_t dax_size_bytes(const struct dax *dax);
+uint64_t dax_size_max(const struct dax *dax); /* dax_grow() can make it so large */
 uint64_t dax_align_bytes(const struct dax *dax); /* alignment that direct mappings of it must respect */
 bool dax_is_device(const struct dax *dax);
 bool dax_is_readonly(const struct dax *dax);
 enum dax_durability dax_durability(const struct dax *dax); /* never DAX_AUTO */
 const char *dax_durability_name(enum dax_durability durability);
 int dax_fd(const struct dax *dax); /* -1 for RAM */
+
+/*
+ * Maps what a plain file has gained since it was opened, after making it size_bytes large (0: as it is). The former part stays where it is, and in
+ * use. A device has been mapped whole. Errors, with nothing changed but perhaps the file's size: -EINVAL it is larger than size_bytes, or a
+ * device, or readonly; -EOVERFLOW past dax_size_max(); -EFBIG, -ENOSPC ... as ftruncate(2), mmap(2).
+ */
+must_check int dax_grow(struct dax *dax, uint64_t size_bytes);
 
 /* Read-only view from off, which must lie inside the pool or at its end (asserted). */
 const void *dax_ptr(const struct dax *dax, uint64_t off);
@@ -86,10 +98,10 @@ must_check int dax_zero(struct dax *dax, uint64_t off, size_t len_bytes);
 must_check int dax_move(struct dax *dax, uint64_t dst_off, uint64_t src_off, size_t len_bytes);
 
 /*
- * All earlier stores of this thread are durable when it returns (what 'durable' means: dax_durability). Where an msync()
- * fails it says so in the log, and every later store to this pool is refused with -EIO.
+ * All earlier stores of this thread are durable when it returns 0 (what 'durable' means: dax_durability). -EIO: an msync() has
+ * failed; it is in the log, and every later store to this pool is refused with -EIO too.
  */
-void dax_fence(struct dax *dax);
+int dax_fence(struct dax *dax);
 
 /* Guarded copy out of the pool: -EIO where the memory is bad, with the first bad byte's offset in *bad_off
  * (may be NULL). */

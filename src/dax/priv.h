@@ -15,8 +15,12 @@
 
 struct dax {
 	uint8_t *base;
-	size_t map_bytes; /* mapped at base: size_bytes, rounded up to what can be mapped */
-	uint64_t size_bytes;
+	_Atomic size_t map_bytes; /* mapped at base: size_bytes, rounded up to what can be mapped */
+	_Atomic uint64_t size_bytes;
+	uint64_t max_bytes; /* it can grow to so much: address space behind the end is kept for it */
+	void *room;         /* all of that address space; NULL: there is none */
+	size_t room_bytes;
+	int map_flags;
 	uint64_t align_bytes;
 	uint64_t id; /* of this opening; never used again, as the address of this struct may be */
 	int fd;
@@ -25,7 +29,7 @@ struct dax {
 	bool readonly;
 	bool by_libpmem;    /* who mapped it must unmap it */
 	bool by_caller;     /* the memory is not ours */
-	bool by_pwrite;     /* large stores may go through the file descriptor */
+	atomic_bool by_pwrite; /* large stores may go through the file descriptor */
 	atomic_bool failed; /* the backing store refused an msync: takes no more stores */
 	bool traced;
 	struct dax_trace trace;
@@ -48,6 +52,9 @@ void dax_size_set(const struct dax_opening *o, struct dax *dax, uint64_t whole_b
 
 /* file.c: gives the open plain file dax->fd its size, chooses the durability and maps it. */
 must_check int file_map(const struct dax_opening *o, struct dax *dax);
+
+/* file.c: dax_grow() of a plain file. */
+must_check int file_grow(struct dax *dax, uint64_t size_bytes);
 
 /* device.c */
 must_check int device_check(const struct dax_opening *o,

@@ -47,7 +47,13 @@ int dax_open_memory(void *memory, uint64_t size_bytes, const struct dax_trace *t
 
 int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace *trace, struct dax **out)
 {
-	size_t map_bytes = u64_align_up(size_bytes, DAX_BLOCK_BYTES);
+	return dax_open_ram_room(size_bytes, size_bytes, image, trace, out);
+}
+
+int dax_open_ram_room(uint64_t size_bytes, uint64_t max_bytes, const void *image,
+		      const struct dax_trace *trace, struct dax **out)
+{
+	size_t map_bytes = u64_align_up(max_bytes, DAX_BLOCK_BYTES);
 	void *memory = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	int rc;
@@ -55,9 +61,14 @@ int dax_open_ram(uint64_t size_bytes, const void *image, const struct dax_trace 
 	if (memory == MAP_FAILED)
 		return -errno;
 	if (image)
-		memcpy(memory, image, size_bytes);
+		memcpy(memory, image, max_bytes);
 	rc = ram_open(memory, size_bytes, trace, out);
-	if (rc)
+	if (rc) {
 		munmap(memory, map_bytes);
-	return rc;
+		return rc;
+	}
+	(*out)->room = memory;
+	(*out)->room_bytes = map_bytes;
+	(*out)->max_bytes = max_bytes;
+	return 0;
 }

@@ -50,32 +50,31 @@ static struct dirty *dirty_find(uint64_t id)
 	return NULL;
 }
 
-static void span_sync(struct dax *dax, uint64_t start, uint64_t end)
+static int span_sync(struct dax *dax, uint64_t start, uint64_t end)
 {
 	start = u64_align_down(start, dax->align_bytes);
 	if (msync(dax->base + start, end - start, MS_SYNC) == 0)
-		return;
+		return 0;
 	/* After a failed write-back the kernel calls the pages clean: a second try would lie. */
 	if (!atomic_exchange(&dax->failed, true))
 		log_error("%s: msync failed (%s): the pool takes no more writes", dax->path, strerror(errno));
+	return -EIO;
 }
 
 /* After a store, whether it went well or not. */
-static void dirty_add(struct dax *dax, uint64_t off, uint64_t len_bytes)
+static int dirty_add(struct dax *dax, uint64_t off, uint64_t len_bytes)
 {
 	struct dirty *d = dirty_find(dax->id);
 
 	if (!d) {
 		d = dirty_find(0);
-		if (!d) {
-			/* More pools than entries: slow, and durable before its time. */
-			span_sync(dax, off, off + len_bytes);
-			return;
-		}
+		if (!d) /* more pools than entries: slow, and durable before its time */
+			return span_sync(dax, off, off + len_bytes);
 		*d = (struct dirty){ .id = dax->id, .start = off, .end = off };
 	}
 	d->start = u64_min(d->start, off);
 	d->end = u64_max(d->end, off + len_bytes);
+	return 0;
 }
 
 void store_forget(const struct dax *dax)
@@ -174,8 +173,8 @@ static int store(struct dax *dax, uint64_t off, const uint8_t *src, size_t len_b
 		return -EIO;
 	if (!may_pwrite || !store_by_pwrite(dax, off, src, len_bytes))
 		rc = bytes_store(dax, off, src, len_bytes);
-	if (dax->durability == DAX_MSYNC)
-		dirty_add(dax, off, len_bytes);
+	if (dax->durability == DAX_MSYNC && dirty_add(dax, off, len_bytes) != 0)
+		rc = -EIO;
 	return rc;
 }
 
@@ -211,14 +210,15 @@ int dax_move(struct dax *dax, uint64_t dst_off, uint64_t src_off, size_t len_byt
 	return store(dax, dst_off, dax->base + src_off, len_bytes, false);
 }
 
-void dax_fence(struct dax *dax)
+int dax_fence(struct dax *dax)
 {
 	struct dirty *d;
+	int rc = 0;
 
 	if (dax->durability == DAX_MSYNC) {
 		d = dirty_find(dax->id);
 		if (d) {
-			span_sync(dax, d->start, d->end);
+			rc = span_sync(dax, d->start, d->end);
 			*d = (struct dirty){ 0 };
 		}
 	} else {
@@ -226,6 +226,7 @@ void dax_fence(struct dax *dax)
 	}
 	if (dax->traced)
 		dax->trace.fence(dax->trace.ctx);
+	return rc;
 }
 
 static bool line_is_readable(const uint8_t *line)

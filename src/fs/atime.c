@@ -98,13 +98,6 @@ static int flush_op(struct op *op, void *arg)
 	return 0;
 }
 
-static int by_ino(const void *a, const void *b)
-{
-	uint64_t x = (*(struct inode *const *)a)->ino, y = (*(struct inode *const *)b)->ino;
-
-	return (x > y) - (x < y);
-}
-
 static bool flush_take(struct fs *fs, struct flush_arg *a)
 {
 	a->count = 0;
@@ -118,7 +111,7 @@ static bool flush_take(struct fs *fs, struct flush_arg *a)
 	}
 	pthread_mutex_unlock(&fs->work_lock);
 	/* In lock order. */
-	qsort(a->inodes, a->count, sizeof(a->inodes[0]), by_ino);
+	qsort(a->inodes, a->count, sizeof(a->inodes[0]), inode_compare);
 	return a->count != 0;
 }
 

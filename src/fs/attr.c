@@ -43,10 +43,11 @@ int inode_kill_priv(struct op *op, struct inode_attr *attr)
 	return inode_drop_caps(op, attr);
 }
 
-/* Immutable: nothing but the flags themselves; append-only: neither size, owner nor mode. */
+/* Immutable: nothing but the flags themselves (and the project, which comes with them); append-only: neither size, owner nor mode. */
 static int set_may(const struct inode_attr *attr, const struct fs_set *set)
 {
-	uint32_t change = set->what & ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_CTIME);
+	uint32_t change = set->what & ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_PROJID | FS_SET_CTIME |
+				       FS_SET_TOUCH);
 
 	if (attr->flags & INODE_IMMUTABLE && change)
 		return -EPERM;
@@ -100,25 +101,24 @@ static int set_owner_mode(struct op *op, struct inode_attr *attr, const struct f
 	return rc;
 }
 
-/* Everything but the record itself, which the caller puts back. Size and its times come first: a long truncate commits them. */
+/* Everything but the record itself, which the caller puts back. The size comes last: a long truncate commits all with its first step. */
 static int set_apply(struct op *op, struct inode *inode, struct inode_attr *attr, const struct fs_set *set)
 {
 	int rc = set_may(attr, set);
 
 	if (rc)
 		return rc;
-	attr_touch(op, attr, set->what & FS_SET_SIZE && set->size != attr->size);
-	if (set->what & FS_SET_SIZE)
-		rc = data_set_size(op, inode, attr, set->size);
+	attr_touch(op, attr, set->what & FS_SET_TOUCH || (set->what & FS_SET_SIZE && set->size != attr->size));
+	rc = set_owner_mode(op, attr, set);
 	if (!rc)
-		rc = set_owner_mode(op, attr, set);
+		rc = set_times(op, inode, attr, set);
 	if (rc)
 		return rc;
 	if (set->what & FS_SET_FLAGS)
 		attr->flags = (attr->flags & ~FLAGS_OF_USERS) | (set->flags & FLAGS_OF_USERS);
 	if (set->what & FS_SET_PROJID)
 		attr->projid = set->projid;
-	return set_times(op, inode, attr, set);
+	return set->what & FS_SET_SIZE ? data_set_size(op, inode, attr, set->size) : 0;
 }
 
 struct setattr_arg {
@@ -145,7 +145,9 @@ static int setattr_op(struct op *op, void *arg)
 		rc = inode_put(op, &attr);
 	if (rc)
 		return rc;
-	inode_show(inode, &attr);
+	/* An access time that was noted before is void if one is set; it goes with the commit. */
+	if (!(a->set->what & FS_SET_ATIME))
+		inode_show(inode, &attr);
 	*a->attr = attr;
 	return 0;
 }
@@ -173,11 +175,9 @@ struct open_arg {
 
 static int open_truncate(struct op *op, struct open_arg *a, struct inode *inode, struct inode_attr *attr)
 {
-	struct fs_set set = { .what = FS_SET_SIZE | (a->kill_priv ? FS_SET_KILLPRIV : 0) };
-	int rc;
+	struct fs_set set = { .what = FS_SET_SIZE | FS_SET_TOUCH | (a->kill_priv ? FS_SET_KILLPRIV : 0) };
+	int rc = set_apply(op, inode, attr, &set);
 
-	attr->mtime = op->now; /* even of an empty file */
-	rc = set_apply(op, inode, attr, &set);
 	return rc ? rc : inode_put(op, attr);
 }
 

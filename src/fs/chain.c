@@ -10,6 +10,7 @@
 
 #include "fs/data.h"
 #include "util/log.h"
+#include "util/sabotage.h"
 
 #define CHAIN_GROUPS 8u
 
@@ -69,7 +70,7 @@ int op_chain(struct op *op, int (*step)(struct op *op, void *arg), void *arg)
 		}
 		txn_undo(op->tx);
 		if (rc == -ENOBUFS)
-			rc = space_refill(op->fs ? fs_pool(op->fs) : NULL);
+			rc = space_refill(txn_pool(op->tx));
 		if (rc)
 			return rc;
 	}
@@ -100,6 +101,14 @@ int intent_edit(struct op *op, const struct intent_ref *ref, struct m_intent **i
 	return rc;
 }
 
+/* Its name when it is left out. */
+static const char *intent_point(enum intent_type type)
+{
+	return type == INTENT_CLONE ? "intent-clone" :
+	       type == INTENT_SHIFT ? "intent-shift" :
+				      "intent-free-range";
+}
+
 int intent_make(struct op *op, const struct inode_attr *attr, enum intent_type type, const uint64_t args[8],
 		struct intent_ref *ref)
 {
@@ -110,9 +119,9 @@ int intent_make(struct op *op, const struct inode_attr *attr, enum intent_type t
 	if (!rc)
 		rc = intent_edit(op, ref, &it);
 	if (rc)
-		return rc;
+		return rc == -EBUSY ? -ENOLCK : rc;
 	*it = (struct m_intent){
-		.it_type = le32_of(type),
+		.it_type = le32_of(sabotage_point(intent_point(type)) ? INTENT_NONE : type),
 		.it_seq = le64_of(txn_seq(op->tx)),
 		.it_ino = le64_of(attr->ino),
 		.it_gen = le64_of(attr->gen),
@@ -127,7 +136,7 @@ int intent_clear(struct op *op, const struct intent_ref *ref)
 	struct m_intent *it;
 	int rc = intent_edit(op, ref, &it);
 
-	if (!rc)
+	if (!rc && !sabotage_point("intent-clear"))
 		*it = (struct m_intent){ 0 };
 	return rc;
 }

@@ -14,6 +14,7 @@
 
 #include "fs/clone.h"
 #include "fs/data.h"
+#include "util/sabotage.h"
 
 #define COPY_BYTES (256u << 10)       /* at a time, through memory */
 #define COPY_MAX ((uint64_t)64 << 20) /* by copying in one call; the caller goes on from there */
@@ -45,6 +46,8 @@ static int clone_check(const struct inode_attr *src, const struct inode_attr *ds
 		rc = -EINVAL;
 	if (rc)
 		return rc;
+	if (dst->flags & INODE_APPEND && c->dst_off < dst->size)
+		return -EPERM;
 	if (c->dst_off > FS_SIZE_MAX)
 		return -EFBIG;
 	*len = c->src_off >= src->size ? 0 : u64_min(c->len, src->size - c->src_off);
@@ -97,7 +100,7 @@ static void clone_split(const struct clone_call *c, const struct inode_attr *src
 
 	*head = len;
 	*share = 0;
-	if (in_blk != (c->dst_off & (BLOCK_SIZE - 1)) || src->data_format != DATA_EXTENTS)
+	if (in_blk != (c->dst_off & (BLOCK_SIZE - 1)) || src->data_format == DATA_INLINE)
 		return;
 	*head = in_blk == 0 ? 0 : u64_min(len, BLOCK_SIZE - in_blk);
 	*share = u64_align_down(end, BLOCK_SIZE);
@@ -156,7 +159,7 @@ int clone_put(struct op *op, struct clone_ends *ends)
 		if (ends->src.ino != ends->dst.ino)
 			rc = inode_put(op, &ends->src);
 	}
-	if (ends->did_share)
+	if (ends->did_share && !sabotage_point("shared-flag"))
 		ends->dst.flags |= INODE_SHARED;
 	ends->dst.size = u64_max(ends->dst.size, ends->dst_size);
 	if (!ends->quiet)
@@ -178,6 +181,7 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clo
 				u64_min(head, COPY_MAX), done);
 		if (rc || *done < head)
 			return rc;
+		attr_touch(op, &ends->dst, true); /* what follows may commit it by itself */
 	}
 	if (share & (BLOCK_SIZE - 1))
 		rc = tail_ready(op, ends->src_inode, &ends->src, &ready);

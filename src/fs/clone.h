@@ -30,6 +30,8 @@ must_check int clone_put(struct op *op, struct clone_ends *ends);
  * this transaction if it fits, else in several under an intent, the last of which makes all of it visible at once, with clone_put()'s changes.
  */
 must_check int share_extents(struct op *op, struct clone_ends *ends, const struct share_range *range);
+/* The same, but -EOVERFLOW with nothing edited if it does not fit into this transaction. */
+must_check int share_now(struct op *op, struct clone_ends *ends, const struct share_range *range);
 
 /* Makes the source's bytes past its end zero in its last block, before that is shared; *ready is false if it cannot be done. */
 must_check int tail_ready(struct op *op, struct inode *inode, struct inode_attr *src, bool *ready);
@@ -37,12 +39,6 @@ must_check int tail_ready(struct op *op, struct inode *inode, struct inode_attr 
 /* Whether it would fit in what room this transaction has left (dst.ino 0: a file yet to be made). */
 must_check int share_fits(struct op *op, const struct clone_ends *ends, const struct share_range *range,
 			  bool *fits);
-
-/* swap.c: the long way of share_extents. */
-must_check int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_range *range);
-
-/* How far, up to e's end, the tree maps e's file blocks to the same device blocks (*same), or does not. */
-must_check int extent_same(struct btree *bt, const struct extent *e, uint64_t *count_blk, bool *same);
 
 /* read.c */
 must_check int data_read(struct op *op, const struct inode_attr *attr, uint64_t off, uint8_t *buf,

@@ -5,6 +5,7 @@
  * A new file is as its source was: mode, owner, times, attributes, content (shared). Only regular files; the caller checks rights.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fs/clone.h"
@@ -12,7 +13,7 @@
 #include "fs/names.h"
 #include "fs/xattr.h"
 
-/* Units for one small file: inodes, names, trees; more for each further extent (share_extents looks at the room by itself). */
+/* Units for one small file: inodes, names, trees; attributes and extents look at the room by themselves. */
 #define FILE_UNITS (2 * DATA_STEP_UNITS)
 
 struct files_call {
@@ -24,7 +25,9 @@ struct files_call {
 	unsigned at;    /* out, also on errors: the item that failed, from first on */
 };
 
-static int copy_content(struct op *op, struct clone_ends *ends)
+/* share: share_now() or share_extents() */
+static int copy_content(struct op *op, struct clone_ends *ends,
+			int (*share)(struct op *op, struct clone_ends *ends, const struct share_range *range))
 {
 	struct share_range range = { 0, 0, blk_up(ends->src.size) };
 	struct m_inode *to;
@@ -37,8 +40,8 @@ static int copy_content(struct op *op, struct clone_ends *ends)
 		rc = inode_record(op, ends->src.ino, &from);
 		if (!rc)
 			rc = inode_edit(op, ends->dst.ino, &to);
-		for (unsigned i = 0; !rc && i < INODE_DATA_SIZE; i++)
-			to->di_data[i] = from->di_data[i];
+		if (!rc)
+			memcpy(to->di_data, from->di_data, INODE_DATA_SIZE);
 		return rc;
 	}
 	if (ends->src.data_format != DATA_EXTENTS || ends->src.blocks == 0)
@@ -48,43 +51,7 @@ static int copy_content(struct op *op, struct clone_ends *ends)
 		return rc;
 	if (!ready)
 		return -EXDEV; /* the tail has to be copied: the slow way */
-	rc = share_extents(op, ends, &range);
-	return rc;
-}
-
-static int copy_xattrs(struct op *op, uint64_t from, uint64_t to)
-{
-	struct bt_key key = { { 0 } };
-	struct bt_cursor cur;
-	struct btree bt;
-	int rc;
-
-	inode_attr_tree(op, from, &bt);
-	for (rc = bt_seek(&bt, &cur, &key, BT_GE); !rc; rc = bt_next(&cur)) {
-		char name[256];
-		const struct m_attr *m;
-		size_t size;
-		void *value;
-		const void *rec;
-
-		rc = bt_get(&cur, &rec, &size);
-		if (rc)
-			return rc;
-		m = rec;
-		if (le64_get(m->at_key) & ATTR_KEY_PARENT)
-			return 0;
-		if (m->at_type != ATTR_XATTR)
-			continue;
-		for (unsigned i = 0; i < m->at_namelen; i++)
-			name[i] = (char)m->at_data[i];
-		name[m->at_namelen] = 0;
-		rc = xattr_load(op, from, name, &value, &size);
-		if (!rc)
-			rc = xattr_store(op, to, name, value, size, 0);
-		if (rc)
-			return rc;
-	}
-	return rc == -ENOENT ? 0 : rc;
+	return share(op, ends, &range);
 }
 
 /* The new inode without its content: what the source has, but its own number, links and birth. */
@@ -95,7 +62,7 @@ static int make_twin(struct op *op, struct clone_ends *ends, bool named)
 
 	twin.nlink = named;
 	twin.blocks = 0;
-	twin.flags &= ~INODE_SHARED;
+	twin.flags &= ~(INODE_SHARED | INODE_UNWRITTEN); /* unwritten extents become holes */
 	rc = inode_new(op, inode_agno(op->fs, ends->src.ino), &twin, &ends->dst_inode);
 	if (rc)
 		return rc;
@@ -105,24 +72,43 @@ static int make_twin(struct op *op, struct clone_ends *ends, bool named)
 	return inode_put(op, &twin);
 }
 
-/* The names and the size of the directory are in *dir, which is put by the caller. */
-/* -EOVERFLOW: the content does not fit beside the rest; all that was edited has to go. */
+/*
+ * The names and the size of the directory are in *dir, which is put by the caller. -EOVERFLOW: it does not fit; all that was edited has
+ * to go.
+ */
 static int clone_short(struct op *op, struct inode_attr *dir, struct fs_clone_item *item,
 		       struct clone_ends *ends)
 {
-	struct share_range range = { 0, 0, blk_up(ends->src.size) };
-	bool fits = true;
+	uint64_t next_key = 0;
+	bool done = true;
 	int rc = make_twin(op, ends, true);
 
 	if (!rc)
 		rc = name_add(op, dir, item->name, item->name_len, &ends->dst);
 	if (!rc)
-		rc = copy_xattrs(op, item->src, ends->dst.ino);
-	if (!rc && ends->src.data_format == DATA_EXTENTS)
-		rc = share_fits(op, ends, &range, &fits);
+		rc = xattr_copy(op, item->src, ends->dst.ino, &next_key, &done);
+	if (!rc && !done)
+		rc = -EOVERFLOW;
 	if (!rc)
-		rc = fits ? copy_content(op, ends) : -EOVERFLOW;
+		rc = copy_content(op, ends, share_now);
 	return rc ? rc : clone_put(op, ends);
+}
+
+struct attrs_copying {
+	uint64_t from, to, next_key;
+};
+
+static int attrs_step(struct op *op, void *arg)
+{
+	struct attrs_copying *a = arg;
+	uint64_t next_key = a->next_key;
+	bool done;
+	int rc = xattr_copy(op, a->from, a->to, &next_key, &done);
+
+	if (rc || done)
+		return rc;
+	a->next_key = next_key;
+	return 1;
 }
 
 struct naming {
@@ -151,11 +137,12 @@ static int name_step(struct op *op, void *arg)
 	return rc ? rc : inode_put(op, &dir);
 }
 
-/* A file of many extents commits on its way: it is an orphan, which a crash frees, until all of it is there. */
+/* A file of many extents or large attributes commits on its way: it is an orphan, which a crash frees, until all of it is there. */
 static int clone_long(struct op *op, struct inode_attr *dir, struct fs_clone_item *item,
 		      struct clone_ends *ends)
 {
 	struct naming naming = { dir->ino, item, ends };
+	struct attrs_copying attrs = { .from = item->src };
 	struct dir_slot slot;
 	int rc = dir_find(op, dir->ino, item->name, item->name_len, &slot);
 
@@ -164,12 +151,15 @@ static int clone_long(struct op *op, struct inode_attr *dir, struct fs_clone_ite
 	rc = make_twin(op, ends, false);
 	if (!rc)
 		rc = orphan_add(op, &ends->dst);
-	if (rc)
-		return rc;
-	inode_on_commit(op, ends->dst_inode, INODE_UNLINKED);
-	rc = copy_xattrs(op, item->src, ends->dst.ino);
 	if (!rc)
-		rc = copy_content(op, ends);
+		rc = txn_roll(op->tx);
+	attrs.to = ends->dst.ino;
+	if (!rc)
+		rc = op_chain(op, attrs_step, &attrs);
+	if (!rc)
+		rc = txn_roll(op->tx);
+	if (!rc)
+		rc = copy_content(op, ends, share_extents);
 	if (!rc)
 		rc = clone_put(op, ends);
 	if (!rc)

@@ -74,7 +74,7 @@ static void wants_note(struct op *op, struct op_locks *locks)
 		upgrade |= lock->order == blocked;
 	}
 	for (uint32_t agno = 0; agno < pool_ag_count(op->fs->pool); agno++) {
-		if (txn_holds(op->tx, pool_ag_lock(op->fs->pool, agno), true))
+		if (txn_holds(op->tx, pool_ag_lock(op->fs->pool, agno), false))
 			wants_add(locks, TXN_ORDER_AG | agno, true);
 	}
 	wants_add(locks, blocked, upgrade || txn_mode(op->tx) != TXN_READ);
@@ -136,6 +136,18 @@ static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cre
 	return rc;
 }
 
+/* All places for intents are in use. Whoever has one needs nothing of us any more and gives it back soon. */
+static int intents_wait(struct fs *fs)
+{
+	const struct timespec a_moment = { .tv_nsec = 1000000 };
+
+	if (pool_failed(fs->pool))
+		return -EROFS;
+	pool_stats(fs->pool)->retries++;
+	nanosleep(&a_moment, NULL);
+	return 0;
+}
+
 int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
 {
 	struct op_locks locks = { 0 };
@@ -157,6 +169,8 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 			}
 			continue;
 		}
+		if (rc == -ENOLCK)
+			rc = intents_wait(fs);
 		if (rc == -ENOBUFS)
 			rc = refills++ < REFILLS_MAX ? space_refill(fs->pool) : -ENOSPC;
 		if (rc == 0)
@@ -398,6 +412,7 @@ static void locks_init(struct fs *fs)
 	pthread_mutex_init(&fs->work_lock, NULL);
 	CDS_INIT_LIST_HEAD(&fs->orphans);
 	CDS_INIT_LIST_HEAD(&fs->atimes);
+	events_open(fs);
 }
 
 static void locks_destroy(struct fs *fs)
@@ -448,6 +463,7 @@ out_table:
 out_space:
 	space_close(pool);
 out_free:
+	pool_on_event(pool, NULL, NULL);
 	locks_destroy(fs);
 	free(fs);
 	return rc;
@@ -456,9 +472,9 @@ out_free:
 void fs_close(struct fs *fs)
 {
 	work_stop(fs);
+	events_close(fs);
 	atime_flush(fs);
-	if (!atomic_load(&fs->orphans_scanned))
-		atomic_store(&fs->orphans_scanned, true); /* the next mount looks at them */
+	atomic_store(&fs->orphans_scanned, true); /* if not, the next mount looks at them */
 	orphan_drain(fs);
 	itable_close(fs);
 	space_close(fs->pool);

@@ -58,6 +58,8 @@ struct fs {
 	struct cds_list_head orphans; /* inodes to free, pinned */
 	struct cds_list_head atimes;  /* inodes with an access time to write, pinned */
 	pthread_t worker;
+	struct cds_list_head events; /* of metadata units, to be logged */
+	unsigned event_count;
 	bool worker_runs, worker_idle; /* idle: waits to be woken; under work_lock */
 	_Atomic bool worker_stop;
 	_Atomic bool orphans_scanned; /* those that an earlier mount left have been looked at */
@@ -82,7 +84,8 @@ typedef int (*op_fn)(struct op *op, void *arg);
 /*
  * Runs fn in a transaction and commits it (aborts on a negative result, which is returned; else fn's value is). Starts again on -EDEADLK with
  * the blocked lock taken first, on -ENOBUFS after space_refill(), on the first -ENOSPC after draining orphans; takes the pool-wide
- * slow lock after some rounds so that nobody starves. An error of the commit itself is not tried again.
+ * slow lock after some rounds so that nobody starves. On -ENOLCK (no place for an intent) it waits a little. An error of the commit itself
+ * is not tried again.
  */
 must_check int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg);
 
@@ -143,6 +146,8 @@ void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count);
 void inode_ref(struct inode *inode);
 struct inode *inode_pin_ref(struct fs *fs, uint64_t ino); /* pin and reference in one; NULL: no memory */
 void inode_unref(struct fs *fs, struct inode *inode, uint64_t count);
+/* For qsort() of pointers to inodes: the order of their locks. */
+int inode_compare(const void *a, const void *b);
 /* RCU of the calling thread; op_run and itable.c do it by themselves. */
 void thread_register(void);
 
@@ -181,12 +186,10 @@ must_check int name_add(struct op *op, struct inode_attr *dir, const char *name,
 must_check int name_drop(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t dir,
 			 uint64_t key);
 
-/* ---- data.c ---- */
+/* ---- size.c, chain.c ---- */
 
-/* Frees everything of a locked inode past a block, at most what fits in this transaction; *done when nothing is left. */
-must_check int data_free_past(struct op *op, struct inode *inode, uint64_t file_blk, bool *done);
-/* Sets the size of a locked regular file in *attr and in its extents, in several transactions under an intent if need be: attr is put and read
- * again then, so other changes to it come afterwards. The caller puts it at the end. */
+/* Sets the size of a locked regular file in *attr and in its extents, in several transactions under an intent if need be: attr is put by
+ * the first of them, and read again. The caller puts it at the end. */
 must_check int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size);
 must_check int data_resume(struct fs *fs); /* continues all intents */
 
@@ -206,7 +209,13 @@ void orphan_check(struct fs *fs, struct inode *inode);
 
 must_check int work_start(struct fs *fs);
 void work_stop(struct fs *fs);
-/* There is something in fs->orphans; work_lock is held. */
+/* There is something in fs->orphans or fs->events; work_lock is held. */
 void work_wake(struct fs *fs);
+
+/* ---- events.c ---- */
+
+void events_open(struct fs *fs);
+void events_close(struct fs *fs); /* the background thread is gone */
+void events_tell(struct fs *fs);  /* no lock held */
 
 #endif

@@ -16,6 +16,8 @@
 /* Blocks of one step: bounds the bitmap units that it edits. */
 #define DATA_STEP_BLK (CHUNK_BLOCKS * 512ull)
 
+#define FILE_BLK_END (1ull << 52) /* past the last block that a file can have */
+
 static inline uint64_t blk_of(uint64_t off)
 {
 	return off >> BLOCK_SHIFT;
@@ -30,6 +32,8 @@ static inline uint64_t blk_up(uint64_t off)
 
 /* The extent that covers file_blk, cut to start there, or the next one after it; -ENOENT: none. */
 must_check int extent_find(struct btree *bt, uint64_t file_blk, struct extent *extent);
+/* Whether b continues a: in the file, on the device, in kind, and in the same group. */
+bool extents_join(struct pool *pool, const struct extent *a, const struct extent *b);
 /* Puts an extent into a hole, merged with its neighbours where they continue each other. */
 must_check int extent_add(struct btree *bt, struct pool *pool, const struct extent *extent);
 /* Takes the first mapped piece of [lo, hi) out of the tree, at most max_blk of it; -ENOENT: nothing is mapped there. */
@@ -72,9 +76,9 @@ must_check int data_kill_priv(struct op *op, struct inode_attr *attr);
 /* Regular file that may be changed: -EISDIR, -EINVAL, -EPERM. */
 must_check int data_may_write(const struct inode_attr *attr);
 
-/* Copies the first shared piece of [lo, hi) so that the file is alone with it; *next_blk: all before it is unshared. */
-must_check int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t lo,
-			    uint64_t hi, uint64_t *next_blk);
+/* Copies the first blocks of a written extent if they are shared; the file is alone with *done_blk of them then. */
+must_check int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr,
+			    const struct extent *extent, uint64_t *done_blk);
 
 /* ---- size.c, shift.c ---- */
 
@@ -100,7 +104,7 @@ must_check int op_chain(struct op *op, int (*step)(struct op *op, void *arg), vo
  */
 must_check int op_chain_end(struct op *op, int rc);
 
-/* An intent slot of the inode, filled but for its body; edits its unit. */
+/* An intent slot of the inode, filled but for its body; edits its unit. -ENOLCK: there is none now, op_run() waits for one. */
 struct intent_ref {
 	uint64_t unit_laddr;
 	uint32_t index;

@@ -5,8 +5,10 @@
  * Extents do not overlap and do not cross the border of an allocation group.
  */
 #include <errno.h>
+#include <inttypes.h>
 
 #include "fs/data.h"
+#include "util/log.h"
 
 static struct bt_key extent_key(uint64_t file_blk)
 {
@@ -15,6 +17,8 @@ static struct bt_key extent_key(uint64_t file_blk)
 
 static int cursor_extent(struct bt_cursor *cur, struct extent *e)
 {
+	const struct btree *bt = cur->bt;
+	uint64_t size_blk = pool_size_blk(txn_pool(bt->tx));
 	const void *rec;
 	size_t size;
 	int rc = bt_get(cur, &rec, &size);
@@ -22,7 +26,11 @@ static int cursor_extent(struct bt_cursor *cur, struct extent *e)
 	if (rc)
 		return rc;
 	extent_decode(e, rec);
-	return 0;
+	if (e->dev_blk < size_blk && e->count_blk <= size_blk - e->dev_blk)
+		return 0;
+	if (log_is_first(bt->root_laddr + bt->root_off))
+		log_error("inode %" PRIu64 ": an extent leaves the device", bt->owner);
+	return -EUCLEAN;
 }
 
 /* The extent at or before file_blk that covers it. */
@@ -61,8 +69,7 @@ int extent_find(struct btree *bt, uint64_t file_blk, struct extent *extent)
 	return rc ? rc : cursor_extent(&cur, extent);
 }
 
-/* b continues a: in the file, on the device, in kind, and in the same group. */
-static bool extents_join(struct pool *pool, const struct extent *a, const struct extent *b)
+bool extents_join(struct pool *pool, const struct extent *a, const struct extent *b)
 {
 	return a->file_blk + a->count_blk == b->file_blk && a->dev_blk + a->count_blk == b->dev_blk &&
 	       a->flags == b->flags && a->count_blk + b->count_blk <= UINT32_MAX &&

@@ -2,13 +2,16 @@
 /*
  * fallocate: allocate, punch, zero, unshare. (Collapse and insert: shift.c.)
  *
- * Each mode runs as a chain of steps, each of which leaves a sound file whose bytes are old or new; a step looks at everything again.
+ * Each mode runs as a chain of steps, each of which leaves a sound file whose bytes are old or new, with the times of now; a step looks
+ * at everything again.
  */
 #include <errno.h>
 #include <linux/falloc.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fs/data.h"
+#include "util/sabotage.h"
 
 struct falloc {
 	uint64_t ino, off, end;
@@ -42,13 +45,15 @@ static int alloc_unwritten(struct op *op, struct btree *bt, struct inode_attr *a
 		return rc;
 	e.file_blk = blk;
 	e.count_blk = *got_blk;
-	e.flags = EXTENT_UNWRITTEN;
+	e.flags = sabotage_point("unwritten") ? 0 : EXTENT_UNWRITTEN;
 	rc = space_own(op->tx, e.dev_blk, e.count_blk, attr->ino, blk);
 	if (!rc)
 		rc = extent_add(bt, txn_pool(op->tx), &e);
-	if (!rc)
-		attr->blocks += *got_blk;
-	return rc;
+	if (rc)
+		return rc;
+	attr->blocks += *got_blk;
+	attr->flags |= INODE_UNWRITTEN;
+	return 0;
 }
 
 /* Zeroes [from, to) inside one block if something is written there. */
@@ -60,7 +65,7 @@ static int zero_edge(struct op *op, struct inode *inode, struct inode_attr *attr
 	struct btree bt;
 	int rc;
 
-	if (from >= to)
+	if (from >= to || sabotage_point("zero-hole-edge"))
 		return 0;
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	rc = extent_find(&bt, blk_of(from), &e);
@@ -104,67 +109,65 @@ static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, con
 	if (rc)
 		return rc;
 	piece.flags |= EXTENT_UNWRITTEN;
+	attr->flags |= INODE_UNWRITTEN;
 	*done_blk = piece.count_blk;
 	return extent_add(bt, txn_pool(op->tx), &piece);
 }
 
-/* Allocate, and for ZERO_RANGE unwrite whole blocks: from arg->cursor_blk as far as fits. */
-static int alloc_piece(struct op *op, struct btree *bt, struct inode_attr *attr, const struct falloc *f,
+/* Allocate, for ZERO_RANGE unwrite whole blocks, for UNSHARE_RANGE copy what is shared: one piece from blk on. */
+static int alloc_piece(struct op *op, struct inode *inode, struct inode_attr *attr, const struct falloc *f,
 		       uint64_t blk, uint64_t *done_blk)
 {
 	uint64_t hi = blk_up(f->end);
 	struct extent e;
-	int rc = extent_find(bt, blk, &e);
+	struct btree bt;
+	int rc;
 
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
+	rc = extent_find(&bt, blk, &e);
 	if (rc && rc != -ENOENT)
 		return rc;
 	if (rc == -ENOENT || e.file_blk > blk)
-		return alloc_unwritten(op, bt, attr, blk, (rc ? hi : u64_min(hi, e.file_blk)) - blk,
+		return alloc_unwritten(op, &bt, attr, blk, (rc ? hi : u64_min(hi, e.file_blk)) - blk,
 				       done_blk);
 	e.count_blk = u64_min(u64_min(e.count_blk, hi - blk), DATA_STEP_BLK);
 	*done_blk = e.count_blk;
-	if (!(f->mode & FALLOC_FL_ZERO_RANGE) || (e.flags & EXTENT_UNWRITTEN))
+	if (e.flags & EXTENT_UNWRITTEN)
 		return 0;
-	if (blk < blk_up(f->off)) { /* the edges were zeroed by bytes */
+	if (f->mode & FALLOC_FL_UNSHARE_RANGE)
+		return data_unshare(op, inode, attr, &e, done_blk);
+	if (!(f->mode & FALLOC_FL_ZERO_RANGE))
+		return 0;
+	if (blk < blk_up(f->off) || blk >= blk_of(f->end)) { /* the edges were zeroed by bytes */
 		*done_blk = 1;
 		return 0;
 	}
-	e.count_blk = u64_min(e.count_blk, blk_of(f->end) > blk ? blk_of(f->end) - blk : 0);
-	if (e.count_blk == 0) {
-		*done_blk = 1;
-		return 0;
-	}
-	return unwrite(op, bt, attr, &e, done_blk);
+	e.count_blk = u64_min(e.count_blk, blk_of(f->end) - blk);
+	return unwrite(op, &bt, attr, &e, done_blk);
 }
 
 static int finish(struct op *op, struct inode *inode, struct inode_attr *attr, const struct falloc *f)
 {
 	int rc = 0;
 
-	if (!(f->mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_UNSHARE_RANGE)) &&
-	    f->end > attr->size) {
+	if (!(f->mode & FALLOC_FL_KEEP_SIZE) && f->end > attr->size) {
 		rc = data_zero_tail(op, inode, attr);
 		attr->size = f->end;
 	}
-	if (!rc)
-		rc = data_kill_priv(op, attr);
-	attr_touch(op, attr, true);
 	return rc ? rc : inode_put(op, attr);
 }
 
 static int alloc_step(struct op *op, struct inode *inode, struct inode_attr *attr, struct falloc *f)
 {
 	uint64_t blk = f->cursor_blk, hi = blk_up(f->end);
-	struct btree bt;
 	int rc = 0;
 
 	if ((f->mode & FALLOC_FL_ZERO_RANGE) && !f->edges_done)
 		rc = zero_edges(op, inode, attr, f->off, f->end);
-	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	while (!rc && blk < hi && txn_has_room(op->tx, DATA_STEP_UNITS)) {
 		uint64_t done_blk = 0;
 
-		rc = alloc_piece(op, &bt, attr, f, blk, &done_blk);
+		rc = alloc_piece(op, inode, attr, f, blk, &done_blk);
 		blk += done_blk;
 	}
 	if (rc)
@@ -189,51 +192,23 @@ static int punch_step(struct op *op, struct inode *inode, struct inode_attr *att
 	}
 	if (f->off < attr->size)
 		rc = zero_edges(op, inode, attr, f->off, end);
-	if (!rc)
-		rc = finish(op, inode, attr, f);
 	if (!rc && lo < hi)
 		rc = data_free_range(op, inode, attr, lo, hi);
 	return rc ? rc : inode_put(op, attr);
 }
 
-static int unshare_step(struct op *op, struct inode *inode, struct inode_attr *attr, struct falloc *f)
+/* The same for a small file. */
+static int punch_inline(struct op *op, const struct inode_attr *attr, const struct falloc *f)
 {
-	uint64_t hi = u64_min(blk_up(f->end), blk_up(attr->size)), blk = f->cursor_blk;
-	int rc = 0;
-
-	while (!rc && blk < hi && txn_has_room(op->tx, DATA_STEP_UNITS))
-		rc = data_unshare(op, inode, attr, blk, hi, &blk);
-	if (rc)
-		return rc;
-	if (blk >= hi)
-		return finish(op, inode, attr, f);
-	rc = inode_put(op, attr);
-	f->cursor_blk = blk;
-	return rc ? rc : 1;
-}
-
-/* Inline files: bytes only. True if that was all. */
-static int falloc_inline(struct op *op, struct inode *inode, struct inode_attr *attr, const struct falloc *f,
-			 bool *all)
-{
-	struct m_inode *record;
 	uint64_t end = u64_min(f->end, attr->size);
-	int rc;
+	struct m_inode *record;
+	int rc = inode_edit(op, attr->ino, &record);
 
-	*all = false;
-	if (attr->data_format == DATA_EXTENTS)
-		return 0;
-	if (!(f->mode & FALLOC_FL_PUNCH_HOLE) && !(f->mode & FALLOC_FL_UNSHARE_RANGE))
-		return data_to_extents(op, inode, attr);
-	*all = true;
-	rc = inode_edit(op, attr->ino, &record);
 	if (rc)
 		return rc;
-	if ((f->mode & FALLOC_FL_PUNCH_HOLE) && attr->data_format == DATA_INLINE) {
-		for (uint64_t i = f->off; i < end; i++)
-			record->di_data[i] = 0;
-	}
-	return finish(op, inode, attr, f);
+	if (attr->data_format == DATA_INLINE && f->off < end)
+		memset(record->di_data + f->off, 0, end - f->off);
+	return inode_put(op, attr);
 }
 
 static int falloc_step(struct op *op, void *arg)
@@ -241,20 +216,21 @@ static int falloc_step(struct op *op, void *arg)
 	struct falloc *f = arg;
 	struct inode_attr attr;
 	struct inode *inode;
-	bool all;
 	int rc = op_inode(op, f->ino, true, &inode);
 
 	if (!rc)
 		rc = inode_get(op, f->ino, &attr);
 	if (!rc)
-		rc = falloc_inline(op, inode, &attr, f, &all);
-	if (rc || all)
+		rc = data_kill_priv(op, &attr);
+	if (rc)
 		return rc;
-	if (f->mode & FALLOC_FL_PUNCH_HOLE)
-		return punch_step(op, inode, &attr, f);
-	if (f->mode & FALLOC_FL_UNSHARE_RANGE)
-		return unshare_step(op, inode, &attr, f);
-	return alloc_step(op, inode, &attr, f);
+	attr_touch(op, &attr, true);
+	if (!(f->mode & FALLOC_FL_PUNCH_HOLE)) {
+		rc = data_to_extents(op, inode, &attr);
+		return rc ? rc : alloc_step(op, inode, &attr, f);
+	}
+	return attr.data_format == DATA_EXTENTS ? punch_step(op, inode, &attr, f) :
+						  punch_inline(op, &attr, f);
 }
 
 struct falloc_call {

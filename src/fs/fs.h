@@ -70,6 +70,7 @@ must_check int fs_getattr(struct fs *fs, uint64_t ino, struct inode_attr *attr);
 #define FS_SET_KILLPRIV 0x80u /* clear setuid, and setgid where group-executable */
 #define FS_SET_FLAGS 0x100u   /* INODE_* that users may set */
 #define FS_SET_PROJID 0x200u
+#define FS_SET_TOUCH 0x400u /* mtime moves even if the size stays as it is: ftruncate(2), O_TRUNC */
 struct fs_set {
 	uint32_t what;
 	uint32_t mode, uid, gid, flags, projid;
@@ -128,16 +129,21 @@ must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_b
 #define FS_WRITE_CACHED 0x4u    /* write-back of a page: never past the end of the file */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);
-/* mode: FALLOC_FL_* of <linux/falloc.h>, all of them. */
+/*
+ * mode: FALLOC_FL_* of <linux/falloc.h>, all of them. UNSHARE_RANGE allocates as mode 0 does, and copies what is shared. -ENOSPC: of an
+ * allocation a part may have been made, of a range to be zeroed a part may be zero; of a range to be punched only bytes in blocks that
+ * are not wholly in it.
+ */
 must_check int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off,
 			    uint64_t len);
 /* whence SEEK_DATA or SEEK_HOLE; -ENXIO past the end. */
 must_check int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *found);
 
 /*
- * Copies len bytes by sharing blocks wherever both offsets allow it; len is cut at the end of the source. Returns bytes copied; *shared_bytes (may be
- * NULL) how many of them without copying. -EINVAL: overlap within one file. CLONE_STRICT: FICLONERANGE's rules of what can be asked (whole
- * blocks or to the end of both files, else -EINVAL; len 0 = to the end).
+ * Copies len bytes by sharing blocks wherever both offsets allow it; len is cut at the end of the source. Returns bytes copied;
+ * *shared_bytes (may be NULL) how many of them without copying. What is shared comes all at once or, with an error or a crash, not at
+ * all; bytes at the edges that have to be copied may have been stored then. -EINVAL: overlap within one file. CLONE_STRICT:
+ * FICLONERANGE's rules of what can be asked (whole blocks or to the end of both files, else -EINVAL; len 0 = to the end).
  */
 #define FS_CLONE_STRICT 0x1u
 #define FS_CLONE_KILLPRIV 0x2u

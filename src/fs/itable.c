@@ -184,6 +184,13 @@ void inode_unref(struct fs *fs, struct inode *inode, uint64_t count)
 		inode_unpin(fs, inode, gone);
 }
 
+int inode_compare(const void *a, const void *b)
+{
+	uint64_t x = (*(struct inode *const *)a)->ino, y = (*(struct inode *const *)b)->ino;
+
+	return (x > y) - (x < y);
+}
+
 void fs_forget(struct fs *fs, uint64_t ino, uint64_t count)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "fs/names.h"
+#include "util/sabotage.h"
 
 struct link_arg {
 	uint64_t ino, dir;
@@ -44,7 +45,8 @@ static int link_op(struct op *op, void *arg)
 	}
 	if (rc)
 		return rc;
-	attr.nlink++;
+	if (!sabotage_point("link-count"))
+		attr.nlink++;
 	attr_touch(op, &attr, false);
 	rc = inode_put(op, &attr);
 	if (!rc)

@@ -6,16 +6,13 @@
  * in a second transaction: the child may have a lower number than the directory, or be locked by a long write. All others
  * lock the directory first and then the child; out of order that is only tried, and op_run() does the rest.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "fs/names.h"
 #include "fs/xattr.h"
-#include "util/log.h"
+#include "util/sabotage.h"
 
 #define LOOKUP_ROUNDS 100 /* a name that is replaced this often while it is looked up */
 #define FLAGS_INHERITED (INODE_DAX | INODE_NODUMP | INODE_NOATIME | INODE_SYNC)
@@ -267,7 +264,8 @@ int name_add_at(struct op *op, struct inode_attr *dir, struct dir_slot *slot, co
 		rc = parent_add(op, attr->ino, dir->ino, slot->entry.key, name, len);
 	if (rc)
 		return rc;
-	dir->size++;
+	if (!sabotage_point("dir-size"))
+		dir->size++;
 	attr_touch(op, dir, true);
 	return 0;
 }
@@ -298,7 +296,8 @@ static int symlink_store(struct op *op, struct inode_attr *attr, const char *tar
 		rc = space_own(op->tx, blk, 1, attr->ino, 0);
 	if (rc)
 		return rc;
-	txn_data_stored(op->tx);
+	if (!sabotage_point("data-stored-symlink"))
+		txn_data_stored(op->tx);
 	extent.ex_dev_blk = le64_of(blk);
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	return bt_insert(&bt, &extent, sizeof(extent));
@@ -448,7 +447,7 @@ static int symlink_load(struct op *op, const struct inode_attr *attr, char *buf)
 	if (rc)
 		return rc == -ENOENT ? -EUCLEAN : rc;
 	extent_decode(&extent, rec);
-	if (extent.file_blk != 0 || extent.dev_blk >= pool_super(op->fs->pool)->size_blk)
+	if (extent.file_blk != 0 || extent.dev_blk >= pool_size_blk(op->fs->pool))
 		return -EUCLEAN;
 	return dax_load(pool_dax(op->fs->pool), buf, extent.dev_blk << BLOCK_SHIFT, attr->size, NULL);
 }

@@ -95,6 +95,8 @@ struct parent {
 must_check int parent_add(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, const char *name,
 			  size_t len);
 must_check int parent_remove(struct op *op, uint64_t ino, uint64_t dir, uint64_t key);
+/* That one; -ENOENT. */
+must_check int parent_find(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, struct parent *parent);
 /* Any one of them; -ENOENT: it has no name, or is the root. */
 must_check int parent_first(struct op *op, uint64_t ino, struct parent *parent);
 /* The directory above one (the root's is the root): an operation of its own. */

@@ -15,9 +15,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/data.h"
 #include "fs/names.h"
 #include "fs/xattr.h"
 #include "util/log.h"
+#include "util/sabotage.h"
 
 #define NODES_AT_ONCE 16u /* of a tree given back in one step */
 #define UNITS_FOR_END 40u /* that freeing of the number may edit: inode, group trees and header */
@@ -35,7 +37,7 @@ int orphan_add(struct op *op, const struct inode_attr *attr)
 	struct btree bt;
 	int rc = orphan_tree(op, attr->ino, &bt);
 
-	if (!rc)
+	if (!rc && !sabotage_point("orphan-add"))
 		rc = bt_insert(&bt, &rec, sizeof(rec));
 	return rc == -EEXIST ? -EUCLEAN : rc;
 }
@@ -46,7 +48,7 @@ int orphan_remove(struct op *op, uint64_t ino)
 	struct btree bt;
 	int rc = orphan_tree(op, ino, &bt);
 
-	if (!rc)
+	if (!rc && !sabotage_point("orphan-remove"))
 		rc = bt_delete(&bt, &key);
 	if (rc == -ENOENT) {
 		log_warn("inode %" PRIu64 ": has no name, but is not in the orphan tree", ino);
@@ -67,13 +69,16 @@ static int tree_free(struct op *op, struct btree *bt, bool *done)
 	return nodes ? bt_destroy(bt, nodes, done) : 0;
 }
 
-static int content_free(struct op *op, struct inode *inode, const struct inode_attr *attr, bool *done)
+static int content_free(struct op *op, struct inode_attr *attr, bool *done)
 {
 	struct btree bt;
+	int rc;
 
 	*done = true;
-	if (attr->data_format == DATA_EXTENTS)
-		return data_free_past(op, inode, 0, done);
+	if (attr->data_format == DATA_EXTENTS) {
+		rc = data_drop(op, attr, 0, FILE_BLK_END, done);
+		return rc ? rc : inode_put(op, attr);
+	}
 	if (attr->data_format != DATA_DIR)
 		return 0;
 	inode_data_tree(op, attr->ino, NODE_DIR, &bt);
@@ -105,7 +110,7 @@ static int free_step(struct op *op, uint64_t ino)
 		return rc;
 	if (attr.nlink != 0 || atomic_load(&inode->refs) || atomic_load(&inode->opens))
 		return -EBUSY;
-	rc = content_free(op, inode, &attr, &done);
+	rc = content_free(op, &attr, &done);
 	if (!rc && done && !txn_has_room(op->tx, UNITS_FOR_END))
 		done = false;
 	if (!rc && done)
@@ -234,13 +239,6 @@ struct free_batch {
 	unsigned count;
 };
 
-static int by_ino(const void *a, const void *b)
-{
-	uint64_t x = (*(struct inode *const *)a)->ino, y = (*(struct inode *const *)b)->ino;
-
-	return (x > y) - (x < y);
-}
-
 static bool batch_take(struct fs *fs, struct free_batch *b)
 {
 	b->count = 0;
@@ -250,7 +248,7 @@ static bool batch_take(struct fs *fs, struct free_batch *b)
 		cds_list_del(&b->inodes[b->count++]->orphan_link);
 	}
 	pthread_mutex_unlock(&fs->work_lock);
-	qsort(b->inodes, b->count, sizeof(b->inodes[0]), by_ino);
+	qsort(b->inodes, b->count, sizeof(b->inodes[0]), inode_compare);
 	return b->count != 0;
 }
 

@@ -71,7 +71,7 @@ static int owners_op(struct op *op, void *arg)
 int fs_owners(struct fs *fs, uint64_t dev_off, uint64_t len, const struct fs_owners_pos *pos,
 	      struct fs_owner *owners, unsigned max, unsigned *count)
 {
-	uint64_t size = pool_super(fs_pool(fs))->size_blk * BLOCK_SIZE;
+	uint64_t size = pool_size_blk(fs_pool(fs)) * BLOCK_SIZE;
 	struct owners_page page = { .pos = pos, .owners = owners, .max = max };
 	int rc;
 

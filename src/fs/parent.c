@@ -9,6 +9,7 @@
 
 #include "fs/names.h"
 #include "util/log.h"
+#include "util/sabotage.h"
 
 struct parent_key {
 	uint64_t dir, key;
@@ -69,7 +70,7 @@ int parent_add(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, const ch
 	body->pa_dir = le64_of(dir);
 	body->pa_key = le64_of(key);
 	memcpy(body->pa_name, name, len);
-	return probe_put(&p, &at, &buf, size_bytes);
+	return sabotage_point("parent-add") ? 0 : probe_put(&p, &at, &buf, size_bytes);
 }
 
 int parent_remove(struct op *op, uint64_t ino, uint64_t dir, uint64_t key)
@@ -86,7 +87,35 @@ int parent_remove(struct op *op, uint64_t ino, uint64_t dir, uint64_t key)
 		log_warn("inode %" PRIu64 ": no parent item for its name in directory %" PRIu64, ino, dir);
 		return 0;
 	}
-	return rc ? rc : probe_remove(&p, &at);
+	return rc || sabotage_point("parent-remove") ? rc : probe_remove(&p, &at);
+}
+
+static void parent_load(struct parent *parent, const struct m_attr *m)
+{
+	parent->dir = le64_get(parent_body(m)->pa_dir);
+	parent->key = le64_get(parent_body(m)->pa_key);
+	parent->len = m->at_namelen;
+	memcpy(parent->name, parent_body(m)->pa_name, m->at_namelen);
+}
+
+int parent_find(struct op *op, uint64_t ino, uint64_t dir, uint64_t key, struct parent *parent)
+{
+	struct parent_key want = { dir, key };
+	struct btree bt;
+	struct probe p = parent_probe(op->fs, &bt, &want);
+	struct probe_at at;
+	const void *rec;
+	size_t size_bytes;
+	int rc;
+
+	inode_attr_tree(op, ino, &bt);
+	rc = probe_find(&p, hash_parent(op->fs, dir, key), &at);
+	if (!rc)
+		rc = bt_get(&at.cur, &rec, &size_bytes);
+	if (rc)
+		return rc == -ENOSPC ? -ENOENT : rc;
+	parent_load(parent, rec);
+	return 0;
 }
 
 int parent_first(struct op *op, uint64_t ino, struct parent *parent)
@@ -108,10 +137,7 @@ int parent_first(struct op *op, uint64_t ino, struct parent *parent)
 		m = rec;
 		if (m->at_type != ATTR_PARENT)
 			continue;
-		parent->dir = le64_get(parent_body(m)->pa_dir);
-		parent->key = le64_get(parent_body(m)->pa_key);
-		parent->len = m->at_namelen;
-		memcpy(parent->name, parent_body(m)->pa_name, m->at_namelen);
+		parent_load(parent, m);
 		return 0;
 	}
 	return rc;

@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 
 #include "fs/data.h"
+#include "util/sabotage.h"
 
 enum { SHIFT_FROM, SHIFT_BY, SHIFT_CURSOR, SHIFT_FREE_LO, SHIFT_FREE_HI, SHIFT_SIZE };
 
@@ -42,23 +43,32 @@ static int shift_left(struct op *op, struct btree *bt, uint64_t ino, uint64_t by
 	return rc;
 }
 
+/* The last extent that starts before file_blk; -ENOENT: none. */
+static int extent_before(struct btree *bt, uint64_t file_blk, struct extent *e)
+{
+	struct bt_key key = { { file_blk - 1 } };
+	struct bt_cursor cur;
+	const void *rec;
+	size_t size;
+	int rc = file_blk ? bt_seek(bt, &cur, &key, BT_LE) : -ENOENT;
+
+	if (!rc)
+		rc = bt_get(&cur, &rec, &size);
+	if (!rc)
+		extent_decode(e, rec);
+	return rc;
+}
+
 /* The last extent before the cursor to the right, as far as it lies past from. */
 static int shift_right(struct op *op, struct btree *bt, uint64_t ino, uint64_t from, uint64_t by,
 		       uint64_t *cursor)
 {
-	struct bt_key key = { { *cursor - 1 } };
-	struct bt_cursor cur;
 	struct extent e;
-	const void *rec;
-	size_t size;
 	uint64_t lo;
-	int rc = *cursor > from ? bt_seek(bt, &cur, &key, BT_LE) : -ENOENT;
+	int rc = *cursor > from ? extent_before(bt, *cursor, &e) : -ENOENT;
 
-	if (!rc)
-		rc = bt_get(&cur, &rec, &size);
 	if (rc)
 		return rc;
-	extent_decode(&e, rec);
 	if (e.file_blk + e.count_blk <= from)
 		return -ENOENT;
 	lo = u64_max(e.file_blk, from);
@@ -121,7 +131,7 @@ static int shift_step(struct op *op, void *arg)
 		return shift_finish(op, &attr, s, le64_get(it->it_args[SHIFT_SIZE]));
 	if (rc != 1)
 		return rc;
-	if (cursor != 0)
+	if (cursor != 0 && !sabotage_point("shift-cursor"))
 		it->it_args[SHIFT_CURSOR] = le64_of(cursor);
 	rc = inode_put(op, &attr);
 	return rc ? rc : 1;
@@ -132,6 +142,20 @@ int resume_shift(struct op *op, struct inode *inode, const struct intent_ref *re
 	struct shift s = { inode->ino, *ref };
 
 	return op_chain(op, shift_step, &s);
+}
+
+/* Whether what lies past the end (set aside with FALLOC_FL_KEEP_SIZE) would be moved past the last block that a file can have. */
+static int insert_may(struct op *op, const struct inode_attr *attr, uint64_t count_blk)
+{
+	struct btree bt;
+	struct extent e;
+	int rc;
+
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
+	rc = extent_before(&bt, FILE_BLK_END, &e);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	return e.file_blk + e.count_blk + count_blk > blk_of(FS_SIZE_MAX) ? -EFBIG : 0;
 }
 
 int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int mode, uint64_t off,
@@ -148,6 +172,8 @@ int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int 
 	if (mode == FALLOC_FL_INSERT_RANGE && len > FS_SIZE_MAX - attr->size)
 		return -EFBIG;
 	rc = data_to_extents(op, inode, attr);
+	if (!rc && mode == FALLOC_FL_INSERT_RANGE)
+		rc = insert_may(op, attr, count);
 	if (rc)
 		return rc;
 	if (mode == FALLOC_FL_COLLAPSE_RANGE) {
@@ -159,7 +185,7 @@ int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int 
 	} else {
 		args[SHIFT_FROM] = first;
 		args[SHIFT_BY] = count;
-		args[SHIFT_CURSOR] = 1ull << 52;
+		args[SHIFT_CURSOR] = FILE_BLK_END;
 		args[SHIFT_SIZE] = attr->size + len;
 	}
 	rc = data_kill_priv(op, attr); /* now: who goes on after a crash does not know who asked */

@@ -8,8 +8,6 @@
 
 #include "fs/data.h"
 
-#define FILE_BLK_END (1ull << 52) /* past the last block that a file can have */
-
 /* Frees [lo, hi) of a locked file step by step; the intent goes with the last step. */
 struct free_range {
 	uint64_t ino, lo, hi;
@@ -92,10 +90,6 @@ static int grow(struct op *op, struct inode *inode, struct inode_attr *attr, uin
 
 int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size)
 {
-	int rc = data_may_write(attr);
-
-	if (rc || size == attr->size)
-		return rc;
 	if (size > attr->size)
 		return grow(op, inode, attr, size);
 	if (attr->data_format == DATA_INLINE)
@@ -103,19 +97,7 @@ int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, u
 	attr->size = size;
 	if (attr->data_format != DATA_EXTENTS)
 		return 0;
+	/* At the same size too: what was set aside past the end goes. */
 	txn_set_freeing(op->tx);
 	return data_free_range(op, inode, attr, blk_up(size), FILE_BLK_END);
-}
-
-int data_free_past(struct op *op, struct inode *inode, uint64_t file_blk, bool *done)
-{
-	struct inode_attr attr;
-	int rc = inode_get(op, inode->ino, &attr);
-
-	if (rc || attr.data_format != DATA_EXTENTS) {
-		*done = true;
-		return rc;
-	}
-	rc = data_drop(op, &attr, file_blk, FILE_BLK_END, done);
-	return rc ? rc : inode_put(op, &attr);
 }

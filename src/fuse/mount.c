@@ -307,22 +307,24 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* Whether the mount on top at dir is one of ours, dead or alive. */
-static bool dir_has_mount(const char *dir)
+/* Whether the mount on top at dir is one of ours, dead or alive; of that source, if it is not NULL. */
+static bool dir_has_mount(const char *dir, const char *source)
 {
 	FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	char line[8192], seen[4096], type[128];
+	char line[3 * 4096], seen[4096], type[128], seen_source[4096];
 	bool found = false;
 
 	while (mounts && fgets(line, sizeof(line), mounts)) {
 		const char *dash = strstr(line, " - ");
 
 		if (!dash || sscanf(line, "%*s %*s %*s %*s %4095s", seen) != 1 ||
-		    sscanf(dash, " - %127s", type) != 1)
+		    sscanf(dash, " - %127s %4095s", type, seen_source) != 2)
 			continue;
 		unescape(seen);
+		unescape(seen_source);
 		if (strcmp(seen, dir) == 0)
-			found = strcmp(type, "fuse.umbrafs") == 0;
+			found = strcmp(type, "fuse.umbrafs") == 0 &&
+				(!source || strcmp(seen_source, source) == 0);
 	}
 	if (mounts)
 		fclose(mounts);
@@ -334,7 +336,12 @@ int session_detach_dead(const char *dir)
 	struct statvfs st;
 
 	/* The kernel may still know the attributes of the root; this it has to ask for. */
-	if (!dir_has_mount(dir) || statvfs(dir, &st) == 0 || errno != ENOTCONN)
+	if (!dir_has_mount(dir, NULL) || statvfs(dir, &st) == 0 || errno != ENOTCONN)
 		return -ENOENT;
 	return detach(dir);
+}
+
+int session_detach_former(const char *dir, const char *source)
+{
+	return dir_has_mount(dir, source) ? detach(dir) : -ENOENT;
 }

@@ -16,6 +16,7 @@
 #include "fuse/session.h"
 #include "fuse/token.h"
 #include "fuse/wire.h"
+#include "repair/scrub.h"
 
 /*
  * How long the kernel may believe what it was told. Everything changes through the kernel, and where it does not (private
@@ -48,6 +49,7 @@ struct session {
 	bool direct_bulk; /* the kernel keeps its cache right beside direct writes */
 	struct defer *defer;
 	struct token_table *tokens;
+	struct scrub *scrub;
 	struct worker *workers;
 	struct place *place;      /* of the workers */
 	_Atomic unsigned running; /* workers */
@@ -89,12 +91,8 @@ void ops_reply(fuse_req_t req, int rc);
 #define OPS_FH_WRITE 0x1u
 #define OPS_FH_READ 0x2u
 #define OPS_FH_DIR 0x4u
+#define OPS_FH_DIRECT 0x8u /* bypasses the page cache */
 #define OPS_FH_APPEND 0x10u
-#define OPS_FH_DIRECT 0x8u /* opened to bypass the page cache */
-#define OPS_FH_CAPS \
-	0x8u /* writes bypass the cache, and the file had capabilities when it was opened: they go with the first one */
-
-#define OPS_XATTR_CAPS "security.capability"
 
 /* ---- handlers ---- */
 
@@ -129,6 +127,7 @@ void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	       struct fuse_file_info *fi);
+void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
 void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 			 fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
@@ -140,6 +139,12 @@ void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *
 void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_grow.c */
+void ops_grow(fuse_req_t req, const void *in);
+
+/* ops_scrub.c */
+void ops_scrub(fuse_req_t req, const void *in);
 
 /* ops_ioctl.c: the ioctls that every file system has; the private ones go on to ops_private(). */
 void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,

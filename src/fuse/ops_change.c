@@ -59,6 +59,14 @@ static int token_source(struct change *c, const struct umbra_token *token, struc
 	return attr->gen == file.gen ? 0 : -ESTALE;
 }
 
+/* Whoever changes the content takes the file's capabilities away, root too. */
+static int caps_drop(struct change *c)
+{
+	int rc = fs_removexattr(c->session->fs, c->ino, "security.capability");
+
+	return rc == -ENODATA ? 0 : rc;
+}
+
 static bool range_ok(uint64_t off, uint64_t len)
 {
 	return off <= FS_SIZE_MAX && len <= FS_SIZE_MAX - off;
@@ -82,8 +90,8 @@ static int change_clone(struct change *c)
 	if (arg->src_off > src.size || arg->len > src.size - arg->src_off)
 		return -EINVAL; /* all or nothing */
 	kernel_drop(c, arg->dst_off, arg->len);
-	rc = fs_removexattr(c->session->fs, c->ino, OPS_XATTR_CAPS);
-	if (rc && rc != -ENODATA)
+	rc = caps_drop(c);
+	if (rc)
 		return rc;
 	n = fs_clone(c->session->fs, &c->cred, src.ino, arg->src_off, c->ino, arg->dst_off, arg->len, flags,
 		     NULL);
@@ -101,7 +109,8 @@ static int change_dedupe(struct change *c)
 	bool same;
 	int rc;
 
-	if (arg->flags || !range_ok(arg->dst_off, arg->len))
+	/* The comparison holds both files, and one of the few deferred threads. */
+	if (arg->flags || !range_ok(arg->dst_off, arg->len) || arg->len > UMBRA_DEDUPE_MAX)
 		return -EINVAL;
 	rc = token_source(c, &arg->token, &src);
 	if (rc)
@@ -125,6 +134,9 @@ static int change_fallocate(struct change *c)
 		return -EINVAL;
 	if (!(c->fh & OPS_FH_WRITE))
 		return -EBADF;
+	rc = caps_drop(c);
+	if (rc)
+		return rc;
 	/* Collapse and insert move everything behind them. */
 	kernel_drop(c, arg->off, 0);
 	rc = fs_fallocate(c->session->fs, &c->cred, c->ino, (int)arg->mode, arg->off, arg->len);

@@ -86,33 +86,26 @@ out:
 	ops_reply(req, rc);
 }
 
-/* Before a direct write, unlike any other, the kernel does not look whether the file has capabilities. */
-static bool open_has_caps(struct fs *fs, fuse_ino_t ino, const struct fuse_file_info *fi)
-{
-	return fi->direct_io && open_writes(fi) && fs_getxattr(fs, ino, OPS_XATTR_CAPS, NULL, 0) > 0;
-}
-
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
 	struct fs *fs = session->fs;
 	struct fs_cred cred = ops_cred(req);
-	struct inode_attr attr = { .flags = 0 };
+	struct inode_attr attr;
 	bool truncate = (fi->flags & O_TRUNC) && open_writes(fi);
-	int rc;
+	int rc = fs_getattr(fs, ino, &attr);
 
 	if (wire_kill_flags(&session->wire))
 		cred.kill_priv_exempt = !wire_now.kill_suidgid;
-	rc = fs_opened(fs, ino, open_writes(fi), truncate, &cred);
+	if (rc == 0 && attr.flags & INODE_APPEND && open_writes(fi) && !(fi->flags & O_APPEND))
+		rc = -EPERM; /* the kernel does not know of the flag */
+	if (rc == 0)
+		rc = fs_opened(fs, ino, open_writes(fi), truncate, &cred);
 	if (rc) {
 		ops_reply(req, rc);
 		return;
 	}
-	if (session->opts.dax == SESSION_DAX_INODE && fs_getattr(fs, ino, &attr))
-		attr.flags = 0;
 	open_fill(session, attr.flags, fi);
-	if (open_has_caps(fs, ino, fi))
-		fi->fh |= OPS_FH_CAPS;
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, open_writes(fi));
 }
@@ -151,14 +144,10 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 		flags |= FS_WRITE_CACHED;
 	else if (fi->flags & O_APPEND)
 		flags |= FS_WRITE_APPEND;
-	if (fi->fh & OPS_FH_DIRECT) /* the kernel does it for cached writes only */
+	if (fi->fh & OPS_FH_DIRECT) /* for cached writes the kernel does it */
 		flags |= FS_WRITE_DROP_CAPS;
 	if (wire_kill_flags(&session->wire) ? wire_now.kill_suidgid : !fi->writepage && cred.uid != 0)
 		flags |= FS_WRITE_KILLPRIV;
-	if (fi->fh & OPS_FH_CAPS && (n = fs_removexattr(session->fs, ino, OPS_XATTR_CAPS)) && n != -ENODATA) {
-		ops_reply(req, (int)n);
-		return;
-	}
 	n = fs_write(session->fs, &cred, ino, buf, size, (uint64_t)off, flags);
 	if (n < 0) {
 		ops_reply(req, (int)n);
@@ -166,6 +155,18 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 	}
 	worker_count(&worker_now->written_bytes, (uint64_t)n);
 	fuse_reply_write(req, (size_t)n);
+}
+
+void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	/*
+	 * Nothing is left to do, but to be asked: a kernel that has once heard ENOSYS answers by itself, and says that all is
+	 * well even when the pages that it wrote before met a dead daemon.
+	 */
+	(void)ino;
+	(void)datasync;
+	(void)fi;
+	fuse_reply_err(req, 0);
 }
 
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)

@@ -219,8 +219,10 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 	bool kill;
 	int rc;
 
-	(void)fi;
 	setattr_decode(&set, st, to_set);
+	/* O_TRUNC comes without a file and cannot be told from truncate(2) to nothing. */
+	if (set.what & FS_SET_SIZE && (fi || set.size == 0))
+		set.what |= FS_SET_TOUCH;
 	if (wire_kill_flags(&session->wire))
 		kill = wire_now.kill_suidgid;
 	else

@@ -100,8 +100,8 @@ static void give_info(fuse_req_t req)
 		.major = super->major,
 		.minor = super->minor,
 		.block_size = BLOCK_SIZE,
-		.ag_count = super->ag_count,
-		.size = super->size_blk * BLOCK_SIZE,
+		.ag_count = pool_ag_count(pool),
+		.size = pool_size_blk(pool) * BLOCK_SIZE,
 		.ag_size = super->ag_size_blk * BLOCK_SIZE,
 		.compat = super->compat,
 		.ro_compat = super->ro_compat,
@@ -291,6 +291,12 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 		return true;
 	case UMBRA_IOC_OWNERS:
 		give_owners(req, in);
+		return true;
+	case UMBRA_IOC_GROW:
+		ops_grow(req, in);
+		return true;
+	case UMBRA_IOC_SCRUB:
+		ops_scrub(req, in);
 		return true;
 	case UMBRA_IOC_CLONE_RANGE:
 	case UMBRA_IOC_DEDUPE_RANGE:

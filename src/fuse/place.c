@@ -489,13 +489,12 @@ void place_leave(struct place_seat *seat)
 
 	if (!place->at_caller)
 		return;
-	atomic_store(&place->is_lifted, true);
 	if (place->may_idle)
-		class_set(0, SCHED_OTHER);
+		class_set(0, SCHED_OTHER); /* before it takes the lock */
+	place_end(place);
 	pthread_mutex_lock(&place->lock);
 	seat->is_taken = false;
 	pthread_mutex_unlock(&place->lock);
-	place_end(place);
 }
 
 void place_end(struct place *place)

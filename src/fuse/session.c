@@ -83,6 +83,7 @@ const struct fuse_lowlevel_ops ops_all = {
 	.read = ops_read,
 	.write = ops_write,
 	.release = ops_release,
+	.fsync = ops_fsync,
 	.opendir = ops_opendir,
 	.readdir = ops_readdir,
 	.readdirplus = ops_readdirplus,
@@ -280,6 +281,10 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 		rc = workers_alloc(session);
 	if (rc == 0)
 		rc = token_open(&session->tokens);
+	if (rc == 0) {
+		session->scrub = scrub_new(fs);
+		rc = session->scrub ? 0 : -ENOMEM;
+	}
 	if (rc)
 		snprintf(why, why_size, "%s", strerror(-rc));
 	else
@@ -358,6 +363,9 @@ int session_run(struct session *session)
 		readahead_set(session);
 	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
 		log_warn("dax=always: this kernel cannot map files shared that bypass its cache");
+	/* Without a worker there is nobody whom session_stop() could end. */
+	if (rc && atomic_load(&session->running) == 0)
+		mount_detach(session);
 	return rc;
 }
 
@@ -375,7 +383,7 @@ static bool session_wait_ms(struct session *session, long ms)
 	struct timespec until;
 	int rc = 0;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += ms / 1000;
 	until.tv_nsec += ms % 1000 * 1000000;
 	if (until.tv_nsec >= 1000000000) {
@@ -384,7 +392,7 @@ static bool session_wait_ms(struct session *session, long ms)
 	}
 	pthread_mutex_lock(&session->lock);
 	while (atomic_load(&session->running) > 0 && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&session->ended, &session->lock, &until);
+		rc = pthread_cond_clockwait(&session->ended, &session->lock, CLOCK_MONOTONIC, &until);
 	pthread_mutex_unlock(&session->lock);
 	return rc == 0;
 }
@@ -450,6 +458,7 @@ void session_close(struct session *session)
 		place_close(session->place);
 	if (session->se)
 		fuse_session_destroy(session->se); /* closes the connection */
+	scrub_free(session->scrub);
 	if (session->tokens)
 		token_close(session->tokens);
 	workers_free(session);

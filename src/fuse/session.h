@@ -51,7 +51,7 @@ must_check int session_open(struct fs *fs, const struct session_opts *opts, stru
 /* What has become of opts->placement. */
 enum session_placement session_placement(const struct session *session);
 
-/* Starts the workers. */
+/* Starts the workers. After an error: session_stop(), session_wait(), session_close(). */
 must_check int session_run(struct session *session);
 
 /* Waits until the kernel has closed the connection (umount) or session_stop() has been called. */
@@ -65,5 +65,7 @@ void session_close(struct session *session);
 
 /* Detaches a mount whose daemon is dead from dir ("Transport endpoint is not connected"). 0: done, -ENOENT: there is none. */
 must_check int session_detach_dead(const char *dir);
+/* The same for a mount of that pool, by a caller who has the pool's lock: the daemon that served it is dead, or about to be. */
+must_check int session_detach_former(const char *dir, const char *source);
 
 #endif

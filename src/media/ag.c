@@ -45,6 +45,55 @@ const char *ag_check(const struct m_ag *m)
 	return NULL;
 }
 
+void ag_super_encode(struct m_ag_super *m, const struct super *super)
+{
+	struct m_super whole;
+
+	super_encode(&whole, super);
+	*m = (struct m_ag_super){
+		.as_size_blk = whole.sb_size_blk,
+		.as_ag_size_blk = whole.sb_ag_size_blk,
+		.as_compat = whole.sb_compat,
+		.as_ro_compat = whole.sb_ro_compat,
+		.as_incompat = whole.sb_incompat,
+		.as_created_ns = whole.sb_created_ns,
+		.as_dir_hash_bits = whole.sb_dir_hash_bits,
+		.as_lane_count = whole.sb_lane_count,
+		.as_lane_size_bytes = whole.sb_lane_size_bytes,
+	};
+	memcpy(m->as_hash_seed, whole.sb_hash_seed, sizeof(m->as_hash_seed));
+	memcpy(m->as_label, whole.sb_label, sizeof(m->as_label));
+	memcpy(m->as_lanes, whole.sb_lanes, sizeof(m->as_lanes));
+}
+
+bool ag_super_decode(struct super *super, const struct m_ag_super *m, const struct m_uuid *uuid)
+{
+	struct m_super whole = {
+		.sb_hdr.uh_uuid = *uuid,
+		.sb_major = le16_of(SUPER_MAJOR),
+		.sb_minor = le16_of(SUPER_MINOR),
+		.sb_size_blk = m->as_size_blk,
+		.sb_ag_size_blk = m->as_ag_size_blk,
+		.sb_compat = m->as_compat,
+		.sb_ro_compat = m->as_ro_compat,
+		.sb_incompat = m->as_incompat,
+		.sb_created_ns = m->as_created_ns,
+		.sb_dir_hash_bits = m->as_dir_hash_bits,
+		.sb_lane_count = m->as_lane_count,
+		.sb_lane_size_bytes = m->as_lane_size_bytes,
+	};
+	uint64_t ag_size_blk = le64_get(m->as_ag_size_blk);
+
+	if (ag_size_blk == 0 || le32_get(m->as_lane_count) > SUPER_LANES_MAX)
+		return false;
+	whole.sb_ag_count = le32_of((uint32_t)u64_div_up(le64_get(m->as_size_blk), ag_size_blk));
+	memcpy(whole.sb_hash_seed, m->as_hash_seed, sizeof(m->as_hash_seed));
+	memcpy(whole.sb_label, m->as_label, sizeof(m->as_label));
+	memcpy(whole.sb_lanes, m->as_lanes, sizeof(m->as_lanes));
+	super_decode(super, &whole);
+	return super_check(super) == NULL;
+}
+
 const char *chunks_check(const struct m_chunks *m)
 {
 	for (unsigned i = 0; i < CHUNKS_PER_UNIT; i++) {

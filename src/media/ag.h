@@ -30,6 +30,27 @@
 /* Trees of a group; the index of their roots in the header. */
 enum ag_tree { AG_REFCOUNT, AG_RMAP, AG_INODES, AG_ORPHANS, AG_FORWARDS, AG_LOSSES, AG_TREES };
 
+/*
+ * What the superblock alone knows (FORMAT.md 5.1): each group header has a copy, for the day on which both superblocks are lost. All
+ * zero in pools made before there was one.
+ */
+struct m_ag_super {
+	le64 as_size_blk;
+	le64 as_ag_size_blk;
+	le64 as_compat;
+	le64 as_ro_compat;
+	le64 as_incompat;
+	le64 as_created_ns;
+	le32 as_dir_hash_bits;
+	le32 as_lane_count;
+	le32 as_lane_size_bytes;
+	le32 as_pad;
+	uint8_t as_hash_seed[16];
+	uint8_t as_label[SUPER_LABEL_SIZE];
+	struct m_lane as_lanes[SUPER_LANES_MAX];
+};
+static_assert(sizeof(struct m_ag_super) == 1136, "FORMAT.md 5.1");
+
 struct m_ag {
 	struct m_unit_hdr ag_hdr;
 	le32 ag_index;
@@ -42,7 +63,8 @@ struct m_ag {
 	le32 ag_meta_free_units; /* clear bits of all used maps */
 	le64 ag_reserved[10];
 	uint8_t ag_roots[AG_TREES][AG_ROOT_SIZE];
-	uint8_t ag_pad[BLOCK_SIZE - 176 - AG_TREES * AG_ROOT_SIZE];
+	struct m_ag_super ag_super;
+	uint8_t ag_pad[BLOCK_SIZE - 176 - AG_TREES * AG_ROOT_SIZE - sizeof(struct m_ag_super)];
 };
 static_assert(sizeof(struct m_ag) == BLOCK_SIZE, "FORMAT.md 5.1");
 static_assert(offsetof(struct m_ag, ag_roots) == 176, "FORMAT.md 5.1");
@@ -120,6 +142,10 @@ struct m_intents {
 	uint8_t in_tail[192];
 };
 static_assert(sizeof(struct m_intents) == BLOCK_SIZE, "FORMAT.md 5.2");
+
+/* The copy of the superblock in a group header, and back: false: there is none, or it makes no sense. */
+void ag_super_encode(struct m_ag_super *m, const struct super *super);
+bool ag_super_decode(struct super *super, const struct m_ag_super *m, const struct m_uuid *uuid);
 
 /* Reasons, or NULL, for units whose header was checked. */
 const char *ag_check(const struct m_ag *m);

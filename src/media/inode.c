@@ -108,7 +108,7 @@ const char *inode_check(const struct m_inode *m)
 	const char *why;
 
 	inode_attr_decode(&a, m);
-	if (a.ino << INODE_SHIFT != le64_get(m->di_hdr.uh_laddr))
+	if (a.ino != le64_get(m->di_hdr.uh_laddr) >> INODE_SHIFT)
 		return "inode: number does not fit its address";
 	why = inode_attr_check(&a);
 	if (!why && a.data_format == DATA_EXTENTS)

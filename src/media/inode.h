@@ -24,8 +24,9 @@ enum inode_data { DATA_NONE, DATA_INLINE, DATA_EXTENTS, DATA_DIR, INODE_DATA_FOR
 #define INODE_NODUMP 0x10u
 #define INODE_NOATIME 0x20u
 #define INODE_SYNC 0x40u
-#define INODE_LOST 0x80u /* has loss records */
-#define INODE_FLAGS_KNOWN 0xffu
+#define INODE_LOST 0x80u       /* has loss records */
+#define INODE_UNWRITTEN 0x100u /* has, or had, unwritten extents: the rmap does not say which */
+#define INODE_FLAGS_KNOWN 0x1ffu
 
 struct m_inode {
 	struct m_unit_hdr di_hdr; /* uh_owner = its number */

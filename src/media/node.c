@@ -7,14 +7,16 @@
 #include <dirent.h>
 #include <string.h>
 
+#include "media/ag.h"
+
 #define INO_LIMIT (1ull << 55)
 #define FILE_BLK_LIMIT (1ull << 51) /* a file is shorter than 2^63 bytes */
 #define XATTR_VALUE_MAX 65536u
 
-/* start .. start + count - 1 is a range that has an end. */
+/* start .. start + count - 1 could be blocks of one group, which no record leaves: so sums of a few counts fit a record too. */
 static bool range_is_sane(uint64_t start, uint64_t count)
 {
-	return count != 0 && start <= UINT64_MAX - count;
+	return count != 0 && count <= AG_MAX_CHUNKS * CHUNK_BLOCKS && start <= UINT64_MAX - count;
 }
 
 static bool is_zero(const uint8_t *bytes, size_t len_bytes)

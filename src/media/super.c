@@ -38,6 +38,7 @@ void super_decode(struct super *s, const struct m_super *m)
 		.dir_hash_bits = le32_get(m->sb_dir_hash_bits),
 		.seq_limit = le64_get(m->sb_seq_limit),
 		.version_count = le64_get(m->sb_version_count),
+		.grown_from_blk = le64_get(m->sb_grown_from_blk),
 		.created_ns = le64_get(m->sb_created_ns),
 		.mounted_ns = le64_get(m->sb_mounted_ns),
 		.mount_count = le32_get(m->sb_mount_count),
@@ -67,6 +68,7 @@ void super_encode(struct m_super *m, const struct super *s)
 	m->sb_dir_hash_bits = le32_of(s->dir_hash_bits);
 	m->sb_seq_limit = le64_of(s->seq_limit);
 	m->sb_version_count = le64_of(s->version_count);
+	m->sb_grown_from_blk = le64_of(s->grown_from_blk);
 	m->sb_created_ns = le64_of(s->created_ns);
 	m->sb_mounted_ns = le64_of(s->mounted_ns);
 	m->sb_mount_count = le32_of(s->mount_count);
@@ -92,9 +94,19 @@ static bool range_ok(uint64_t start_blk, uint64_t count_blk, uint64_t size_blk)
 	return start_blk != 0 && start_blk < size_blk && count_blk <= size_blk - start_blk;
 }
 
+/* The last group of a pool of so many blocks is long enough. */
+static bool size_ok(const struct super *s, uint64_t size_blk)
+{
+	uint64_t last = size_blk % s->ag_size_blk;
+
+	return size_blk != 0 && size_blk % CHUNK_BLOCKS == 0 &&
+	       (last == 0 || last >= (uint64_t)AG_MIN_CHUNKS * CHUNK_BLOCKS);
+}
+
 static const char *geometry_check(const struct super *s)
 {
-	uint64_t last;
+	bool growing = s->incompat & FEATURE_INCOMPAT_GROWING;
+
 
 	if (s->ag_size_blk == 0 || s->ag_size_blk % CHUNK_BLOCKS != 0 ||
 	    s->ag_size_blk < (uint64_t)AG_MIN_CHUNKS * CHUNK_BLOCKS ||
@@ -104,9 +116,11 @@ static const char *geometry_check(const struct super *s)
 		return "superblock: bad pool size";
 	if (s->ag_count == 0 || u64_div_up(s->size_blk, s->ag_size_blk) != s->ag_count)
 		return "superblock: group count does not fit the size";
-	last = s->size_blk - (s->ag_count - 1) * s->ag_size_blk;
-	if (last < (uint64_t)AG_MIN_CHUNKS * CHUNK_BLOCKS)
+	if (!size_ok(s, s->size_blk))
 		return "superblock: last group too short";
+	if (growing != (s->grown_from_blk != 0) ||
+	    (growing && (s->grown_from_blk >= s->size_blk || !size_ok(s, s->grown_from_blk))))
+		return "superblock: bad former size";
 	return NULL;
 }
 
@@ -121,6 +135,8 @@ const char *super_check(const struct super *s)
 	if (s->lane_count == 0 || s->lane_count > SUPER_LANES_MAX || s->lane_size_bytes < LANE_SIZE_MIN ||
 	    s->lane_size_bytes > LANE_SIZE_MAX || s->lane_size_bytes % BLOCK_SIZE != 0)
 		return "superblock: bad journal lanes";
+	if (s->seq_limit >> 63)
+		return "superblock: sequence numbers are used up";
 	if (s->remap_count > SUPER_REMAPS_MAX)
 		return "superblock: too many remaps";
 	for (unsigned i = 0; i < s->lane_count; i++) {

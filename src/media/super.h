@@ -15,11 +15,18 @@
 
 /* Incompatible features: a pool with others is refused. */
 #define FEATURE_INCOMPAT_META_DUP (1ull << 0) /* metadata chunks have mirrors */
-#define FEATURE_INCOMPAT_KNOWN (FEATURE_INCOMPAT_META_DUP)
+#define FEATURE_INCOMPAT_GROWING (1ull << 1)  /* sb_grown_from_blk is set */
+#define FEATURE_INCOMPAT_KNOWN (FEATURE_INCOMPAT_META_DUP | FEATURE_INCOMPAT_GROWING)
 /* Read-only compatible: a pool with others is mounted read-only. */
 #define FEATURE_RO_COMPAT_KNOWN 0ull
+/* Never known: an image of the metadata in which names were replaced (umbradump), so that hashes do not fit them. */
+#define FEATURE_RO_COMPAT_NAMES_HIDDEN (1ull << 0)
+
+/* The last block of the pool is the copy; at most so many chunks at the end of a device are left out. */
+#define SUPER_TAIL_CHUNKS 16u
 
 #define SUPER_STATE_CLEAN 1u
+#define SUPER_STATE_REPAIR 2u /* a repair has begun and not come to its end: not to be mounted for writing */
 
 /* One journal lane and its mirror: first blocks on the device. */
 struct m_lane {
@@ -50,7 +57,7 @@ struct m_super {
 	le32 sb_dir_hash_bits; /* 63; fewer only to test collisions */
 	le64 sb_seq_limit;     /* no transaction has a higher sequence number */
 	le64 sb_version_count; /* of this superblock: the higher one of two valid copies holds */
-	le64 sb_pad0;
+	le64 sb_grown_from_blk; /* size before a growth that has not come to its end; 0: none */
 	uint8_t sb_hash_seed[16];
 	uint8_t sb_label[SUPER_LABEL_SIZE];
 	le64 sb_created_ns;
@@ -74,6 +81,7 @@ struct super {
 	uint32_t dir_hash_bits;
 	uint64_t seq_limit;
 	uint64_t version_count;
+	uint64_t grown_from_blk;
 	uint8_t hash_seed[16];
 	char label[SUPER_LABEL_SIZE + 1];
 	uint64_t created_ns, mounted_ns;

@@ -12,6 +12,8 @@
 
 #include "repair/priv.h"
 
+#define PART_INODES 1024u
+
 static const char *const kind_names[CHECK_KINDS] = {
 	[CHECK_SUPER] = "super",
 	[CHECK_UNIT_LOST] = "unit-lost",
@@ -74,7 +76,10 @@ void check_found(struct check *ck, enum check_kind kind, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	ck->opts->found(ck->opts->arg, kind, text);
+	if (ck->is_part)
+		part_text(ck, kind, text);
+	else
+		ck->opts->found(ck->opts->arg, kind, text);
 }
 
 void *rows_add(struct check *ck, struct rows *rows, size_t row_size)
@@ -93,6 +98,17 @@ void *rows_add(struct check *ck, struct rows *rows, size_t row_size)
 	return (uint8_t *)rows->data + rows->count++ * row_size;
 }
 
+void rows_sort(struct rows *rows, size_t row_size, int (*compare)(const void *a, const void *b))
+{
+	const uint8_t *data = rows->data;
+	size_t i = 1;
+
+	while (i < rows->count && compare(data + (i - 1) * row_size, data + i * row_size) <= 0)
+		i++;
+	if (i < rows->count)
+		qsort(rows->data, rows->count, row_size, compare);
+}
+
 void rows_free(struct rows *rows)
 {
 	free(rows->data);
@@ -106,6 +122,49 @@ static int inode_compare(const void *a, const void *b)
 	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
+bool check_step(struct check *ck, const char *what, uint64_t done, uint64_t total)
+{
+	if (!ck->error && ck->opts->step && !ck->opts->step(ck->opts->arg, what, done, total))
+		ck->error = -ECANCELED;
+	return !ck->error;
+}
+
+static void inodes_part(struct check *part, uint32_t index)
+{
+	size_t first = (size_t)index * PART_INODES;
+
+	for (size_t i = first; i < part->inodes.count && i < first + PART_INODES && !part->error; i++)
+		check_inode(part, i);
+}
+
+static void sort_part(struct check *part, uint32_t index)
+{
+	if (index == 0)
+		rows_sort(&part->names, sizeof(struct seen_name), seen_name_compare);
+	else if (index == 1)
+		rows_sort(&part->parents, sizeof(struct seen_name), seen_name_compare);
+	else
+		rows_sort(&part->owners, sizeof(struct rmap), check_owner_compare);
+}
+
+static void last_part(struct check *part, uint32_t index)
+{
+	if (index == 0)
+		check_names(part);
+	else
+		check_group_owners(part, index - 1);
+}
+
+/* Most inodes have one name and one extent: rows that need not grow are not copied. */
+static void rows_expect(struct rows *rows, size_t row_size, size_t count)
+{
+	void *data = rows->data ? NULL : malloc(count * row_size);
+
+	if (data)
+		*rows = (struct rows){ data, 0, count };
+}
+
+/* Parts before the inodes are few units; the rest is as long as the file system is large. */
 static void walk(struct check *ck)
 {
 	uint32_t count = ck->super->ag_count;
@@ -113,25 +172,40 @@ static void walk(struct check *ck)
 	check_super(ck);
 	for (uint32_t agno = 0; agno < count; agno++)
 		check_group_units(ck, agno);
-	for (uint32_t agno = 0; agno < count; agno++)
+	for (uint32_t agno = 0; agno < count; agno++) {
 		check_group_inodes(ck, agno);
-	if (ck->inodes.count)
-		qsort(ck->inodes.data, ck->inodes.count, sizeof(struct seen_inode), inode_compare);
-	for (size_t i = 0; i < ck->inodes.count && !ck->error; i++)
-		check_inode(ck, i);
+		if (ck->more)
+			ck->more(ck->more_arg, ck, agno);
+	}
+	rows_sort(&ck->inodes, sizeof(struct seen_inode), inode_compare);
+	rows_expect(&ck->names, sizeof(struct seen_name), ck->inodes.count);
+	rows_expect(&ck->parents, sizeof(struct seen_name), ck->inodes.count);
+	rows_expect(&ck->owners, sizeof(struct rmap), ck->inodes.count + ck->inodes.count / 8);
+	check_parts(ck, "inodes", false, (uint32_t)u64_div_up(ck->inodes.count, PART_INODES), inodes_part);
 	for (uint32_t agno = 0; agno < count; agno++)
 		check_group_rest(ck, agno);
 	check_intents(ck);
-	check_names(ck);
-	rows_free(&ck->names);
-	rows_free(&ck->parents);
-	check_owners_begin(ck);
-	for (uint32_t agno = 0; agno < count && !ck->error; agno++)
-		check_group_owners(ck, agno);
+	check_parts(ck, "sorting", true, 3, sort_part);
+	check_owners_divide(ck);
+	check_parts(ck, "space", true, count + 1, last_part);
+	if (ck->error)
+		return;
+	if (!ck->keep) {
+		rows_free(&ck->names);
+		rows_free(&ck->parents);
+		rows_free(&ck->owners);
+	}
+	check_unaware(ck);
 	check_used_maps(ck);
 }
 
-static void check_free(struct check *ck)
+uint64_t check_bad_count(const struct check *ck)
+{
+	return ck->report->findings - ck->report->by_kind[CHECK_UNIT_COPY] -
+	       ck->report->by_kind[CHECK_UNIT_DIFFERS];
+}
+
+void check_free(struct check *ck)
 {
 	for (uint32_t agno = 0; ck->ags && agno < ck->super->ag_count; agno++)
 		free(ck->ags[agno].header);
@@ -143,12 +217,18 @@ static void check_free(struct check *ck)
 	rows_free(&ck->names);
 	rows_free(&ck->parents);
 	rows_free(&ck->intents);
+	rows_free(&ck->lost);
+	rows_free(&ck->clusters);
+	rows_free(&ck->ag_nodes);
 }
 
-int check_pool(struct pool *pool, const struct check_opts *opts, struct check_report *report)
+int check_make(struct check *ck, struct pool *pool, const struct check_opts *opts,
+	       struct check_report *report)
 {
 	const struct super *super = pool_super(pool);
-	struct check ck = {
+	size_t chunks;
+
+	*ck = (struct check){
 		.pool = pool,
 		.dax = pool_dax(pool),
 		.super = super,
@@ -157,16 +237,27 @@ int check_pool(struct pool *pool, const struct check_opts *opts, struct check_re
 		.ag_chunks = (uint32_t)(super->ag_size_blk / CHUNK_BLOCKS),
 		.seq_end = super->seq_limit + 1,
 	};
-	size_t chunks = (size_t)super->ag_count * ck.ag_chunks;
-
 	*report = (struct check_report){ 0 };
-	ck.ags = calloc(super->ag_count, sizeof(*ck.ags));
-	ck.used = calloc(chunks, sizeof(*ck.used));
-	ck.reached = calloc(chunks, sizeof(*ck.reached));
-	if (ck.ags && ck.used && ck.reached)
-		walk(&ck);
-	else
-		ck.error = -ENOMEM;
+	chunks = (size_t)super->ag_count * ck->ag_chunks;
+	ck->ags = calloc(super->ag_count, sizeof(*ck->ags));
+	ck->used = calloc(chunks, sizeof(*ck->used));
+	ck->reached = calloc(chunks, sizeof(*ck->reached));
+	return ck->ags && ck->used && ck->reached ? 0 : -ENOMEM;
+}
+
+int check_walk(struct check *ck)
+{
+	walk(ck);
+	return ck->error;
+}
+
+int check_pool(struct pool *pool, const struct check_opts *opts, struct check_report *report)
+{
+	struct check ck;
+	int rc = check_make(&ck, pool, opts, report);
+
+	if (!rc)
+		rc = check_walk(&ck);
 	check_free(&ck);
-	return ck.error;
+	return rc;
 }

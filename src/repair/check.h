@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The consistency walk: reads everything that a pool says about itself and reports where two statements disagree. It changes
- * nothing, trusts nothing, and does not use the code that made the structures: units and trees are read by hand.
+ * The consistency walk: reads everything that a pool says about itself and reports where two statements disagree. It trusts
+ * nothing, and does not use the code that made the structures: units and trees are read by hand. It changes nothing, but for
+ * copies of units if check_opts.heal asks for it.
  *
  * For fsck, scrub and tests. The pool must be open and quiet: no transaction while it runs. On a pool that was opened
  * for writing, loading a chunk table for the first time may heal it as any reader would.
@@ -67,10 +68,19 @@ enum check_kind {
 const char *check_kind_name(enum check_kind kind);
 
 struct check_opts {
-	/* Called for each finding with one line of text (valid during the call); NULL: only counted. */
+	/*
+	 * Called for each finding with one line of text (valid during the call); NULL: only counted. This and the other
+	 * functions are called by one thread at a time, not always the same one.
+	 */
 	void (*found)(void *arg, enum check_kind kind, const char *text);
 	void *arg;
 	uint64_t limit; /* so many lines of each kind, 0: all; all are counted */
+	/* Called now and then: so much of this stage of the walk is done. False: give up. May be NULL. */
+	bool (*step)(void *arg, const char *what, uint64_t done, uint64_t total);
+	/* Write the sound copy of a unit over one that is not, or is older; the pool is open for writing. */
+	bool heal;
+	void (*healed)(void *arg, const char *text); /* called for each; may be NULL */
+	unsigned threads;                            /* 0: as many as there are cores for this process */
 };
 
 struct check_report {
@@ -79,11 +89,12 @@ struct check_report {
 	uint64_t inodes, directories, names, orphans, intents;
 	uint64_t extents, nodes, meta_units;
 	uint64_t data_blk, shared_blk, free_blk;
+	uint64_t heals, heals_failed; /* copies written anew, and those that could not be */
 };
 
 /*
- * Checks everything; *report is filled in any case. 0: the walk came to its end, see report->findings. -ENOMEM. Units
- * that cannot be read are findings, not errors.
+ * Checks everything; *report is filled in any case. 0: the walk came to its end, see report->findings. -ENOMEM;
+ * -ECANCELED: opts->step gave up. Units that cannot be read are findings, not errors.
  */
 must_check int check_pool(struct pool *pool, const struct check_opts *opts, struct check_report *report);
 

@@ -153,7 +153,7 @@ static void collect_intents(struct check *ck, uint32_t agno)
 			continue;
 		seen = rows_add(ck, &ck->intents, sizeof(*seen));
 		if (seen)
-			*seen = (struct seen_intent){ agno, i, m.in_slots[i] };
+			*seen = (struct seen_intent){ agno, i, m.in_slots[i], false };
 	}
 }
 
@@ -179,15 +179,29 @@ static void check_header(struct check *ck, uint32_t agno)
 			    le64_get(m->ag_length_blk), super_ag_length_blk(ck->super, agno));
 }
 
+/* Marks the group if something was found since. */
+static void damage_since(struct check *ck, uint32_t agno, uint64_t bad_before, uint32_t damage)
+{
+	if (check_bad_count(ck) != bad_before)
+		ck->ags[agno].damage |= damage;
+}
+
 void check_group_units(struct check *ck, uint32_t agno)
 {
+	uint64_t bad = check_bad_count(ck);
+
 	check_reach(ck, fixed_laddr(ck, agno, AG_UNIT_HEADER), 1, "group header");
 	for (uint32_t unit = AG_UNIT_HEADER + 1; unit < ag_fixed_units(ck->ag_chunks); unit++)
 		check_reach(ck, fixed_laddr(ck, agno, unit), 1, "fixed unit");
 	check_header(ck, agno);
+	damage_since(ck, agno, bad, GROUP_HEADER);
+	bad = check_bad_count(ck);
 	check_remaps(ck, agno);
-	check_table(ck, agno);
 	collect_intents(ck, agno);
+	damage_since(ck, agno, bad, GROUP_UNITS);
+	bad = check_bad_count(ck);
+	check_table(ck, agno);
+	damage_since(ck, agno, bad, GROUP_TABLE);
 }
 
 /* ---- trees of a group ---- */
@@ -196,6 +210,14 @@ struct group_walk {
 	struct check *ck;
 	uint32_t agno;
 };
+
+static void cluster_keep(struct check *ck, uint64_t first_ino, uint64_t free_mask)
+{
+	struct seen_cluster *row = rows_add(ck, &ck->clusters, sizeof(*row));
+
+	if (row)
+		*row = (struct seen_cluster){ first_ino, free_mask };
+}
 
 static void cluster_add(void *arg, const void *rec, size_t size_bytes)
 {
@@ -214,6 +236,8 @@ static void cluster_add(void *arg, const void *rec, size_t size_bytes)
 	}
 	if (!check_reach(ck, laddr, CLUSTER_UNITS, "inode cluster"))
 		return;
+	if (ck->keep)
+		cluster_keep(ck, first, free);
 	for (unsigned i = first == 0; i < CLUSTER_INODES; i++) {
 		struct seen_inode *seen;
 
@@ -228,6 +252,14 @@ static void cluster_add(void *arg, const void *rec, size_t size_bytes)
 	}
 	if (first == 0 && free & 3)
 		check_found(ck, CHECK_INODE_TREE, "record 0 or the root directory is marked as free");
+}
+
+void check_cluster_add(struct check *ck, uint32_t agno, uint64_t first_ino, uint64_t free_mask)
+{
+	struct group_walk w = { ck, agno };
+	struct m_inode_cluster m = { le64_of(first_ino), le64_of(free_mask) };
+
+	cluster_add(&w, &m, sizeof(m));
 }
 
 static struct check_tree group_tree(struct group_walk *w, enum ag_tree which, const char *name,
@@ -250,8 +282,13 @@ static void walk_group_tree(struct check *ck, uint32_t agno, enum ag_tree which,
 	struct group_walk w = { ck, agno };
 	struct check_tree tree = group_tree(&w, which, name, fn);
 
+	uint64_t bad = check_bad_count(ck);
+
 	if (ck->ags[agno].header)
 		check_tree(&tree, ck->ags[agno].header->ag_roots[which], AG_ROOT_SIZE);
+	else
+		ck->ags[agno].damage |= GROUP_TREE(which);
+	damage_since(ck, agno, bad, GROUP_TREE(which));
 }
 
 void check_group_inodes(struct check *ck, uint32_t agno)
@@ -330,14 +367,18 @@ void check_group_counters(struct check *ck, uint32_t agno, uint64_t free_blk)
 {
 	const struct check_ag *ag = &ck->ags[agno];
 	const struct m_ag *m = ag->header;
+	uint64_t bad;
 
+	ck->report->free_blk += free_blk;
 	if (!m)
 		return;
+	bad = check_bad_count(ck);
 	counter(ck, agno, "free blocks", le64_get(m->ag_free_blk), free_blk);
 	counter(ck, agno, "inodes", le64_get(m->ag_inode_count), ag->inode_count);
 	counter(ck, agno, "free inodes", le64_get(m->ag_inode_free), ag->inode_free);
 	counter(ck, agno, "metadata chunks", le32_get(m->ag_meta_chunks), ag->meta_chunks);
 	counter(ck, agno, "free metadata units", le32_get(m->ag_meta_free_units), ag->meta_free_units);
+	damage_since(ck, agno, bad, GROUP_COUNTERS);
 }
 
 static void used_map_diff(struct check *ck, uint64_t lchunk)
@@ -361,7 +402,9 @@ void check_used_maps(struct check *ck)
 	uint64_t count = (uint64_t)ck->super->ag_count * ck->ag_chunks;
 
 	for (uint64_t lchunk = 0; lchunk < count; lchunk++) {
-		if (memcmp(ck->used[lchunk], ck->reached[lchunk], sizeof(ck->used[lchunk])) != 0)
-			used_map_diff(ck, lchunk);
+		if (memcmp(ck->used[lchunk], ck->reached[lchunk], sizeof(ck->used[lchunk])) == 0)
+			continue;
+		used_map_diff(ck, lchunk);
+		ck->ags[lchunk / ck->ag_chunks].damage |= GROUP_TABLE;
 	}
 }

@@ -28,6 +28,12 @@ struct seen_inode *seen_inode_find(struct check *ck, uint64_t ino)
 	return lo < ck->inodes.count && all[lo].ino == ino ? &all[lo] : NULL;
 }
 
+static void inode_lies(struct check *ck, struct seen_inode *seen, const char *why)
+{
+	seen->mend |= MEND_RECORD;
+	check_found(ck, CHECK_INODE, "inode %" PRIu64 ": %s", seen->ino, why);
+}
+
 /* ---- extents ---- */
 
 struct extent_walk {
@@ -36,6 +42,7 @@ struct extent_walk {
 	uint64_t end_blk; /* of the last one, in the file */
 	uint64_t blocks;
 	bool any_unwritten;
+	bool damaged;
 };
 
 static void extent_seen(void *arg, const void *rec, size_t size_bytes)
@@ -47,6 +54,7 @@ static void extent_seen(void *arg, const void *rec, size_t size_bytes)
 	(void)size_bytes;
 	extent_decode(&e, rec);
 	ck->report->extents++;
+	w->damaged |= e.file_blk < w->end_blk;
 	if (e.file_blk < w->end_blk)
 		check_found(ck, CHECK_EXTENT, "inode %" PRIu64 ": extents overlap in file block %" PRIu64,
 			    w->ino, e.file_blk);
@@ -54,6 +62,7 @@ static void extent_seen(void *arg, const void *rec, size_t size_bytes)
 	w->blocks += e.count_blk;
 	w->any_unwritten |= (e.flags & EXTENT_UNWRITTEN) != 0;
 	if (e.dev_blk >= ck->super->size_blk || e.count_blk > ck->super->size_blk - e.dev_blk) {
+		w->damaged = true;
 		check_found(ck, CHECK_EXTENT,
 			    "inode %" PRIu64 ": file block %" PRIu64 " lies outside of the device", w->ino,
 			    e.file_blk);
@@ -70,6 +79,7 @@ static void check_extents(struct extent_walk *w, const void *root)
 		.owner = w->ino,
 		.name = "extent tree of inode",
 		.id = w->ino,
+		.damaged = &w->damaged,
 		.fn = extent_seen,
 		.arg = w,
 	};
@@ -77,15 +87,17 @@ static void check_extents(struct extent_walk *w, const void *root)
 	check_tree(&tree, root, INODE_DATA_SIZE);
 }
 
-static void check_symlink(struct check *ck, const struct inode_attr *a, const struct extent_walk *w)
+static void check_symlink(struct check *ck, struct seen_inode *seen, const struct inode_attr *a,
+			  const struct extent_walk *w)
 {
 	bool is_whole = a->data_format == DATA_INLINE ||
 			(w->blocks == 1 && w->end_blk == 1 && !w->any_unwritten);
 
-	if (a->size == 0 || a->size > SYMLINK_MAX || !is_whole)
-		check_found(ck, CHECK_SYMLINK,
-			    "inode %" PRIu64 ": a symlink of %" PRIu64 " bytes without its target", a->ino,
-			    a->size);
+	if (a->size != 0 && a->size <= SYMLINK_MAX && is_whole)
+		return;
+	seen->mend |= MEND_SYMLINK;
+	check_found(ck, CHECK_SYMLINK, "inode %" PRIu64 ": a symlink of %" PRIu64 " bytes without its target",
+		    a->ino, a->size);
 }
 
 static bool is_zero(const uint8_t *bytes, size_t len_bytes)
@@ -97,7 +109,8 @@ static bool is_zero(const uint8_t *bytes, size_t len_bytes)
 	return true;
 }
 
-static void check_data(struct check *ck, const struct m_inode *m, const struct inode_attr *a)
+static void check_data(struct check *ck, struct seen_inode *seen, const struct m_inode *m,
+		       const struct inode_attr *a)
 {
 	struct extent_walk w = { .ck = ck, .ino = a->ino };
 
@@ -106,16 +119,21 @@ static void check_data(struct check *ck, const struct m_inode *m, const struct i
 	else if (a->data_format != DATA_DIR &&
 		 !is_zero(m->di_data + (a->data_format == DATA_INLINE ? a->size : 0),
 			  INODE_DATA_SIZE - (a->data_format == DATA_INLINE ? a->size : 0)))
-		check_found(ck, CHECK_INODE, "inode %" PRIu64 ": bytes behind the end of inline data",
-			    a->ino);
-	if (a->blocks != w.blocks)
+		inode_lies(ck, seen, "bytes behind the end of inline data");
+	if (w.any_unwritten && !(a->flags & INODE_UNWRITTEN))
+		inode_lies(ck, seen, "has unwritten extents and does not know it");
+	if (w.damaged)
+		seen->mend |= SALVAGE_EXTENTS;
+	if (a->blocks != w.blocks) {
+		seen->mend |= MEND_COUNTS;
 		check_found(ck, CHECK_INODE_BLOCKS,
 			    "inode %" PRIu64 ": %" PRIu64 " blocks in its record, %" PRIu64 " found", a->ino,
 			    a->blocks, w.blocks);
+	}
 	if (S_ISLNK(a->mode))
-		check_symlink(ck, a, &w);
+		check_symlink(ck, seen, a, &w);
 	if (S_ISREG(a->mode) && a->size > FILE_SIZE_MAX)
-		check_found(ck, CHECK_INODE, "inode %" PRIu64 ": longer than a file can be", a->ino);
+		inode_lies(ck, seen, "longer than a file can be");
 	ck->report->data_blk += w.blocks;
 }
 
@@ -125,6 +143,7 @@ struct dir_walk {
 	struct check *ck;
 	uint64_t ino;
 	uint64_t names;
+	bool damaged, dots;
 	struct hash_chain chain;
 };
 
@@ -150,14 +169,17 @@ static void dirent_seen(void *arg, const void *rec, size_t size_bytes)
 	w->names++;
 	hash_chain_name(&w->chain, key, name_key(w->ck, m->de_name, m->de_namelen), m->de_name,
 			m->de_namelen);
-	if (m->de_name[0] == '.' && (m->de_namelen == 1 || (m->de_namelen == 2 && m->de_name[1] == '.')))
+	if (m->de_name[0] == '.' && (m->de_namelen == 1 || (m->de_namelen == 2 && m->de_name[1] == '.'))) {
+		w->dots = true;
 		check_found(w->ck, CHECK_DIRENT, "directory %" PRIu64 ": an entry for '.' or '..'", w->ino);
+	}
 	name_seen(w->ck, &w->ck->names,
-		  &(struct seen_name){ le64_get(m->de_ino), w->ino, key, name_hash(m->de_name, m->de_namelen),
-				       m->de_type });
+		  &(struct seen_name){ le64_get(m->de_ino), w->ino, key,
+				       (uint32_t)name_hash(m->de_name, m->de_namelen), m->de_type });
 }
 
-static void check_dir(struct check *ck, const struct m_inode *m, const struct inode_attr *a)
+static void check_dir(struct check *ck, struct seen_inode *seen, const struct m_inode *m,
+		      const struct inode_attr *a)
 {
 	struct dir_walk w = { .ck = ck, .ino = a->ino };
 	struct check_tree tree = {
@@ -166,6 +188,7 @@ static void check_dir(struct check *ck, const struct m_inode *m, const struct in
 		.owner = a->ino,
 		.name = "entries of directory",
 		.id = a->ino,
+		.damaged = &w.damaged,
 		.fn = dirent_seen,
 		.arg = &w,
 	};
@@ -173,6 +196,8 @@ static void check_dir(struct check *ck, const struct m_inode *m, const struct in
 	hash_chain_init(&w.chain, ck, a->ino, "name in directory", 0);
 	check_tree(&tree, m->di_data, INODE_DATA_SIZE);
 	hash_chain_end(&w.chain);
+	seen->mend |= (uint16_t)((w.damaged ? SALVAGE_DIR : 0) | (w.chain.lies || w.dots ? MEND_CHAIN : 0) |
+				 (a->size != w.names || a->blocks != 0 ? MEND_COUNTS : 0));
 	ck->report->directories++;
 	ck->report->names += w.names;
 	if (a->size != w.names)
@@ -189,10 +214,13 @@ struct attr_walk {
 	struct check *ck;
 	uint64_t ino;
 	struct hash_chain xattrs, parents;
+	bool damaged;
 };
 
-static void check_large_value(struct check *ck, uint64_t ino, const struct m_attr *m)
+/* False: a part of it is lost. */
+static bool check_large_value(struct check *ck, uint64_t ino, const struct m_attr *m)
 {
+	bool whole = true;
 	size_t at = u64_align_up(sizeof(*m) + m->at_namelen, sizeof(le64));
 	const le64 *laddrs = (const void *)((const uint8_t *)m + at);
 	uint64_t left = le32_get(m->at_value_len);
@@ -202,14 +230,19 @@ static void check_large_value(struct check *ck, uint64_t ino, const struct m_att
 		uint64_t part = u64_min(left, XVAL_DATA_SIZE), laddr = le64_get(laddrs[i]);
 
 		left -= part;
-		if (!check_reach(ck, laddr, 1, "xattr value") || !check_unit(ck, laddr, MAGIC_XVAL, ino, &x))
+		if (check_lead(ck, laddr, MAGIC_XVAL, ino, "xattr value", &x) != LED_THERE) {
+			whole = false;
 			continue;
-		if (le32_get(x.xv_len_bytes) != part)
+		}
+		if (le32_get(x.xv_len_bytes) != part) {
+			whole = false;
 			check_found(ck, CHECK_XATTR,
 				    "inode %" PRIu64
 				    ": a piece of an xattr value is %u bytes long, not %" PRIu64,
 				    ino, le32_get(x.xv_len_bytes), part);
+		}
 	}
+	return whole;
 }
 
 static void parent_seen(struct attr_walk *w, const struct m_attr *m)
@@ -221,7 +254,8 @@ static void parent_seen(struct attr_walk *w, const struct m_attr *m)
 			2 * sizeof(le64));
 	name_seen(w->ck, &w->ck->parents,
 		  &(struct seen_name){ w->ino, dir, key,
-				       name_hash(m->at_data + 2 * sizeof(le64), m->at_namelen), 0 });
+				       (uint32_t)name_hash(m->at_data + 2 * sizeof(le64), m->at_namelen),
+				       0 });
 }
 
 static void attr_seen(void *arg, const void *rec, size_t size_bytes)
@@ -238,13 +272,14 @@ static void attr_seen(void *arg, const void *rec, size_t size_bytes)
 	} else {
 		hash_chain_name(&w->xattrs, key, name_key(w->ck, m->at_data, m->at_namelen), m->at_data,
 				m->at_namelen);
-		if (m->at_flags & ATTR_LARGE)
-			check_large_value(w->ck, w->ino, m);
+		if (m->at_flags & ATTR_LARGE && !check_large_value(w->ck, w->ino, m))
+			w->damaged = true;
 	}
 }
 
-static void check_attrs(struct check *ck, const struct m_inode *m, uint64_t ino)
+static void check_attrs(struct check *ck, struct seen_inode *seen, const struct m_inode *m)
 {
+	uint64_t ino = seen->ino;
 	struct attr_walk w = { .ck = ck, .ino = ino };
 	struct check_tree tree = {
 		.ck = ck,
@@ -252,6 +287,7 @@ static void check_attrs(struct check *ck, const struct m_inode *m, uint64_t ino)
 		.owner = ino,
 		.name = "attributes of inode",
 		.id = ino,
+		.damaged = &w.damaged,
 		.fn = attr_seen,
 		.arg = &w,
 	};
@@ -261,6 +297,8 @@ static void check_attrs(struct check *ck, const struct m_inode *m, uint64_t ino)
 	check_tree(&tree, m->di_attr, INODE_ATTR_SIZE);
 	hash_chain_end(&w.xattrs);
 	hash_chain_end(&w.parents);
+	seen->mend |= (uint16_t)((w.damaged ? SALVAGE_ATTR : 0) |
+				 (w.xattrs.lies || w.parents.lies ? MEND_CHAIN_ATTR : 0));
 }
 
 void check_inode(struct check *ck, size_t index)
@@ -270,22 +308,26 @@ void check_inode(struct check *ck, size_t index)
 	struct inode_attr a;
 
 	ck->report->inodes++;
-	if (!check_unit(ck, seen->ino << INODE_SHIFT, MAGIC_INODE, seen->ino, &m))
+	if (!check_unit(ck, seen->ino << INODE_SHIFT, MAGIC_INODE, seen->ino, &m)) {
+		seen->mend = SALVAGE_RECORD;
 		return;
+	}
 	inode_attr_decode(&a, &m);
 	seen->gen = a.gen;
 	seen->nlink = a.nlink;
 	seen->mode_fmt = (uint16_t)(a.mode & S_IFMT);
 	seen->flags = (uint8_t)((a.flags & INODE_SHARED ? SEEN_SHARED : 0) |
 				(a.flags & INODE_LOST ? SEEN_LOST : 0));
-	if (a.gen == 0 || a.gen >= ck->seq_end)
+	if (a.gen == 0 || a.gen >= ck->seq_end) {
+		seen->mend |= MEND_RECORD;
 		check_found(ck, CHECK_INODE, "inode %" PRIu64 ": generation %" PRIu64 " has not been yet",
 			    a.ino, a.gen);
+	}
 	if (S_ISDIR(a.mode))
-		check_dir(ck, &m, &a);
+		check_dir(ck, seen, &m, &a);
 	else
-		check_data(ck, &m, &a);
-	check_attrs(ck, &m, a.ino);
+		check_data(ck, seen, &m, &a);
+	check_attrs(ck, seen, &m);
 }
 
 /* ---- intents ---- */
@@ -309,7 +351,7 @@ static const char *intent_args_lie(const struct check *ck, const struct m_intent
 	}
 }
 
-static void check_intent(struct check *ck, const struct seen_intent *in)
+static void check_intent(struct check *ck, struct seen_intent *in)
 {
 	uint32_t type = le32_get(in->intent.it_type);
 	uint64_t ino = le64_get(in->intent.it_ino), gen = le64_get(in->intent.it_gen);
@@ -325,15 +367,17 @@ static void check_intent(struct check *ck, const struct seen_intent *in)
 	if (why)
 		check_found(ck, CHECK_INTENT, "intent %u of group %u (type %u, inode %" PRIu64 "): %s",
 			    in->slot, in->agno, type, ino, why);
+	in->lies = why != NULL;
 	if (type != INTENT_CLONE && type != INTENT_DROP)
 		return;
 	ck->unattached = true;
 	check_extents(&w, in->intent.it_body);
+	in->lies |= w.damaged;
 }
 
 void check_intents(struct check *ck)
 {
-	const struct seen_intent *all = ck->intents.data;
+	struct seen_intent *all = ck->intents.data;
 
 	for (size_t i = 0; i < ck->intents.count; i++)
 		check_intent(ck, &all[i]);

@@ -71,6 +71,7 @@ void hash_chain_init(struct hash_chain *chain, struct check *ck, uint64_t ino, c
 
 static void chain_lies(struct hash_chain *chain, enum check_kind kind, uint64_t key, const char *why)
 {
+	chain->lies = true;
 	check_found(chain->ck, kind, "%s %" PRIu64 ", key 0x%" PRIx64 ": %s", chain->what, chain->ino, key,
 		    why);
 }
@@ -129,6 +130,8 @@ void hash_chain_name(struct hash_chain *chain, uint64_t key, uint64_t hash, cons
 	XXH128_hash_t *row;
 
 	key_next(chain, key, false);
+	if (chain->ck->super->ro_compat & FEATURE_RO_COMPAT_NAMES_HIDDEN)
+		hash = key;
 	if (hash > key) { /* it was put behind the end of the key space */
 		rows = &chain->wrapped;
 		chain->wrap_hash = u64_min(chain->wrap_hash, hash);
@@ -166,9 +169,9 @@ static uint16_t type_fmt(uint64_t type)
 	return (uint16_t)DTTOIF(type);
 }
 
-static void entry_check(struct check *ck, const struct seen_name *name)
+static void entry_check(struct check *ck, const struct seen_name *name, struct seen_inode *child)
 {
-	struct seen_inode *child = seen_inode_find(ck, name->child), *dir = seen_inode_find(ck, name->dir);
+	struct seen_inode *dir;
 
 	if (!child) {
 		check_found(ck, CHECK_DIRENT,
@@ -184,6 +187,7 @@ static void entry_check(struct check *ck, const struct seen_name *name)
 			    name->dir, name->key, name->child);
 	if (name->type != DT_DIR)
 		return;
+	dir = seen_inode_find(ck, name->dir);
 	if (dir)
 		dir->subdirs++;
 	if (child->parent != 0 || child->ino == INODE_ROOT)
@@ -196,7 +200,7 @@ static void entry_check(struct check *ck, const struct seen_name *name)
 
 /* ---- parents ---- */
 
-static int name_compare(const void *a, const void *b)
+int seen_name_compare(const void *a, const void *b)
 {
 	const struct seen_name *x = a, *y = b;
 
@@ -216,7 +220,9 @@ static void parents_match(struct check *ck)
 	const struct seen_name *items_end = item ? item + ck->parents.count : NULL;
 
 	while (entry < entries_end || item < items_end) {
-		int order = entry == entries_end ? 1 : item == items_end ? -1 : name_compare(entry, item);
+		int order = entry == entries_end ? 1 :
+			    item == items_end    ? -1 :
+						   seen_name_compare(entry, item);
 
 		if (order < 0 && seen_inode_find(ck, entry->child))
 			check_found(ck, CHECK_PARENT_MISSING,
@@ -235,7 +241,7 @@ static void parents_match(struct check *ck)
 
 /* ---- links, orphans ---- */
 
-static void links_check(struct check *ck, const struct seen_inode *in)
+static void links_check(struct check *ck, struct seen_inode *in)
 {
 	bool is_dir = in->mode_fmt == S_IFDIR;
 	uint32_t should = in->names;
@@ -244,6 +250,8 @@ static void links_check(struct check *ck, const struct seen_inode *in)
 		return; /* lost */
 	if (is_dir && (in->names != 0 || in->ino == INODE_ROOT))
 		should = 2 + in->subdirs;
+	if (in->nlink != should || (in->nlink == 0 && !(in->flags & SEEN_ORPHAN)))
+		in->mend |= MEND_COUNTS;
 	if (in->nlink != should)
 		check_found(ck, CHECK_LINKS, "inode %" PRIu64 ": link count %u, should be %u", in->ino,
 			    in->nlink, should);
@@ -284,17 +292,26 @@ static void reach_check(struct check *ck, struct seen_inode *start)
 		dir->walk = state;
 }
 
-void check_names(struct check *ck)
+/* Both are sorted by inode. */
+static void entries_check(struct check *ck)
 {
 	struct seen_inode *inodes = ck->inodes.data;
 	const struct seen_name *names = ck->names.data;
+	size_t at = 0;
 
-	for (size_t i = 0; i < ck->names.count; i++)
-		entry_check(ck, &names[i]);
-	if (ck->names.count)
-		qsort(ck->names.data, ck->names.count, sizeof(struct seen_name), name_compare);
-	if (ck->parents.count)
-		qsort(ck->parents.data, ck->parents.count, sizeof(struct seen_name), name_compare);
+	for (size_t i = 0; i < ck->names.count; i++) {
+		while (at < ck->inodes.count && inodes[at].ino < names[i].child)
+			at++;
+		entry_check(ck, &names[i],
+			    at < ck->inodes.count && inodes[at].ino == names[i].child ? &inodes[at] : NULL);
+	}
+}
+
+void check_names(struct check *ck)
+{
+	struct seen_inode *inodes = ck->inodes.data;
+
+	entries_check(ck);
 	parents_match(ck);
 	if (!seen_inode_find(ck, INODE_ROOT))
 		check_found(ck, CHECK_INODE_TREE, "there is no root directory");

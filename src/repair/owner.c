@@ -40,7 +40,7 @@ void check_owner_add(struct check *ck, uint64_t blk, uint64_t count_blk, uint64_
 	}
 }
 
-static int start_compare(const void *a, const void *b)
+int check_owner_compare(const void *a, const void *b)
 {
 	const struct rmap *x = a, *y = b;
 
@@ -55,17 +55,18 @@ static int piece_compare(const void *a, const void *b)
 		return x->owner < y->owner ? -1 : 1;
 	if (rmap_delta(x) != rmap_delta(y))
 		return rmap_delta(x) < rmap_delta(y) ? -1 : 1;
-	return start_compare(a, b);
+	return check_owner_compare(a, b);
 }
 
 /* Rows into the common form. twice: owning a block twice is a finding. */
 static void pieces_merge(struct check *ck, struct rmap *rows, size_t *count, bool twice)
 {
+	struct rows all = { rows, *count, *count };
 	size_t out = 0;
 
 	if (*count == 0)
 		return;
-	qsort(rows, *count, sizeof(*rows), piece_compare);
+	rows_sort(&all, sizeof(*rows), piece_compare);
 	for (size_t i = 1; i < *count; i++) {
 		struct rmap *last = &rows[out], *r = &rows[i];
 
@@ -138,7 +139,11 @@ static void walk_tree(struct group_check *g, enum ag_tree which, const char *nam
 		.arg = g,
 	};
 
+	uint64_t bad = check_bad_count(g->ck);
+
 	check_tree(&tree, g->ck->ags[g->agno].header->ag_roots[which], AG_ROOT_SIZE);
+	if (check_bad_count(g->ck) != bad)
+		g->ck->ags[g->agno].damage |= GROUP_TREE(which);
 }
 
 /* ---- multiplicity ---- */
@@ -177,9 +182,8 @@ static void count_owners(struct group_check *g)
 			return;
 		*end = rmap_end(&r[n]);
 	}
+	rows_sort(&g->ends, sizeof(*ends), end_compare);
 	ends = g->ends.data;
-	if (count != 0)
-		qsort(ends, count, sizeof(*ends), end_compare);
 	while (k < count) {
 		uint64_t next = i < count ? u64_min(r[i].start_blk, ends[k]) : ends[k];
 
@@ -222,12 +226,21 @@ static void check_sharers(struct group_check *g)
 			continue;
 		}
 		in = seen_inode_find(g->ck, r[i].owner);
-		if (in && in->mode_fmt != 0 && !g->ck->unattached &&
-		    !(in->flags & (SEEN_SHARED | SEEN_TOLD))) {
-			check_found(g->ck, CHECK_SHARED_FLAG,
-				    "inode %" PRIu64 " has shared blocks and does not know it", in->ino);
-			in->flags |= SEEN_TOLD;
-		}
+		if (in && in->mode_fmt != 0 && !g->ck->unattached && !(in->flags & SEEN_SHARED))
+			__atomic_store_n(&in->unaware, 1, __ATOMIC_RELAXED); /* maybe by several groups */
+	}
+}
+
+void check_unaware(struct check *ck)
+{
+	struct seen_inode *inodes = ck->inodes.data;
+
+	for (size_t i = 0; i < ck->inodes.count; i++) {
+		if (!inodes[i].unaware)
+			continue;
+		inodes[i].flags |= SEEN_TOLD;
+		check_found(ck, CHECK_SHARED_FLAG, "inode %" PRIu64 " has shared blocks and does not know it",
+			    inodes[i].ino);
 	}
 }
 
@@ -503,63 +516,83 @@ static void check_lanes(struct group_check *g)
 	}
 }
 
-void check_owners_begin(struct check *ck)
+void check_owners_divide(struct check *ck)
 {
-	if (ck->owners.count)
-		qsort(ck->owners.data, ck->owners.count, sizeof(struct rmap), start_compare);
+	const struct rmap *all = ck->owners.data;
+	size_t at = 0;
+
+	for (uint32_t agno = 0; agno < ck->super->ag_count; agno++) {
+		struct check_ag *ag = &ck->ags[agno];
+		uint64_t end_blk = super_ag_start_blk(ck->super, agno) + super_ag_length_blk(ck->super, agno);
+
+		ag->owners_first = at;
+		while (at < ck->owners.count && all[at].start_blk < end_blk)
+			at++;
+		ag->owners_count = at - ag->owners_first;
+	}
 }
 
-/* Those of ck->owners that lie in the group: they are sorted by start. */
-static struct rmap *owners_of(struct group_check *g, size_t *count)
+/* The rows of the group in the common form. With keep they stay as they are, and this is a copy. */
+static struct rmap *wanted(struct group_check *g, size_t *count, struct rmap **copy)
 {
-	struct rmap *all = g->ck->owners.data;
-	size_t bound[2];
+	const struct check_ag *ag = &g->ck->ags[g->agno];
+	struct rmap *want = g->ck->owners.data;
 
-	for (unsigned i = 0; i < 2; i++) {
-		uint64_t blk = i ? g->end_blk : g->start_blk;
-		size_t lo = 0, hi = g->ck->owners.count;
-
-		while (lo < hi) {
-			size_t mid = (lo + hi) / 2;
-
-			if (all[mid].start_blk < blk)
-				lo = mid + 1;
-			else
-				hi = mid;
+	*copy = NULL;
+	*count = ag->owners_count;
+	if (*count == 0)
+		return NULL;
+	want += ag->owners_first;
+	if (g->ck->keep) {
+		*copy = malloc(*count * sizeof(*want));
+		if (!*copy) {
+			g->ck->error = -ENOMEM;
+			*count = 0;
+			return NULL;
 		}
-		bound[i] = lo;
+		want = memcpy(*copy, want, *count * sizeof(*want));
 	}
-	*count = bound[1] - bound[0];
-	return all ? all + bound[0] : NULL;
+	pieces_merge(g->ck, want, count, false);
+	return want;
+}
+
+static void check_identities(struct group_check *g)
+{
+	struct rmap *want, *copy;
+	size_t want_count;
+
+	check_lanes(g);
+	count_owners(g);
+	check_sharers(g);
+	refcounts_sane(g);
+	check_refcounts(g);
+	check_group_counters(g->ck, g->agno, check_bitmap(g));
+	for (size_t i = 0; i < g->counts.count; i++)
+		g->ck->report->shared_blk += ((const struct refcount *)g->counts.data)[i].count_blk;
+	special_records(g);
+	want = wanted(g, &want_count, &copy);
+	pieces_merge(g->ck, g->rmap.data, &g->rmap.count, true);
+	pieces_compare(g->ck, want, want_count, g->rmap.data, g->rmap.count);
+	free(copy);
 }
 
 void check_group_owners(struct check *ck, uint32_t agno)
 {
 	struct group_check g = { .ck = ck, .agno = agno };
-	struct rmap *want;
-	size_t want_count;
+	uint64_t bad = check_bad_count(ck);
 
-	if (!ck->ags[agno].header)
+	if (!ck->ags[agno].header) {
+		ck->ags[agno].damage |= GROUP_TREE(AG_RMAP) | GROUP_TREE(AG_REFCOUNT) | GROUP_OWNERS;
 		return;
+	}
 	g.start_blk = super_ag_start_blk(ck->super, agno);
 	g.end_blk = g.start_blk + super_ag_length_blk(ck->super, agno);
 	walk_tree(&g, AG_RMAP, "rmap tree of group", rmap_seen);
 	walk_tree(&g, AG_REFCOUNT, "refcount tree of group", refcount_seen);
-	if (g.rmap.count)
-		qsort(g.rmap.data, g.rmap.count, sizeof(struct rmap), start_compare);
-	check_lanes(&g);
-	count_owners(&g);
-	check_sharers(&g);
-	refcounts_sane(&g);
-	check_refcounts(&g);
-	check_group_counters(ck, agno, check_bitmap(&g));
-	for (size_t i = 0; i < g.counts.count; i++)
-		ck->report->shared_blk += ((const struct refcount *)g.counts.data)[i].count_blk;
-	special_records(&g);
-	want = owners_of(&g, &want_count);
-	pieces_merge(ck, want, &want_count, false);
-	pieces_merge(ck, g.rmap.data, &g.rmap.count, true);
-	pieces_compare(ck, want, want_count, g.rmap.data, g.rmap.count);
+	rows_sort(&g.rmap, sizeof(struct rmap), check_owner_compare);
+	check_identities(&g);
+	if (check_bad_count(ck) != bad)
+		ck->ags[agno].damage |= GROUP_OWNERS;
 	rows_free(&g.rmap);
 	rows_free(&g.ends);
 	rows_free(&g.counts);

@@ -30,27 +30,72 @@ struct seen_inode {
 	uint16_t mode_fmt; /* S_IFMT bits, 0: its record is lost */
 	uint8_t flags;     /* SEEN_* */
 	uint8_t walk;      /* state of the search for loops */
+	uint16_t mend;     /* SALVAGE_*, MEND_*: what repair has to look at */
+	uint8_t unaware;   /* shares blocks, and does not have SEEN_SHARED */
 };
 #define SEEN_SHARED 0x1u /* has INODE_SHARED */
 #define SEEN_ORPHAN 0x2u /* is in the tree of orphans */
 #define SEEN_TOLD 0x4u   /* its missing flag has been reported */
 #define SEEN_LOST 0x8u   /* has INODE_LOST */
+#define SEEN_FULL 0x10u  /* there are entries in it (names_mend.c) */
+
+/* What is wrong with an inode by itself, without what another copy of a unit can mend. */
+#define SALVAGE_RECORD 0x1u  /* its record is lost (mode_fmt 0), or a number in it does not fit its trees */
+#define SALVAGE_EXTENTS 0x2u /* the extent tree, or a symlink's target */
+#define SALVAGE_DIR 0x4u     /* the tree of entries */
+#define SALVAGE_ATTR 0x8u    /* the tree of attributes and parents */
+
+#define SALVAGE_TREES (SALVAGE_EXTENTS | SALVAGE_DIR | SALVAGE_ATTR)
+/* What the file system's own transactions mend (repair/names_mend.c). */
+#define MEND_CHAIN 0x10u      /* hash chains of its entries */
+#define MEND_CHAIN_ATTR 0x20u /* of its attributes or parent items */
+#define MEND_RECORD 0x40u     /* generation, size, bytes behind inline data */
+#define MEND_SYMLINK 0x80u    /* a symlink without target */
+#define MEND_COUNTS 0x100u    /* links, entries, blocks, flags that follow from its trees */
 
 /* One name: as an entry says, or as a parent item says. */
 struct seen_name {
-	uint64_t child, dir, key, name_hash;
-	uint64_t type; /* DT_* (entries) */
+	uint64_t child, dir, key;
+	uint32_t name_hash; /* the low half will do */
+	uint32_t type;      /* DT_* (entries) */
 };
 
 struct seen_intent {
 	uint32_t agno, slot;
 	struct m_intent intent;
+	bool lies; /* it cannot be finished */
 };
+
+/* A metadata unit that cannot be read in either copy. */
+struct lost_unit {
+	uint64_t laddr, owner; /* owner: who should have it */
+	uint32_t magic;
+};
+
+/* A cluster of inodes, in the tree or found without it. */
+struct seen_cluster {
+	uint64_t first_ino, free_mask;
+};
+
+/* A node of a tree of a group. */
+struct seen_node {
+	uint64_t laddr;
+	uint32_t agno, kind;
+};
+
+#define GROUP_TREE(which) (1u << (which)) /* enum ag_tree: damage in that tree */
+#define GROUP_HEADER 0x40u                /* lost, or its index, length or copy of the superblock are wrong */
+#define GROUP_UNITS 0x80u                 /* intents, remap list */
+#define GROUP_TABLE 0x100u                /* places or used maps */
+#define GROUP_OWNERS 0x200u               /* bitmap, rmap, reference counts against each other */
+#define GROUP_COUNTERS 0x400u
 
 struct check_ag {
 	struct m_ag *header; /* NULL: lost */
+	uint32_t damage;     /* GROUP_* */
 	uint64_t inode_count, inode_free;
 	uint32_t meta_chunks, meta_free_units;
+	size_t owners_first, owners_count; /* its rows of check.owners */
 };
 
 struct check {
@@ -70,15 +115,51 @@ struct check {
 	struct rows names, parents;            /* struct seen_name */
 	bool unattached;                       /* there is an intent with an extent tree */
 	struct rows intents;                   /* struct seen_intent */
+
+	/* For a repair: */
+	bool keep;            /* rows are not freed on the way, those below are collected */
+	struct rows lost;     /* struct lost_unit */
+	struct rows clusters; /* struct seen_cluster, by number once all are there */
+	struct rows ag_nodes; /* struct seen_node */
+	void (*more)(void *arg, struct check *ck,
+		     uint32_t agno); /* after the tree of inodes of a group; may add to it */
+	void *more_arg;
+
+	/* Of a part of a stage (parts.c): */
+	bool is_part;
+	bool views;        /* owners, names and parents are those of the whole, to be looked at */
+	struct rows texts; /* findings that wait, bytes */
 };
 
 /* ---- check.c ---- */
 
 void check_found(struct check *ck, enum check_kind kind, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Findings so far that the other copy of a unit cannot mend. */
+uint64_t check_bad_count(const struct check *ck);
+/* The walk in parts, for who wants its rows. *report is zeroed. */
+must_check int check_make(struct check *ck, struct pool *pool, const struct check_opts *opts,
+			  struct check_report *report);
+must_check int check_walk(struct check *ck);
+void check_free(struct check *ck);
+/* Says how far a stage is; false: the caller's opts->step gave up (ck->error is set). */
+bool check_step(struct check *ck, const char *what, uint64_t done, uint64_t total);
+/* Sorts, unless they are sorted. */
+void rows_sort(struct rows *rows, size_t row_size, int (*compare)(const void *a, const void *b));
 /* A new row at the end, or NULL when there is no memory (ck->error is set then). */
 void *rows_add(struct check *ck, struct rows *rows, size_t row_size);
 void rows_free(struct rows *rows);
+
+/* ---- parts.c ---- */
+
+/*
+ * Runs fn for count parts of a stage, several at a time, each with a struct check of its own whose results go to ck in the order of the
+ * parts. views: parts read the owners, names and parents of ck; else they add to them. ck->inodes must not grow.
+ */
+void check_parts(struct check *ck, const char *name, bool views, uint32_t count,
+		 void (*fn)(struct check *part, uint32_t index));
+/* A finding of a part, or with CHECK_KINDS a copy that was healed. */
+void part_text(struct check *part, unsigned kind, const char *text);
 
 /* ---- unit.c ---- */
 
@@ -86,6 +167,17 @@ void rows_free(struct rows *rows);
 bool check_unit(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t owner, void *buf);
 /* Something lies in these units; false: in one of them something else does already, or they cannot be. */
 bool check_reach(struct check *ck, uint64_t laddr, unsigned count, const char *what);
+/*
+ * Follows an address to the unit of a tree: into buf, and reached. What another owner's tree leads to by right is left to that one, so it
+ * does not matter who comes first.
+ */
+enum check_led {
+	LED_THERE,
+	LED_LOST,   /* no sound copy */
+	LED_ASTRAY, /* it is another's, or reached before, or there cannot be one */
+};
+enum check_led check_lead(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t owner, const char *what,
+			  void *buf);
 
 /* ---- tree.c ---- */
 
@@ -95,7 +187,8 @@ struct check_tree {
 	enum node_kind kind;
 	uint64_t owner;
 	const char *name;
-	uint64_t id; /* inode or group, for reports */
+	uint64_t id;   /* inode or group, for reports */
+	bool *damaged; /* set when a part of the tree cannot be read or contradicts itself; may be NULL */
 	void (*fn)(void *arg, const void *rec, size_t size_bytes);
 	void *arg;
 };
@@ -106,6 +199,8 @@ void check_tree(const struct check_tree *tree, const void *root, size_t root_siz
 void check_super(struct check *ck);
 void check_group_units(struct check *ck, uint32_t agno);
 void check_group_inodes(struct check *ck, uint32_t agno);
+/* A cluster as if the tree of inodes had said so. */
+void check_cluster_add(struct check *ck, uint32_t agno, uint64_t first_ino, uint64_t free_mask);
 void check_group_rest(struct check *ck, uint32_t agno); /* orphans, forwards, losses */
 void check_group_counters(struct check *ck, uint32_t agno, uint64_t free_blk);
 void check_used_maps(struct check *ck);
@@ -130,6 +225,7 @@ struct hash_chain {
 	uint64_t run_first, run_last; /* the run of neighbouring keys */
 	bool any, is_tomb;            /* there is a run; its last key is a tombstone's */
 	bool first_used;              /* the first key of the space is in use */
+	bool lies;                    /* there was a finding */
 	uint64_t wrap_hash;       /* lowest hash of a name behind the end of the space; UINT64_MAX: none */
 	struct rows run, wrapped; /* XXH128 of the names of this run, and of those behind the end */
 };
@@ -143,15 +239,21 @@ uint64_t name_key(const struct check *ck, const void *name, size_t len);
 uint64_t parent_key(const struct check *ck, uint64_t dir, uint64_t key);
 uint64_t name_hash(const void *name, size_t len);
 
-/* All names that were collected: entries against inodes, parent items, link counts, orphans, reachability. */
+/* Rows of names in order: child, directory, key, hash of the name. */
+int seen_name_compare(const void *a, const void *b);
+/* All names that were collected, sorted: entries against inodes, parent items, link counts, orphans, reachability. */
 void check_names(struct check *ck);
 
 /* ---- owner.c ---- */
 
 /* Blocks that the rmap must know. */
 void check_owner_add(struct check *ck, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk);
-void check_owners_begin(struct check *ck);
-/* The three identities in one group. */
+int check_owner_compare(const void *a, const void *b);
+/* Once they are sorted: whose are which. */
+void check_owners_divide(struct check *ck);
+/* The three identities in one group; ck->owners are sorted. */
 void check_group_owners(struct check *ck, uint32_t agno);
+/* Once all groups have been seen: inodes that do not know that they share blocks. */
+void check_unaware(struct check *ck);
 
 #endif

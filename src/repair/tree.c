@@ -17,8 +17,15 @@ struct bounds {
 	bool has_high;
 };
 
+static void tree_damaged(const struct check_tree *tree)
+{
+	if (tree->damaged)
+		*tree->damaged = true;
+}
+
 static void body_lies(const struct check_tree *tree, const char *why)
 {
+	tree_damaged(tree);
 	check_found(tree->ck, CHECK_TREE, "%s of 0x%" PRIx64 ": %s", tree->name, tree->id, why);
 }
 
@@ -60,21 +67,38 @@ static uint64_t walk_leaf(const struct check_tree *tree, const struct m_node_bod
 	return high;
 }
 
+/* A repair that makes the tree anew gives its old nodes back. */
+static void ag_node_keep(const struct check_tree *tree, uint64_t laddr)
+{
+	struct seen_node *row = rows_add(tree->ck, &tree->ck->ag_nodes, sizeof(*row));
+
+	if (row)
+		*row = (struct seen_node){ laddr, (uint32_t)tree->id, tree->kind };
+}
+
 static uint64_t walk_child(const struct check_tree *tree, uint64_t laddr, unsigned level,
 			   const struct bounds *bounds)
 {
 	struct m_node *node;
+	enum check_led led;
 	uint64_t high = 0;
 
-	if (!check_reach(tree->ck, laddr, 1, tree->name))
+	if (tree->owner == OWNER_AG && laddr / CHUNK_SIZE / tree->ck->ag_chunks != tree->id) {
+		body_lies(tree, "a node outside of the group");
 		return 0;
+	}
 	node = aligned_alloc(64, sizeof(*node));
 	if (!node) {
 		tree->ck->error = -ENOMEM;
 		return 0;
 	}
-	if (!check_unit(tree->ck, laddr, MAGIC_NODE, tree->owner, node))
+	led = check_lead(tree->ck, laddr, MAGIC_NODE, tree->owner, tree->name, node);
+	if (led != LED_ASTRAY && tree->ck->keep && tree->owner == OWNER_AG)
+		ag_node_keep(tree, laddr);
+	if (led != LED_THERE) {
+		tree_damaged(tree);
 		goto out;
+	}
 	tree->ck->report->nodes++;
 	if (node_level(node->nd_body) != level)
 		body_lies(tree, "a node is not of the level below its parent");

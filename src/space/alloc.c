@@ -82,7 +82,7 @@ int space_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, ui
 	/* A large piece that could lie like the file does starts a chunk of its own. */
 	if (want->stream && want->count_blk >= CHUNK_BLOCKS && want->file_blk % CHUNK_BLOCKS == 0)
 		goal_blk = u64_align_up(goal_blk, CHUNK_BLOCKS);
-	if (goal_blk >= pool_super(space->pool)->size_blk)
+	if (goal_blk >= pool_size_blk(space->pool))
 		goal_blk = 0;
 	do {
 		struct group *g;

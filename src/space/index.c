@@ -41,6 +41,40 @@ void index_destroy(struct index *x)
 	*x = (struct index){ 0 };
 }
 
+static bool array_more(void *array, size_t size_bytes)
+{
+	void **p = array;
+	void *more = realloc(*p, size_bytes);
+
+	if (more)
+		*p = more;
+	return more != NULL;
+}
+
+int index_reserve(struct index *x, uint32_t chunks)
+{
+	if (array_more(&x->bits, chunks * sizeof(*x->bits)) &&
+	    array_more(&x->whole, u64_div_up(chunks, 64) * sizeof(*x->whole)) &&
+	    array_more(&x->free, chunks * sizeof(*x->free)) &&
+	    array_more(&x->next, chunks * sizeof(*x->next)) &&
+	    array_more(&x->prev, chunks * sizeof(*x->prev)) && array_more(&x->class, chunks))
+		return 0;
+	return -ENOMEM;
+}
+
+void index_extend(struct index *x, uint32_t chunks)
+{
+	uint32_t more = chunks - x->chunks;
+
+	assert(chunks >= x->chunks);
+	memset(&x->bits[x->chunks], 0xff, more * sizeof(*x->bits));
+	memset(&x->free[x->chunks], 0, more * sizeof(*x->free));
+	memset(&x->class[x->chunks], INDEX_FULL, more);
+	for (uint64_t i = u64_div_up(x->chunks, 64); i < u64_div_up(chunks, 64); i++)
+		x->whole[i] = 0;
+	x->chunks = chunks;
+}
+
 /* The class of a chunk by its longest free run. */
 static unsigned chunk_class(const uint64_t bits[CHUNK_WORDS], unsigned free)
 {

@@ -42,6 +42,10 @@ struct index {
 must_check int index_init(struct index *x, uint32_t chunks);
 void index_destroy(struct index *x);
 
+/* Memory for more chunks, and more chunks, all taken (up to what was reserved). */
+must_check int index_reserve(struct index *x, uint32_t chunks);
+void index_extend(struct index *x, uint32_t chunks);
+
 /* The whole state of one chunk, on loading. */
 void index_load_chunk(struct index *x, uint32_t chunk, const uint64_t bits[CHUNK_WORDS]);
 

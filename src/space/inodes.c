@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "space/priv.h"
+#include "util/sabotage.h"
 
 /* Free inodes that stay in a group when it gives back a cluster. */
 #define INODES_SPARE (2 * CLUSTER_INODES)
@@ -150,7 +151,7 @@ static int inode_take(struct group_tx *at, uint64_t *ino)
 	if (c.free_mask == 0)
 		cluster_unmark(at, first_ino);
 	cluster_encode(&m, &c);
-	rc = bt_replace(&cur, &m, sizeof(m));
+	rc = sabotage_point("inode-used") ? 0 : bt_replace(&cur, &m, sizeof(m));
 	if (rc)
 		return rc;
 	at->now.inode_free--;
@@ -276,7 +277,7 @@ int space_inode_free(struct txn *tx, uint64_t ino)
 	} else {
 		cluster_mark(at->g, first_ino);
 		cluster_encode(&m, &c);
-		rc = bt_replace(&cur, &m, sizeof(m));
+		rc = sabotage_point("inode-free") ? 0 : bt_replace(&cur, &m, sizeof(m));
 	}
 	return rc ? rc : group_counts_put(at);
 }

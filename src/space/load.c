@@ -132,6 +132,8 @@ static int group_load_to(struct group *g, enum group_loaded how_far)
 
 	if (atomic_load_explicit(&g->loaded, memory_order_acquire) >= (int)how_far)
 		return 0;
+	/* Others wait for this lock inside of transactions. */
+	pool_hold(g->space->pool);
 	pthread_mutex_lock(&g->load_lock);
 	if (g->loaded >= (int)how_far)
 		goto out;
@@ -150,6 +152,7 @@ static int group_load_to(struct group *g, enum group_loaded how_far)
 	txn_abort(tx);
 out:
 	pthread_mutex_unlock(&g->load_lock);
+	pool_release(g->space->pool);
 	return rc;
 }
 

@@ -9,6 +9,7 @@
 
 #include "space/bits.h"
 #include "space/priv.h"
+#include "util/sabotage.h"
 
 static uint64_t slot_table_laddr(const struct group *g, uint32_t slot)
 {
@@ -140,7 +141,8 @@ static int slot_change(struct group_tx *at, uint32_t slot, unsigned unit, unsign
 	before = entry->ck_used[unit / 8];
 	if (le32_get(entry->ck_primary) == 0 || (before & mask) != (used ? 0 : mask))
 		return -EUCLEAN;
-	entry->ck_used[unit / 8] = (uint8_t)(before ^ mask);
+	if (!sabotage_point(used ? "unit-used" : "unit-free"))
+		entry->ck_used[unit / 8] = (uint8_t)(before ^ mask);
 	free = CHUNK_BLOCKS - le32_get(entry->ck_used_count);
 	free = used ? free - count : free + count;
 	entry->ck_used_count = le32_of(CHUNK_BLOCKS - free);

@@ -9,6 +9,7 @@
 
 #include "space/bits.h"
 #include "space/priv.h"
+#include "util/sabotage.h"
 
 /* Bits of one chunk's line. -EUCLEAN if one of them is already so. */
 static int line_change(uint8_t *line, unsigned first, unsigned count, bool owned)
@@ -44,7 +45,8 @@ int bitmap_change(struct group_tx *at, uint64_t blk, uint64_t count_blk, bool ow
 		if (rc)
 			return rc;
 		m = unit;
-		rc = line_change(m->bm_bits[chunk % BITMAP_CHUNKS_PER_UNIT], first, n, owned);
+		if (!sabotage_point(owned ? "bitmap-set" : "bitmap-clear"))
+			rc = line_change(m->bm_bits[chunk % BITMAP_CHUNKS_PER_UNIT], first, n, owned);
 		if (rc)
 			return rc;
 		rel += n;
@@ -96,6 +98,8 @@ static int own_piece(struct group_tx *at, const struct piece *p)
 	pthread_mutex_unlock(&g->lock);
 	assert(taken); /* they come from space_alloc */
 	rc = bitmap_change(at, p->blk, p->count_blk, true);
+	if (sabotage_point("rmap-own"))
+		return rc;
 	return rc ? rc : rmap_add(at, p->blk, p->count_blk, p->owner, p->offset_blk);
 }
 
@@ -108,8 +112,10 @@ int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, 
 
 static int share_piece(struct group_tx *at, const struct piece *p)
 {
-	int rc = refcount_add(at, p->blk, p->count_blk);
+	int rc = sabotage_point("refcount-share") ? 0 : refcount_add(at, p->blk, p->count_blk);
 
+	if (sabotage_point("rmap-share"))
+		return rc;
 	return rc ? rc : rmap_add_shared(at, p->blk, p->count_blk, p->owner, p->offset_blk);
 }
 
@@ -131,8 +137,12 @@ static int blocks_gone(struct group_tx *at, uint64_t blk, uint64_t count_blk)
 
 static int drop_piece(struct group_tx *at, const struct piece *p)
 {
-	int rc = rmap_remove(at, p->blk, p->count_blk, p->owner, p->offset_blk, p->other);
+	int rc = sabotage_point("rmap-drop") ?
+			 0 :
+			 rmap_remove(at, p->blk, p->count_blk, p->owner, p->offset_blk, p->other);
 
+	if (sabotage_point("refcount-drop"))
+		return rc ? rc : blocks_gone(at, p->blk, p->count_blk);
 	return rc ? rc : refcount_drop(at, p->blk, p->count_blk, blocks_gone);
 }
 
@@ -151,8 +161,11 @@ int space_drop(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
 
 static int shift_piece(struct group_tx *at, const struct piece *p)
 {
-	int rc = rmap_remove(at, p->blk, p->count_blk, p->owner, p->offset_blk, p->blk);
+	int rc;
 
+	if (sabotage_point("rmap-shift"))
+		return 0;
+	rc = rmap_remove(at, p->blk, p->count_blk, p->owner, p->offset_blk, p->blk);
 	return rc ? rc : rmap_add(at, p->blk, p->count_blk, p->owner, p->offset_blk + p->other);
 }
 

@@ -7,7 +7,8 @@
  *	windows  runs set aside for streams; under space->windows.lock
  *	struct group_tx and what struct group says of units and inode clusters; under the group's transaction lock
  *
- * Lock order: transaction locks, refill_lock (taken with no transaction open), load_lock, windows.lock, g->lock. Nobody waits for a
+ * Lock order: transaction locks, refill_lock (taken with none of them held), load_lock, windows.lock, g->lock. Both are taken
+ * between pool_hold() and pool_release(). Nobody waits for a
  * transaction lock while holding load_lock, windows.lock or g->lock.
  *
  * A group is loaded (index, units, counters) before any transaction can change it: everyone goes through group_enter() or group_load().
@@ -37,7 +38,7 @@ struct group {
 	struct space *space;
 	uint32_t agno;
 	uint32_t chunks; /* physical ones */
-	uint32_t keep;   /* of them kept for metadata */
+	_Atomic uint32_t keep; /* of them kept for metadata */
 	uint64_t start_blk, length_blk;
 
 	pthread_mutex_t load_lock;
@@ -53,7 +54,7 @@ struct group {
 	_Atomic bool refill_wanted;        /* somebody got -ENOBUFS */
 	_Atomic uint64_t refill_failed_at; /* space->chunk_epoch at the last refill that failed, + 1 */
 
-	struct group_tx *cur; /* of the transaction that holds the group's lock */
+	struct group_tx *cur; /* of the transaction that holds the group's lock for writing */
 	uint16_t *units_free; /* of each slot of the chunk table, or SLOT_ABSENT */
 	uint8_t *units_runs;  /* of each slot: wholly free runs of 8 units */
 	uint32_t slot_end;    /* no chunk at or past it */
@@ -72,11 +73,12 @@ struct windows {
 
 struct space {
 	struct pool *pool;
-	uint32_t ag_count;
+	_Atomic uint32_t ag_count;
 	uint32_t ag_chunks; /* of a full group: slots in each chunk table */
 	bool mirrored;
-	struct group *groups;
+	struct group *groups; /* room for as many as there may come to be */
 	pthread_mutex_t refill_lock;
+	pthread_mutex_t grow_lock; /* taken with no transaction open, before pool_freeze() */
 	_Atomic uint64_t chunk_epoch; /* counts chunks that became wholly free */
 	struct windows windows;
 	_Atomic uint32_t dir_next;
@@ -135,12 +137,19 @@ static inline unsigned laddr_unit(uint64_t laddr)
 
 /* ---- space.c, load.c ---- */
 
+/* A new one, not loaded; geometry from the pool. */
+void group_init(struct space *space, uint32_t agno);
+void group_set_length(struct group *g, uint64_t length_blk);
+
 /* Reads a group's state on media if that has not been done. Holds no lock afterwards. */
 must_check int group_load(struct group *g);
 /* Its counters at least. */
 must_check int group_load_counts(struct group *g);
 
-/* Locks a group, loads it and gives the transaction's state in it. -EUCLEAN if there is no such group. */
+/*
+ * Locks a group (shared if the transaction only reads), loads it and gives the transaction's state in it. -EUCLEAN if there is
+ * no such group.
+ */
 must_check int group_enter(struct txn *tx, uint32_t agno, struct group_tx **at);
 
 /* Writes at->now into the header. */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "space/priv.h"
+#include "util/sabotage.h"
 
 /* Units that a group has to have left over when it gives a chunk back. */
 #define TRIM_SPARE 256u
@@ -209,8 +210,8 @@ static int chunk_make(struct chunk_pair *pair)
 	if (pair->slot >= g->space->ag_chunks)
 		goto out_abort;
 	lchunk = slot_laddr(g, pair->slot, 0) >> CHUNK_SHIFT;
-	rc = chunk_own(ptx.primary, pair->blk, OWNER_META, lchunk);
-	if (!rc && pair->mirror_g)
+	rc = sabotage_point("chunk-own") ? 0 : chunk_own(ptx.primary, pair->blk, OWNER_META, lchunk);
+	if (!rc && pair->mirror_g && !sabotage_point("chunk-own-mirror"))
 		rc = chunk_own(ptx.mirror, pair->mirror_blk, OWNER_MIRROR, lchunk);
 	/* Last, so that no node of this transaction is put into a chunk that has no place yet. */
 	if (!rc)
@@ -258,12 +259,13 @@ int space_refill(struct pool *pool)
 	struct space *space = space_of(pool);
 	unsigned made = 0, failed = 0;
 
+	/* A chain waits for this lock inside of a transaction. */
+	pool_hold(pool);
 	pthread_mutex_lock(&space->refill_lock);
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
-
-		uint64_t epoch =
-			space->chunk_epoch; /* chunks that come free from here on are worth another try */
+		/* Chunks that come free from here on are worth another try. */
+		uint64_t epoch = space->chunk_epoch;
 
 		if (!atomic_exchange(&g->refill_wanted, false))
 			continue;
@@ -275,6 +277,7 @@ int space_refill(struct pool *pool)
 		}
 	}
 	pthread_mutex_unlock(&space->refill_lock);
+	pool_release(pool);
 	return failed > 0 && made == 0 && !any_units(space) ? -ENOSPC : 0;
 }
 
@@ -396,6 +399,7 @@ int space_trim(struct pool *pool)
 	struct space *space = space_of(pool);
 	int given = 0, rc = 0;
 
+	pool_hold(pool);
 	pthread_mutex_lock(&space->refill_lock);
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
@@ -410,5 +414,6 @@ int space_trim(struct pool *pool)
 		}
 	}
 	pthread_mutex_unlock(&space->refill_lock);
+	pool_release(pool);
 	return given > 0 || rc == -EAGAIN || rc == -ENOENT ? given : rc;
 }

@@ -8,11 +8,31 @@
 #include <stdlib.h>
 
 #include "space/priv.h"
+#include "util/sabotage.h"
 
 /* Chunks of a group that are kept for metadata: what frees and punches may need on a full pool. */
 static uint32_t group_keep(const struct group *g)
 {
 	return g->chunks < 24 ? 0 : 2 + g->chunks / 256;
+}
+
+void group_set_length(struct group *g, uint64_t length_blk)
+{
+	g->length_blk = length_blk;
+	g->chunks = (uint32_t)u64_div_up(length_blk, CHUNK_BLOCKS);
+	g->keep = group_keep(g);
+}
+
+void group_init(struct space *space, uint32_t agno)
+{
+	struct group *g = &space->groups[agno];
+
+	g->space = space;
+	g->agno = agno;
+	g->start_blk = pool_ag_start_blk(space->pool, agno);
+	group_set_length(g, pool_ag_length_blk(space->pool, agno));
+	pthread_mutex_init(&g->load_lock, NULL);
+	pthread_mutex_init(&g->lock, NULL);
 }
 
 int space_open(struct pool *pool)
@@ -26,25 +46,16 @@ int space_open(struct pool *pool)
 	space->ag_count = pool_ag_count(pool);
 	space->ag_chunks = (uint32_t)(super->ag_size_blk / CHUNK_BLOCKS);
 	space->mirrored = super->incompat & FEATURE_INCOMPAT_META_DUP;
-	space->groups = calloc(space->ag_count, sizeof(*space->groups));
+	space->groups = calloc(pool_ag_room(pool), sizeof(*space->groups));
 	if (!space->groups) {
 		free(space);
 		return -ENOMEM;
 	}
 	pthread_mutex_init(&space->refill_lock, NULL);
+	pthread_mutex_init(&space->grow_lock, NULL);
 	windows_init(space);
-	for (uint32_t i = 0; i < space->ag_count; i++) {
-		struct group *g = &space->groups[i];
-
-		g->space = space;
-		g->agno = i;
-		g->start_blk = pool_ag_start_blk(pool, i);
-		g->length_blk = pool_ag_length_blk(pool, i);
-		g->chunks = (uint32_t)u64_div_up(g->length_blk, CHUNK_BLOCKS);
-		g->keep = group_keep(g);
-		pthread_mutex_init(&g->load_lock, NULL);
-		pthread_mutex_init(&g->lock, NULL);
-	}
+	for (uint32_t i = 0; i < space->ag_count; i++)
+		group_init(space, i);
 	pool_set_space(pool, space);
 	return 0;
 }
@@ -68,6 +79,7 @@ void space_close(struct pool *pool)
 		pthread_mutex_destroy(&g->lock);
 	}
 	pthread_mutex_destroy(&space->refill_lock);
+	pthread_mutex_destroy(&space->grow_lock);
 	free(space->groups);
 	free(space);
 	pool_set_space(pool, NULL);
@@ -75,7 +87,7 @@ void space_close(struct pool *pool)
 
 bool space_range_ok(const struct space *space, uint64_t blk, uint64_t count_blk)
 {
-	uint64_t size_blk = pool_super(space->pool)->size_blk;
+	uint64_t size_blk = pool_size_blk(space->pool);
 
 	return count_blk > 0 && blk < size_blk && count_blk <= size_blk - blk;
 }
@@ -127,6 +139,22 @@ static void group_tx_end(void *arg, bool committed)
 	at->g->cur = NULL;
 }
 
+static struct group_tx *group_tx_make(struct txn *tx, struct group *g)
+{
+	struct group_tx *at = txn_alloc(tx, sizeof(*at));
+
+	*at = (struct group_tx){
+		.tx = tx,
+		.g = g,
+		.now = { .free_blk = g->free_blk,
+			 .inode_count = g->inode_count,
+			 .inode_free = g->inode_free,
+			 .meta_chunks = g->meta_chunks,
+			 .meta_free = g->meta_free },
+	};
+	return at;
+}
+
 int group_enter(struct txn *tx, uint32_t agno, struct group_tx **at)
 {
 	struct space *space = space_of(txn_pool(tx));
@@ -141,17 +169,13 @@ int group_enter(struct txn *tx, uint32_t agno, struct group_tx **at)
 		rc = txn_lock_ag(tx, agno);
 	if (rc)
 		return rc;
+	if (txn_mode(tx) == TXN_READ) { /* perhaps one of many, and none of them leaves anything behind */
+		assert(!g->cur);
+		*at = group_tx_make(tx, g);
+		return 0;
+	}
 	if (!g->cur) {
-		g->cur = txn_alloc(tx, sizeof(*g->cur));
-		*g->cur = (struct group_tx){
-			.tx = tx,
-			.g = g,
-			.now = { .free_blk = g->free_blk,
-				 .inode_count = g->inode_count,
-				 .inode_free = g->inode_free,
-				 .meta_chunks = g->meta_chunks,
-				 .meta_free = g->meta_free },
-		};
+		g->cur = group_tx_make(tx, g);
 		txn_on_end(tx, group_tx_end, g->cur);
 	}
 	assert(g->cur->tx == tx);
@@ -165,7 +189,7 @@ int group_counts_put(struct group_tx *at)
 	void *unit;
 	int rc = txn_edit(at->tx, slot_laddr(at->g, 0, AG_UNIT_HEADER), MAGIC_AG, &unit);
 
-	if (rc)
+	if (rc || sabotage_point("counters"))
 		return rc;
 	m = unit;
 	m->ag_free_blk = le64_of(at->now.free_blk);
@@ -180,6 +204,10 @@ void group_free_later(struct group_tx *at, uint64_t blk, uint64_t count_blk)
 {
 	struct group_freed *f = at->freed;
 
+	if (sabotage_point("free-early")) {
+		group_give(at->g, blk, count_blk);
+		return;
+	}
 	if (!f || f->count == FREED_PER_PIECE) {
 		f = txn_alloc(at->tx, sizeof(*f));
 		f->next = at->freed;
@@ -241,11 +269,11 @@ static uint64_t journal_blk(const struct super *super)
 int space_totals(struct pool *pool, struct space_totals *totals)
 {
 	struct space *space = space_of(pool);
-	struct space_totals sum = { .total_blk = pool_super(pool)->size_blk - journal_blk(pool_super(pool)) };
+	struct space_totals sum = { .total_blk = pool_size_blk(pool) - journal_blk(pool_super(pool)) };
 
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
-		uint64_t keep = g->keep;
+		uint64_t keep = g->keep, free_blk;
 		int rc = group_load_counts(g);
 
 		if (rc)
@@ -255,9 +283,10 @@ int space_totals(struct pool *pool, struct space_totals *totals)
 			keep = u64_min(keep, g->index.whole_count);
 			pthread_mutex_unlock(&g->lock);
 		}
-		keep = u64_min(keep * CHUNK_BLOCKS, g->free_blk);
+		free_blk = g->free_blk; /* once: it may sink meanwhile */
+		keep = u64_min(keep * CHUNK_BLOCKS, free_blk);
 		sum.total_blk -= u64_min(sum.total_blk, (2 + g->keep) * CHUNK_BLOCKS);
-		sum.free_blk += g->free_blk - keep;
+		sum.free_blk += free_blk - keep;
 		sum.reserve_blk += keep;
 		sum.inode_count += g->inode_count;
 		sum.inode_free += g->inode_free;

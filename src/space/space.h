@@ -20,7 +20,6 @@
 
 #include "btree/btree.h"
 #include "media/ag.h"
-#include "media/ag.h"
 #include "txn/pool.h"
 #include "txn/txn.h"
 #include "util/util.h"
@@ -28,6 +27,13 @@
 /* Sets up and frees the DRAM part; pool_space(pool) points to it. */
 must_check int space_open(struct pool *pool);
 void space_close(struct pool *pool);
+
+/*
+ * The pool grows on what its device or file has gained; a plain file is made size_bytes large before (0: as it is). Others may work meanwhile: they
+ * wait for a moment. No lock may be held, no transaction be open. Errors, with the pool as it was: -EALREADY there is nothing to grow on,
+ * -EBUSY somebody else grows it, -EROFS, -EIO, -ENOSPC, and those of dax_grow().
+ */
+must_check int space_grow(struct pool *pool, uint64_t size_bytes);
 
 struct space_totals {
 	uint64_t total_blk; /* what data could use in an empty pool */

@@ -381,7 +381,7 @@ bool window_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, 
 	p.size_blk = plan_size(s, want);
 	if (p.goal_blk == 0 && s->next_size_blk != 0 && want->file_blk == s->next_file_blk)
 		p.goal_blk = s->next_blk;
-	if (p.goal_blk >= pool_super(space->pool)->size_blk)
+	if (p.goal_blk >= pool_size_blk(space->pool))
 		p.goal_blk = 0;
 	if (s->count >= STREAM_WINDOWS_MAX)
 		stream_evict(s);

@@ -115,17 +115,17 @@ static size_t record_fill(struct txn *tx, uint8_t *staging, uint32_t lane, uint3
 	return length;
 }
 
-/* Stores runs of dirty lines (fresh units: the whole unit) at one home. */
-static int image_store(struct pool *pool, const struct image *image, uint64_t off)
+/* Stores the unit, or runs of its dirty lines, at one home; the header last, as unit_store(). */
+static int image_store(struct pool *pool, const struct image *image, bool whole, uint64_t off)
 {
-	uint64_t mask = image->dirty_lines;
+	uint64_t mask = image->dirty_lines & ~1ull;
 
-	if (image->fresh)
-		return dax_store(pool->dax, off, image->data, unit_size(image->magic));
+	if (whole)
+		return unit_store(pool, off, image->data, unit_size(image->magic));
 	while (mask) {
 		unsigned first = (unsigned)__builtin_ctzll(mask);
 		uint64_t rest = ~(mask >> first);
-		unsigned count = rest ? (unsigned)__builtin_ctzll(rest) : 64 - first;
+		unsigned count = (unsigned)__builtin_ctzll(rest);
 		int rc = dax_store(pool->dax, off + first * LINE_SIZE, image->data + first * LINE_SIZE,
 				   (size_t)count * LINE_SIZE);
 
@@ -133,12 +133,14 @@ static int image_store(struct pool *pool, const struct image *image, uint64_t of
 			return rc;
 		mask = first + count == 64 ? 0 : mask >> (first + count) << (first + count);
 	}
-	return 0;
+	return dax_store(pool->dax, off, image->data, LINE_SIZE);
 }
 
 /* Step 3 for one unit. False: neither copy could be written. */
 static bool image_home(struct pool *pool, const struct image *image)
 {
+	/* Of a unit that is not verified one copy may lack the lines of an earlier commit. */
+	bool whole = image->fresh || !unit_is_verified(pool, image->laddr);
 	unsigned written = 0;
 	bool degraded = false;
 
@@ -149,7 +151,7 @@ static bool image_home(struct pool *pool, const struct image *image)
 			continue;
 		if (pool_place(pool, image->laddr, copy, &off) != 0)
 			continue;
-		if (image_store(pool, image, off) == 0)
+		if (image_store(pool, image, whole, off) == 0)
 			written++;
 		else
 			degraded = true;
@@ -178,20 +180,38 @@ static bool record_retire(struct pool *pool, struct lane *lane, unsigned written
 	return gone;
 }
 
-/* A bit for each copy that holds the whole record; 0: none, nothing has happened. */
-static unsigned record_store(struct pool *pool, struct lane *lane, size_t length)
+/* Step 2. *written: a bit for each copy that holds the whole record. An error: nothing has happened at the homes. */
+static int record_store(struct pool *pool, struct lane *lane, size_t length, unsigned *written)
 {
-	unsigned written = 0;
+	int rc = 0;
 
+	*written = 0;
 	if (sabotage_point("record-primary") ||
 	    dax_store(pool->dax, lane->off[0], lane->staging, length) == 0)
-		written |= 1;
+		*written |= 1;
 	if (sabotage_point("record-mirror") || dax_store(pool->dax, lane->off[1], lane->staging, length) == 0)
-		written |= 2;
+		*written |= 2;
+	if (!*written)
+		return -EIO;
 	/* The operation has happened once the record is durable. */
 	if (!sabotage_point("record-fence"))
-		dax_fence(pool->dax);
-	return written;
+		rc = dax_fence(pool->dax);
+	if (rc) {
+		pool_fail(pool, "a journal record cannot be made durable");
+		lane->dead = true; /* the next mount may find it or not */
+	}
+	return rc;
+}
+
+/* What must not be: one copy of all homes before the record. For sabotage. */
+static void homes_early(struct txn *tx, unsigned copy)
+{
+	uint64_t off;
+
+	for (struct image *image = tx->images; image; image = image->next) {
+		if (image->dirty_lines != 0 && pool_place(tx->pool, image->laddr, copy, &off) == 0)
+			(void)!image_store(tx->pool, image, image->fresh, off);
+	}
 }
 
 static void forget_units(struct txn *tx)
@@ -220,22 +240,28 @@ int commit_images(struct txn *tx)
 		return -EFBIG;
 	/* Replay trusts any record whose CRC holds, so the data it points to must be durable before it. */
 	if (tx->data_stored && !sabotage_point("data-fence"))
-		dax_fence(pool->dax);
+		rc = dax_fence(pool->dax);
+	if (rc)
+		return rc;
 	if (entries == 0)
 		goto done;
 	lane = lane_take(pool);
 	if (!lane)
 		return -EROFS;
 	length = record_fill(tx, lane->staging, lane_index(pool, lane), entries, lines);
-	written = record_store(pool, lane, length);
-	if (!written) {
-		rc = -EIO;
+	if (sabotage_point("home-before-record"))
+		homes_early(tx, 0);
+	if (sabotage_point("mirror-before-record"))
+		homes_early(tx, 1);
+	rc = record_store(pool, lane, length, &written);
+	if (rc)
 		goto out_lane;
-	}
 	for (struct image *image = tx->images; image; image = image->next) {
 		if (image->dirty_lines != 0 && !image_home(pool, image))
 			homes_ok = false;
 	}
+	if (sabotage_point("retire-early"))
+		(void)record_retire(pool, lane, written);
 	/* The record may go only when what it says is durable at home. */
 	if (!sabotage_point("home-fence"))
 		dax_fence(pool->dax);

@@ -36,7 +36,7 @@ struct maker {
 	struct super super;
 	uint32_t agno; /* the group being made */
 	uint64_t start_blk, length_blk, free_blk;
-	struct rmap owned[8]; /* of this group, by address */
+	struct rmap owned[FORMAT_OWNERS_MAX]; /* of this group, by address */
 	unsigned owned_count;
 };
 
@@ -54,7 +54,7 @@ static uint64_t pick_ag_size(uint64_t size_bytes)
 static int pick_geometry(struct super *s, uint64_t size_bytes, const struct format_opts *opts, char *why,
 			 size_t why_size)
 {
-	uint64_t size = u64_align_down(size_bytes, CHUNK_SIZE), ag, tail;
+	uint64_t size = u64_align_down(size_bytes, CHUNK_SIZE), ag;
 
 	if (size < FORMAT_SIZE_MIN) {
 		snprintf(why, why_size, "too small: %llu bytes, at least %llu are needed",
@@ -70,11 +70,9 @@ static int pick_geometry(struct super *s, uint64_t size_bytes, const struct form
 			 "bad group size: a multiple of 2 MiB from 16 MiB to 16 GiB is needed");
 		return -EINVAL;
 	}
-	tail = size % ag;
-	if (tail != 0 && tail < (uint64_t)AG_MIN_CHUNKS * CHUNK_SIZE)
-		size -= tail;
-	s->size_blk = size / BLOCK_SIZE;
 	s->ag_size_blk = ag / BLOCK_SIZE;
+	s->size_blk = format_size_blk(size, s->ag_size_blk);
+	size = s->size_blk * BLOCK_SIZE;
 	if (u64_div_up(size, ag) > UINT32_MAX / 2) {
 		snprintf(why, why_size, "too many groups: choose a larger group size");
 		return -EINVAL;
@@ -128,8 +126,10 @@ static int pick_lanes(struct super *s, const struct format_opts *opts, char *why
 		snprintf(why, why_size, "bad journal lanes: 1 to 64 of 256 KiB to 4 MiB");
 		return -EINVAL;
 	}
+	/* Group 0 has the lanes, and their mirrors too where a short last group has no room for them. */
 	if (lane_chunks(s) != 0 &&
-	    (s->ag_count < 2 || super_ag_length_blk(s, 0) / CHUNK_BLOCKS < lane_chunks(s) + AG_MIN_CHUNKS)) {
+	    (s->ag_count < 2 || super_ag_length_blk(s, 0) / CHUNK_BLOCKS <
+					lane_chunks(s) * (mirror_ag(s) == 0 ? 2 : 1) + AG_MIN_CHUNKS)) {
 		snprintf(why, why_size, "the journal does not fit: fewer or smaller lanes, or a larger pool");
 		return -EINVAL;
 	}
@@ -154,7 +154,7 @@ static void own(struct maker *mk, uint64_t start_blk, uint64_t count_blk, uint64
 	mk->free_blk -= count_blk;
 }
 
-/* Who owns what in the group at birth. */
+/* Who owns what in the group as long as there are no files. */
 static void group_owners(struct maker *mk)
 {
 	const struct super *s = &mk->super;
@@ -172,13 +172,28 @@ static void group_owners(struct maker *mk)
 		if (lanes)
 			own(mk, 2 * CHUNK_BLOCKS, lanes, OWNER_JOURNAL, 0);
 	}
-	if (lanes && mk->agno == mirror_ag(s))
-		own(mk, mirror_lanes_blk(s), lanes, OWNER_JOURNAL, JOURNAL_MIRROR);
+	/* Not mirror_ag(): the pool may have grown since. */
+	if (lanes && s->lanes[0].mirror_blk >= mk->start_blk && s->lanes[0].mirror_blk < end)
+		own(mk, s->lanes[0].mirror_blk, lanes, OWNER_JOURNAL, JOURNAL_MIRROR);
 	if (mk->agno == s->ag_count - 1) {
 		own(mk, end - CHUNK_BLOCKS, CHUNK_BLOCKS - LANES_START_BLK, OWNER_JOURNAL,
 		    JOURNAL_MIRROR | (lanes ? JOURNAL_SPARE : 0));
 		own(mk, end - LANES_START_BLK, LANES_START_BLK, OWNER_SUPER, 1);
 	}
+}
+
+unsigned format_owners(const struct super *super, uint32_t agno, struct rmap owned[FORMAT_OWNERS_MAX])
+{
+	struct maker mk = {
+		.super = *super,
+		.agno = agno,
+		.start_blk = super_ag_start_blk(super, agno),
+		.length_blk = super_ag_length_blk(super, agno),
+	};
+
+	group_owners(&mk);
+	memcpy(owned, mk.owned, sizeof(mk.owned));
+	return mk.owned_count;
 }
 
 /* One fixed unit to both of its places. */
@@ -237,6 +252,7 @@ static int make_header(struct maker *mk, uint32_t fixed)
 	m.ag_inode_free = le64_of(CLUSTER_INODES - used_inodes);
 	m.ag_meta_chunks = le32_of(1);
 	m.ag_meta_free_units = le32_of(CHUNK_BLOCKS - fixed);
+	ag_super_encode(&m.ag_super, &mk->super);
 	for (unsigned i = 0; i < mk->owned_count; i++)
 		rmap_encode(&owned[i], &mk->owned[i]);
 	root_body_init(m.ag_roots[AG_RMAP], NODE_RMAP, owned, mk->owned_count, sizeof(owned[0]));
@@ -343,6 +359,46 @@ static int make_group(struct maker *mk, uint32_t agno)
 	return rc ? rc : make_header(mk, fixed);
 }
 
+int format_groups(struct dax *dax, const struct super *super, uint32_t first_agno)
+{
+	struct maker *mk = calloc(1, sizeof(*mk));
+	int rc = 0;
+
+	if (!mk)
+		return -ENOMEM;
+	mk->dax = dax;
+	mk->super = *super;
+	for (uint32_t agno = first_agno; agno < super->ag_count && !rc; agno++)
+		rc = make_group(mk, agno);
+	free(mk);
+	return rc;
+}
+
+int format_wipe_tail(struct dax *dax, uint64_t from_blk)
+{
+	uint64_t chunk = u64_align_down(dax_size_bytes(dax), CHUNK_SIZE);
+	int rc = 0;
+
+	for (unsigned i = 0; i < SUPER_TAIL_CHUNKS && chunk > from_blk * BLOCK_SIZE && !rc;
+	     i++, chunk -= CHUNK_SIZE)
+		rc = dax_zero(dax, chunk - BLOCK_SIZE, BLOCK_SIZE);
+	return rc;
+}
+
+uint64_t format_size_blk(uint64_t size_bytes, uint64_t ag_size_blk)
+{
+	uint64_t size = u64_align_down(size_bytes, CHUNK_SIZE), tail = size % (ag_size_blk * BLOCK_SIZE);
+
+	if (tail < (uint64_t)AG_MIN_CHUNKS * CHUNK_SIZE)
+		size -= tail;
+	return size / BLOCK_SIZE;
+}
+
+bool format_lanes_at_end(const struct super *super)
+{
+	return lanes_fit_chunk(super) && super->lanes[0].mirror_blk == super->size_blk - CHUNK_BLOCKS;
+}
+
 static int wipe_lanes(struct maker *mk)
 {
 	for (uint32_t i = 0; i < mk->super.lane_count; i++) {
@@ -413,13 +469,13 @@ int pool_format(struct dax *dax, const struct format_opts *opts, struct super *s
 	if (rc)
 		goto out;
 	snprintf(why, why_size, "bad memory while writing");
-	/* No old superblock may name what is being overwritten. */
+	/* No old superblock may name what is being overwritten, wherever its pool ended. */
 	rc = dax_zero(dax, 0, BLOCK_SIZE);
 	if (!rc)
-		rc = dax_zero(dax, (mk->super.size_blk - 1) * BLOCK_SIZE, BLOCK_SIZE);
+		rc = format_wipe_tail(dax, 0);
 	dax_fence(dax);
-	for (uint32_t agno = 0; agno < mk->super.ag_count && !rc; agno++)
-		rc = make_group(mk, agno);
+	if (!rc)
+		rc = format_groups(dax, &mk->super, 0);
 	mk->agno = 0;
 	mk->start_blk = 0;
 	mk->length_blk = super_ag_length_blk(&mk->super, 0);

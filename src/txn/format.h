@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "dax/dax.h"
+#include "media/node.h"
 #include "media/super.h"
 #include "util/util.h"
 
@@ -29,5 +30,20 @@ struct format_opts {
 /* Writes an empty file system. -EINVAL with one line in why: too small, bad options. -EIO: bad memory. *super (may be NULL): what was made. */
 must_check int pool_format(struct dax *dax, const struct format_opts *opts, struct super *super, char *why,
 			   size_t why_size);
+
+/* ---- parts of it, for growing ---- */
+
+/* Blocks of a pool on so many bytes: whole chunks, and no last group that would be too short. */
+uint64_t format_size_blk(uint64_t size_bytes, uint64_t ag_size_blk);
+/* The lanes' mirrors lie in the last chunk, beside the copy of the superblock. */
+bool format_lanes_at_end(const struct super *super);
+/* Makes the groups from that one on. No fence. */
+must_check int format_groups(struct dax *dax, const struct super *super, uint32_t first_agno);
+/* Zeroes what could be taken for a copy of the superblock at the end of the device, past from_blk. No fence. */
+must_check int format_wipe_tail(struct dax *dax, uint64_t from_blk);
+
+/* Who owns what in a group of an empty file system, by address: metadata, superblock, journal. Their number. */
+#define FORMAT_OWNERS_MAX 8
+unsigned format_owners(const struct super *super, uint32_t agno, struct rmap owned[FORMAT_OWNERS_MAX]);
 
 #endif

@@ -9,6 +9,7 @@
 #include "media/journal.h"
 #include "txn/pool.h"
 #include "txn/txn.h"
+#include "util/sabotage.h"
 
 /* One logical chunk in DRAM. verified: a bit for each 512 bytes whose unit passed its checks; made on first touch. */
 struct chunk_place {
@@ -30,10 +31,23 @@ struct lane {
 	uint8_t *staging;
 };
 
+/* gate.c */
+#define GATE_COUNTERS 32u
+struct gate {
+	struct {
+		_Atomic uint64_t inside; /* threads that have something open */
+		uint8_t own_line[2 * LINE_SIZE - sizeof(uint64_t)];
+	} counters[GATE_COUNTERS];
+	_Atomic bool closed; /* changes under mutex, but for closing */
+	pthread_mutex_t mutex;
+	pthread_cond_t opened;
+};
+
 struct pool {
 	struct dax *dax;
 	bool readonly;
 	bool was_clean;
+	bool repair;
 	uint32_t ag_chunks; /* of a full group: logical chunks of each group */
 	struct super super; /* under super_mutex, but for fields that never change */
 	pthread_mutex_t super_mutex;
@@ -43,11 +57,16 @@ struct pool {
 	_Atomic(const char *) failed;
 	void *space;
 	struct pool_ag *ags;
+	uint32_t ag_room; /* so many it can have */
+	uint32_t ag_made; /* so many are set up: at least ag_count */
+	struct gate gate;
 	struct lane *lanes;
 	_Atomic uint32_t remap_count;
 	pthread_rwlock_t remap_lock;
 	struct remap *remaps; /* sorted by laddr, copy; under remap_lock */
 	struct pool_stats stats;
+	void (*event_fn)(void *arg, const struct pool_event *event);
+	void *event_arg;
 };
 
 struct image {
@@ -95,16 +114,19 @@ struct txn {
 	struct arena_block *arena;
 };
 
-/* A test build leaves out one step at a time, to see that the crash tests miss it. Elsewhere there is no such thing. */
-#ifdef UMBRA_SABOTAGE
-bool sabotage_point(const char *name);
-#else
-#define sabotage_point(name) false
-#endif
-
 /* unit.c: the unit at home, checked on first touch; heals one copy from the other. */
 must_check int unit_home(struct pool *pool, uint64_t laddr, uint32_t magic, const void **unit);
+/* A whole unit to one home; the header last, so that a copy which has it has all, even where stores fail. */
+must_check int unit_store(struct pool *pool, uint64_t off, const void *unit, size_t size_bytes);
+bool unit_is_verified(struct pool *pool, uint64_t laddr);
 void unit_set_verified(struct pool *pool, uint64_t laddr, size_t size_bytes, bool verified);
+
+/* gate.c */
+void gate_init(struct gate *gate);
+void gate_destroy(struct gate *gate);
+
+/* pool.c: sets up the DRAM part of groups, so that there are so many. */
+must_check int pool_ags_make(struct pool *pool, uint32_t count);
 
 /* place.c */
 must_check int ag_load(struct pool *pool, uint32_t agno);
@@ -114,10 +136,12 @@ struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr);
 /* journal.c */
 must_check int journal_open(struct pool *pool);
 void journal_close(struct pool *pool);
+void lanes_place(struct pool *pool); /* where the superblock says */
+bool lanes_dead(struct pool *pool);  /* one or more */
 struct lane *lane_take(struct pool *pool); /* NULL: all are dead */
 void lane_give(struct lane *lane);
 unsigned lane_index(const struct pool *pool, const struct lane *lane);
-must_check int journal_replay(struct pool *pool, bool dry, unsigned *records);
+must_check int journal_replay(struct pool *pool, const struct pool_opts *opts, bool dry, unsigned *records);
 
 /* commit.c */
 must_check int commit_images(struct txn *tx);

@@ -25,13 +25,32 @@ int journal_open(struct pool *pool)
 		struct lane *lane = &pool->lanes[i];
 
 		pthread_mutex_init(&lane->mutex, NULL);
-		lane->off[0] = pool->super.lanes[i].primary_blk * BLOCK_SIZE;
-		lane->off[1] = pool->super.lanes[i].mirror_blk * BLOCK_SIZE;
 		lane->staging = aligned_alloc(64, pool->super.lane_size_bytes);
 		if (!lane->staging)
 			return -ENOMEM;
 	}
+	lanes_place(pool);
 	return 0;
+}
+
+void lanes_place(struct pool *pool)
+{
+	for (uint32_t i = 0; i < pool->super.lane_count; i++) {
+		pool->lanes[i].off[0] = pool->super.lanes[i].primary_blk * BLOCK_SIZE;
+		pool->lanes[i].off[1] = pool->super.lanes[i].mirror_blk * BLOCK_SIZE;
+	}
+}
+
+bool lanes_dead(struct pool *pool)
+{
+	bool dead = false;
+
+	for (uint32_t i = 0; i < pool->super.lane_count; i++) {
+		pthread_mutex_lock(&pool->lanes[i].mutex);
+		dead = dead || pool->lanes[i].dead;
+		pthread_mutex_unlock(&pool->lanes[i].mutex);
+	}
+	return dead;
 }
 
 void journal_close(struct pool *pool)
@@ -124,7 +143,7 @@ static int entry_apply(struct pool *pool, const struct m_record_entry *e, const 
 		log_warn("replay: copy %u of unit 0x%llx: %s", copy, (unsigned long long)laddr, why);
 		return -EUCLEAN;
 	}
-	return dax_store(pool->dax, off, buf, size);
+	return unit_store(pool, off, buf, size);
 }
 
 static bool in_slot0(const struct pool *pool, const struct m_record_entry *e)
@@ -143,10 +162,10 @@ static int record_apply(struct pool *pool, const struct m_record *r, bool slot0)
 		int rc[2];
 
 		if (in_slot0(pool, &e[i]) == slot0) {
-			rc[0] = entry_apply(pool, &e[i], lines, 0);
+			rc[0] = sabotage_point("replay-primary") ? -EIO : entry_apply(pool, &e[i], lines, 0);
 			rc[1] = sabotage_point("replay-mirror") ? -ENOENT :
 								  entry_apply(pool, &e[i], lines, 1);
-			if (rc[0] && rc[1])
+			if (rc[0] && rc[1] && !pool->repair)
 				return rc[0] == -ENOENT ? -EUCLEAN : rc[0];
 			if (rc[0] || (rc[1] && rc[1] != -ENOENT))
 				log_warn("replay: one copy of unit 0x%llx is left to be healed",
@@ -166,7 +185,7 @@ static int lane_retire(struct pool *pool, struct lane *lane)
 	return dax_store(pool->dax, lane->off[1], &zero, sizeof(zero)) ? -EIO : rc;
 }
 
-int journal_replay(struct pool *pool, bool dry, unsigned *records)
+int journal_replay(struct pool *pool, const struct pool_opts *opts, bool dry, unsigned *records)
 {
 	bool live[SUPER_LANES_MAX] = { false };
 	int rc = 0;
@@ -176,7 +195,7 @@ int journal_replay(struct pool *pool, bool dry, unsigned *records)
 		live[i] = record_load(pool, &pool->lanes[i]);
 		*records += live[i];
 	}
-	if (dry || *records == 0)
+	if (dry || (*records == 0 && !opts->mend))
 		return 0;
 	for (unsigned pass = 0; pass < 2 && rc == 0; pass++) {
 		for (uint32_t i = 0; i < pool->super.lane_count && rc == 0; i++) {
@@ -188,6 +207,8 @@ int journal_replay(struct pool *pool, bool dry, unsigned *records)
 		if (!sabotage_point("replay-fence"))
 			dax_fence(pool->dax);
 		ag_unload_all(pool);
+		if (pass == 0 && rc == 0 && opts->mend)
+			rc = opts->mend(pool, opts->mend_arg);
 	}
 	for (uint32_t i = 0; i < pool->super.lane_count && rc == 0; i++) {
 		if (live[i] && !sabotage_point("replay-retire"))

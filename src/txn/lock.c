@@ -87,12 +87,12 @@ int txn_lock_ag(struct txn *tx, uint32_t agno)
 {
 	int rc;
 
-	assert(agno < tx->pool->super.ag_count);
+	assert(agno < pool_ag_count(tx->pool));
 	/* Whoever changes the chunk table has read it before, so that reading it never meets a commit. */
 	rc = ag_load(tx->pool, agno);
 	if (rc)
 		return rc;
-	return txn_lock(tx, &tx->pool->ags[agno].lock, true);
+	return txn_lock(tx, &tx->pool->ags[agno].lock, tx->mode != TXN_READ);
 }
 
 uint64_t txn_blocked_on(const struct txn *tx)

@@ -11,7 +11,17 @@
 
 uint32_t pool_ag_count(const struct pool *pool)
 {
-	return pool->super.ag_count;
+	return __atomic_load_n(&pool->super.ag_count, __ATOMIC_ACQUIRE);
+}
+
+uint32_t pool_ag_room(const struct pool *pool)
+{
+	return pool->ag_room;
+}
+
+uint64_t pool_size_blk(const struct pool *pool)
+{
+	return __atomic_load_n(&pool->super.size_blk, __ATOMIC_ACQUIRE);
 }
 
 uint64_t pool_ag_start_blk(const struct pool *pool, uint32_t agno)
@@ -21,12 +31,12 @@ uint64_t pool_ag_start_blk(const struct pool *pool, uint32_t agno)
 
 uint64_t pool_ag_length_blk(const struct pool *pool, uint32_t agno)
 {
-	return super_ag_length_blk(&pool->super, agno);
+	return u64_min(pool->super.ag_size_blk, pool_size_blk(pool) - pool_ag_start_blk(pool, agno));
 }
 
 uint32_t pool_blk_ag(const struct pool *pool, uint64_t blk)
 {
-	assert(blk < pool->super.size_blk);
+	assert(blk < pool_size_blk(pool));
 	return (uint32_t)(blk / pool->super.ag_size_blk);
 }
 
@@ -34,7 +44,7 @@ uint32_t pool_laddr_ag(const struct pool *pool, uint64_t laddr)
 {
 	uint64_t agno = (laddr >> CHUNK_SHIFT) / pool->ag_chunks;
 
-	assert(agno < pool->super.ag_count);
+	assert(agno < pool_ag_count(pool));
 	return (uint32_t)agno;
 }
 
@@ -54,7 +64,7 @@ struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr)
 	uint64_t lchunk = laddr >> CHUNK_SHIFT;
 	uint64_t agno = lchunk / pool->ag_chunks;
 
-	return agno < pool->super.ag_count ? &pool->ags[agno].chunks[lchunk % pool->ag_chunks] : NULL;
+	return agno < pool_ag_count(pool) ? &pool->ags[agno].chunks[lchunk % pool->ag_chunks] : NULL;
 }
 
 static int remap_compare(const void *a, const void *b)
@@ -102,12 +112,12 @@ static int place_in_chunk(struct pool *pool, uint64_t laddr, unsigned copy, uint
 {
 	uint64_t blk;
 
-	if (chunk == 0 || (chunk + 1) * CHUNK_BLOCKS > pool->super.size_blk)
+	if (chunk == 0 || (chunk + 1) * CHUNK_BLOCKS > pool_size_blk(pool))
 		return -ENOENT;
 	*off = (chunk << CHUNK_SHIFT) + (laddr & (CHUNK_SIZE - 1));
 	if (pool->remap_count != 0) {
 		blk = remap_find(pool, u64_align_down(laddr, BLOCK_SIZE), copy);
-		if (blk != 0 && blk < pool->super.size_blk)
+		if (blk != 0 && blk < pool_size_blk(pool))
 			*off = blk * BLOCK_SIZE + (laddr & (BLOCK_SIZE - 1));
 	}
 	return 0;
@@ -117,7 +127,7 @@ static int place_in_chunk(struct pool *pool, uint64_t laddr, unsigned copy, uint
 static uint64_t slot0_chunk(const struct pool *pool, uint32_t agno, unsigned copy)
 {
 	uint64_t first = super_ag_start_blk(&pool->super, agno) / CHUNK_BLOCKS;
-	uint64_t chunks = super_ag_length_blk(&pool->super, agno) / CHUNK_BLOCKS;
+	uint64_t chunks = pool_ag_length_blk(pool, agno) / CHUNK_BLOCKS;
 
 	return copy == 0 ? first + 1 : first + chunks - 2;
 }
@@ -130,7 +140,7 @@ int pool_place(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *off)
 	int rc;
 
 	assert(copy < 2);
-	if (agno >= pool->super.ag_count)
+	if (agno >= pool_ag_count(pool))
 		return -ENOENT;
 	if (slot == 0)
 		return place_in_chunk(pool, laddr, copy, slot0_chunk(pool, (uint32_t)agno, copy), off);
@@ -150,7 +160,7 @@ static int ag_load_remaps(struct pool *pool, uint32_t agno)
 	int rc = unit_home(pool, pool_ag_unit(pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, &unit);
 
 	if (rc)
-		return rc;
+		return pool->repair ? 0 : rc;
 	m = unit;
 	count = le32_get(m->rl_count);
 	for (uint32_t i = 0; i < count; i++) {
@@ -175,6 +185,9 @@ static int ag_load_table(struct pool *pool, uint32_t agno)
 		uint64_t laddr = pool_ag_unit(pool, agno, AG_UNIT_TABLE + first / CHUNKS_PER_UNIT);
 		int rc = unit_home(pool, laddr, MAGIC_CHUNKS, &unit);
 
+		/* A repair says itself where these chunks are: pool_chunk_set. */
+		if (rc && pool->repair)
+			continue;
 		if (rc)
 			return rc;
 		m = unit;
@@ -195,9 +208,10 @@ int ag_load(struct pool *pool, uint32_t agno)
 		return 0;
 	pthread_mutex_lock(&pool->load_mutex);
 	if (!ag->loaded) {
-		rc = ag_load_remaps(pool, agno);
+		/* The table's own units are remapped in the superblock only. The list comes last: it is added once. */
+		rc = ag_load_table(pool, agno);
 		if (!rc)
-			rc = ag_load_table(pool, agno);
+			rc = ag_load_remaps(pool, agno);
 		if (!rc)
 			atomic_store_explicit(&ag->loaded, true, memory_order_release);
 	}
@@ -207,7 +221,7 @@ int ag_load(struct pool *pool, uint32_t agno)
 
 void ag_unload_all(struct pool *pool)
 {
-	for (uint32_t agno = 0; agno < pool->super.ag_count; agno++) {
+	for (uint32_t agno = 0; agno < pool->ag_made; agno++) {
 		pool->ags[agno].loaded = false;
 		for (uint32_t i = 0; i < pool->ag_chunks; i++) {
 			free(pool->ags[agno].chunks[i].verified);

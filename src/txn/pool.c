@@ -9,21 +9,38 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "txn/grow.h"
 #include "txn/internal.h"
 #include "util/log.h"
 
+int pool_ags_make(struct pool *pool, uint32_t count)
+{
+	for (; pool->ag_made < count; pool->ag_made++) {
+		struct pool_ag *ag = &pool->ags[pool->ag_made];
+
+		ag->chunks = calloc(pool->ag_chunks, sizeof(*ag->chunks));
+		if (!ag->chunks)
+			return -ENOMEM;
+		txn_lock_init(&ag->lock, TXN_ORDER_AG | pool->ag_made);
+	}
+	return 0;
+}
+
 static int pool_alloc(struct pool *pool)
 {
+	uint64_t ag_bytes = pool->super.ag_size_blk * BLOCK_SIZE;
+	uint64_t room = u64_min(u64_div_up(dax_size_max(pool->dax), ag_bytes), UINT32_MAX / 2);
+	int rc;
+
 	pool->ag_chunks = (uint32_t)(pool->super.ag_size_blk / CHUNK_BLOCKS);
-	pool->ags = calloc(pool->super.ag_count, sizeof(*pool->ags));
+	/* For all that it can grow to: nobody has to look out for an array that moves. Unused pages of it are not there. */
+	pool->ag_room = (uint32_t)u64_max(room, pool->super.ag_count);
+	pool->ags = calloc(pool->ag_room, sizeof(*pool->ags));
 	if (!pool->ags)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < pool->super.ag_count; i++) {
-		txn_lock_init(&pool->ags[i].lock, TXN_ORDER_AG | i);
-		pool->ags[i].chunks = calloc(pool->ag_chunks, sizeof(*pool->ags[i].chunks));
-		if (!pool->ags[i].chunks)
-			return -ENOMEM;
-	}
+	rc = pool_ags_make(pool, pool->super.ag_count);
+	if (rc)
+		return rc;
 	ag_unload_all(pool);
 	return journal_open(pool);
 }
@@ -32,7 +49,7 @@ static void pool_free(struct pool *pool)
 {
 	if (pool->ags) {
 		ag_unload_all(pool);
-		for (uint32_t i = 0; i < pool->super.ag_count; i++) {
+		for (uint32_t i = 0; i < pool->ag_made; i++) {
 			free(pool->ags[i].chunks);
 			txn_lock_destroy(&pool->ags[i].lock);
 		}
@@ -40,6 +57,7 @@ static void pool_free(struct pool *pool)
 	journal_close(pool);
 	free(pool->ags);
 	free(pool->remaps);
+	gate_destroy(&pool->gate);
 	pthread_rwlock_destroy(&pool->remap_lock);
 	pthread_mutex_destroy(&pool->super_mutex);
 	pthread_mutex_destroy(&pool->load_mutex);
@@ -50,7 +68,7 @@ static int pool_recover(struct pool *pool, const struct pool_opts *opts, char *w
 {
 	bool dry = dax_is_readonly(pool->dax);
 	unsigned records;
-	int rc = journal_replay(pool, dry, &records);
+	int rc = journal_replay(pool, opts, dry, &records);
 
 	if (rc) {
 		snprintf(why, why_size, "the journal cannot be replayed: %s",
@@ -83,8 +101,6 @@ static uint64_t now_ns(void)
 /* The pool is in use from here on: state, mount count, sequence numbers that were never used before. */
 static int pool_start(struct pool *pool)
 {
-	pool->seq = pool->super.seq_limit + 1;
-	pool->seq_limit = pool->super.seq_limit;
 	if (pool->readonly)
 		return 0;
 	pool->super.state &= ~SUPER_STATE_CLEAN;
@@ -103,9 +119,11 @@ int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, 
 		return -ENOMEM;
 	pool->dax = dax;
 	pool->readonly = opts->readonly || dax_is_readonly(dax);
+	pool->repair = opts->repair;
 	pthread_mutex_init(&pool->super_mutex, NULL);
 	pthread_mutex_init(&pool->load_mutex, NULL);
 	pthread_rwlock_init(&pool->remap_lock, NULL);
+	gate_init(&pool->gate);
 	snprintf(why, why_size, "out of memory");
 	rc = super_load(dax, &pool->super, &rewrite, why, why_size);
 	if (rc)
@@ -115,14 +133,25 @@ int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, 
 			 (unsigned long long)pool->super.ro_compat);
 		pool->readonly = true;
 	}
+	if (pool->super.state & SUPER_STATE_REPAIR && !pool->readonly && !opts->repair) {
+		snprintf(why, why_size,
+			 "a repair of it has not come to its end: run fsck.umbrafs (or mount it read-only)");
+		rc = -EUCLEAN;
+		goto out_free;
+	}
 	pool->was_clean = pool->super.state & SUPER_STATE_CLEAN;
 	rc = pool_alloc(pool);
 	if (rc)
 		goto out_free;
+	pool->seq = pool->super.seq_limit + 1;
+	pool->seq_limit = pool->super.seq_limit;
 	rc = pool_recover(pool, opts, why, why_size);
 	if (rc)
 		goto out_free;
+	grow_settle(pool);
 	rc = pool_start(pool);
+	if (!rc && !pool->readonly && pool->super.grown_from_blk != 0)
+		rc = grow_finish(pool);
 	if (rc) {
 		snprintf(why, why_size, "the superblock cannot be written");
 		goto out_free;
@@ -144,6 +173,41 @@ void pool_close(struct pool *pool, bool clean)
 	pool_free(pool);
 }
 
+unsigned pool_replayed(const struct pool *pool)
+{
+	return (unsigned)pool->stats.replayed_records;
+}
+
+int pool_repair_begin(struct pool *pool)
+{
+	pool->super.state |= SUPER_STATE_REPAIR;
+	pool->super.state &= ~SUPER_STATE_CLEAN;
+	return super_extend_seq(pool);
+}
+
+int pool_repair_seq(struct pool *pool, uint64_t *seq)
+{
+	int rc = 0;
+
+	*seq = pool->seq++;
+	if (pool->seq + 4096 >= pool->seq_limit)
+		rc = super_extend_seq(pool);
+	return rc;
+}
+
+int pool_repair_end(struct pool *pool, bool clean)
+{
+	pool->super.state &= ~SUPER_STATE_REPAIR;
+	if (clean)
+		pool->super.state |= SUPER_STATE_CLEAN;
+	return super_store(pool);
+}
+
+void pool_reload(struct pool *pool)
+{
+	ag_unload_all(pool);
+}
+
 struct dax *pool_dax(const struct pool *pool)
 {
 	return pool->dax;
@@ -157,6 +221,11 @@ const struct super *pool_super(const struct pool *pool)
 struct pool_stats *pool_stats(struct pool *pool)
 {
 	return &pool->stats;
+}
+
+bool pool_is_readonly(const struct pool *pool)
+{
+	return pool->readonly;
 }
 
 bool pool_was_clean(const struct pool *pool)

@@ -24,6 +24,14 @@ struct txn_lock;
 struct pool_opts {
 	bool readonly;
 	bool no_replay; /* a read-only look at a pool that was not unmounted */
+	/*
+	 * For a repair: a pool in SUPER_STATE_REPAIR is opened too, and units of which both copies are lost do not stop the replay.
+	 * mend (may be NULL) is called after the replay of slot 0, before anything else is looked up in a chunk table.
+	 * With readonly nothing but the replay and the repair itself changes the pool.
+	 */
+	bool repair;
+	int (*mend)(struct pool *pool, void *arg);
+	void *mend_arg;
 };
 
 struct pool_stats {
@@ -42,11 +50,36 @@ void pool_close(struct pool *pool, bool clean);
 struct dax *pool_dax(const struct pool *pool);
 const struct super *pool_super(const struct pool *pool);
 struct pool_stats *pool_stats(struct pool *pool);
+bool pool_is_readonly(const struct pool *pool);
 bool pool_was_clean(const struct pool *pool); /* at open */
+
+/* What the journal replay of pool_open applied. */
+unsigned pool_replayed(const struct pool *pool);
+
+/*
+ * For a repair that writes units by hand. begin: from here on the pool cannot be mounted for writing; reserves sequence numbers.
+ * seq: the next one. end: the run has come to its end. reload: chunk tables and remap lists were changed behind the pool's back.
+ */
+must_check int pool_repair_begin(struct pool *pool);
+must_check int pool_repair_seq(struct pool *pool, uint64_t *seq);
+must_check int pool_repair_end(struct pool *pool, bool clean);
+void pool_reload(struct pool *pool);
 
 /* Why the pool no longer takes writes, or NULL. pool_fail makes it so (first reason stays). */
 const char *pool_failed(const struct pool *pool);
 void pool_fail(struct pool *pool, const char *reason);
+
+/*
+ * What befell a metadata unit: healed from its other copy, or lost (reported once). owner: inode number or OWNER_*, 0: not known. fn is
+ * called with locks held, so it may only take a note. Without one it is logged.
+ */
+struct pool_event {
+	uint64_t laddr, owner;
+	bool lost;
+	const char *what; /* valid during the call */
+};
+void pool_on_event(struct pool *pool, void (*fn)(void *arg, const struct pool_event *event), void *arg);
+void pool_event_log(const struct pool_event *event, const char *path); /* path: of the owner, or NULL */
 
 /* A slot for the floor above txn to hang its state on, one per pool. */
 void pool_set_space(struct pool *pool, void *space);
@@ -54,8 +87,24 @@ void *pool_space(const struct pool *pool);
 
 struct txn_lock *pool_ag_lock(struct pool *pool, uint32_t agno);
 
-/* Geometry. */
+/*
+ * Keeps all other threads out of transactions (their txn_begin() waits), and returns when none is open: chains run to their end before. The
+ * caller has no transaction open, and may then have some. It holds no lock that others take inside of a transaction, and takes none
+ * that they hold while they begin one.
+ */
+void pool_freeze(struct pool *pool);
+void pool_thaw(struct pool *pool);
+/*
+ * Between these two nobody freezes, as between txn_begin() and the end of the transaction; they nest. Whoever holds a lock while he begins
+ * transactions, and takes the same lock inside of others, holds before he takes it.
+ */
+void pool_hold(struct pool *pool);
+void pool_release(struct pool *pool);
+
+/* Geometry. It changes when the pool grows: inside of a transaction it stays. */
+uint64_t pool_size_blk(const struct pool *pool);
 uint32_t pool_ag_count(const struct pool *pool);
+uint32_t pool_ag_room(const struct pool *pool); /* no growth makes it more */
 uint64_t pool_ag_start_blk(const struct pool *pool, uint32_t agno);
 uint64_t pool_ag_length_blk(const struct pool *pool, uint32_t agno);
 uint32_t pool_blk_ag(const struct pool *pool, uint64_t blk);

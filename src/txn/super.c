@@ -12,9 +12,6 @@
 
 #define SEQ_STEP (1ull << 20) /* sequence numbers set aside at a time */
 
-/* The last block of the pool is the copy; mkfs leaves out at most this much at the end of a device. */
-#define TAIL_CHUNKS_MAX 16u
-
 static const char *super_read(struct dax *dax, uint64_t off, struct super *super)
 {
 	_Alignas(64) struct m_super m;
@@ -40,7 +37,7 @@ static const char *copy_read(struct dax *dax, const struct super *primary, struc
 			return "lies past the end of the pool";
 		return super_read(dax, (primary->size_blk - 1) * BLOCK_SIZE, super);
 	}
-	for (unsigned i = 0; i < TAIL_CHUNKS_MAX && chunk >= CHUNK_SIZE; i++, chunk -= CHUNK_SIZE) {
+	for (unsigned i = 0; i < SUPER_TAIL_CHUNKS && chunk >= CHUNK_SIZE; i++, chunk -= CHUNK_SIZE) {
 		why = super_read(dax, chunk - BLOCK_SIZE, super);
 		if (!why && super->size_blk * BLOCK_SIZE == chunk)
 			return NULL;
@@ -69,6 +66,21 @@ static int super_judge(const struct super *s, uint64_t size_bytes, char *why, si
 	return 0;
 }
 
+/*
+ * A growth that was broken off before block 0 was written may have left its copy behind, at an end that the pool does not have. Then the
+ * copy at the former end is of the same age or newer.
+ */
+static void former_prefer(struct dax *dax, struct super *super)
+{
+	struct super former;
+
+	if (super->grown_from_blk != 0 &&
+	    !super_read(dax, (super->grown_from_blk - 1) * BLOCK_SIZE, &former) &&
+	    former.size_blk == super->grown_from_blk && former.version_count >= super->version_count &&
+	    memcmp(&former.uuid, &super->uuid, sizeof(former.uuid)) == 0)
+		*super = former;
+}
+
 int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, size_t why_size)
 {
 	struct super copy;
@@ -87,6 +99,7 @@ int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, s
 	}
 	if (bad) {
 		*super = copy;
+		former_prefer(dax, super);
 		log_warn("superblock: %s; its copy at the end of the pool is used", bad);
 	} else if (copy_bad) {
 		if (super->size_blk * BLOCK_SIZE <= dax_size_bytes(dax))

@@ -66,6 +66,7 @@ struct txn *txn_begin(struct pool *pool, enum txn_mode mode)
 {
 	struct txn *tx;
 
+	pool_hold(pool);
 	pthread_once(&spare_once, spare_init);
 	tx = pthread_getspecific(spare_key);
 	if (tx)
@@ -136,6 +137,8 @@ static void unlock_from(struct txn *tx, uint64_t order)
 
 static void txn_end(struct txn *tx, bool committed)
 {
+	struct pool *pool = tx->pool;
+
 	run_hooks(tx, committed);
 	unlock_from(tx, 0);
 	txn_clear(tx);
@@ -145,6 +148,7 @@ static void txn_end(struct txn *tx, bool committed)
 		txn_free_memory(tx); /* another transaction of this thread ended before */
 	else
 		pthread_setspecific(spare_key, tx);
+	pool_release(pool);
 }
 
 /* Makes the edits durable; the transaction is still open. */
@@ -160,7 +164,7 @@ static int txn_write(struct txn *tx)
 		else
 			pool->stats.commits++;
 	} else if (tx->data_stored) {
-		dax_fence(pool->dax);
+		rc = dax_fence(pool->dax);
 	}
 	return rc;
 }

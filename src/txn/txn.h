@@ -70,7 +70,7 @@ bool txn_is_dirty(const struct txn *tx);
 
 /* 0, or -EDEADLK. Taking a lock that is held already is fine; read to write upgrade is only tried (never waits). */
 must_check int txn_lock(struct txn *tx, struct txn_lock *lock, bool write);
-must_check int txn_lock_ag(struct txn *tx, uint32_t agno); /* always for writing */
+must_check int txn_lock_ag(struct txn *tx, uint32_t agno); /* for writing; TXN_READ: shared */
 bool txn_holds(const struct txn *tx, const struct txn_lock *lock, bool write);
 uint64_t txn_blocked_on(const struct txn *tx); /* order of the lock that gave -EDEADLK */
 
@@ -80,6 +80,12 @@ must_check int txn_get(struct txn *tx, uint64_t laddr, uint32_t magic, const voi
 must_check int txn_edit(struct txn *tx, uint64_t laddr, uint32_t magic, void **unit);
 /* A zeroed image with its header filled, for a unit whose former content does not matter. */
 must_check int txn_new(struct txn *tx, uint64_t laddr, uint32_t magic, uint64_t owner, void **unit);
+/*
+ * Compares both copies of a unit whose lock is held and writes the sound (or later) one over the other. *healed: it did. magic 0:
+ * neither header says what it is.
+ * -EUCLEAN, -EIO: neither is sound. -EROFS: one is, and the other could not be written.
+ */
+must_check int txn_unit_scrub(struct txn *tx, uint64_t laddr, uint32_t magic, bool *healed);
 /* The unit has been given back: its image, if any, is not written. */
 void txn_forget(struct txn *tx, uint64_t laddr);
 

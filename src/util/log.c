@@ -97,3 +97,22 @@ void log_line(enum log_level level, const char *fmt, ...)
 	}
 	errno = saved_errno;
 }
+
+bool log_is_first(uint64_t place)
+{
+	enum { SETS = 64, WAYS = 8 };
+	static _Atomic uint64_t reported[SETS][WAYS];
+	_Atomic uint64_t *set = reported[(place * 0x9e3779b97f4a7c15ull >> 32) % SETS];
+	unsigned way = 0;
+
+	for (; way < WAYS; way++) {
+		uint64_t seen = atomic_load(&set[way]);
+
+		if (seen == place)
+			return false;
+		if (seen == 0)
+			break;
+	}
+	atomic_store(&set[way % WAYS], place);
+	return true;
+}

@@ -6,6 +6,7 @@
 #define UMBRA_UTIL_LOG_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
@@ -16,6 +17,12 @@ void log_setup(const char *program, enum log_level max_level, bool to_syslog);
 void log_syslog(void);
 
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * Whether nothing has been reported about this place (an address) yet: damage is met again and again. Forgets some places
+ * when there are hundreds.
+ */
+bool log_is_first(uint64_t place);
 
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_LEVEL_WARN, __VA_ARGS__)

@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,8 +28,8 @@
 #define DEFAULT_SIZE ((uint64_t)16 << 20)
 #define DEFAULT_IMAGES 100u
 #define PAGE 4096u
-#define AGAIN_EVERY 8u /* images between two that crash again */
-#define LOST_EVERY 7u  /* images between two that lose one copy of the lanes */
+#define AGAIN_FENCES_MAX 40u /* of one opening: of more a part is taken, another one each time */
+#define LOST_EVERY 7u        /* images between two that lose one copy of the lanes */
 #define FINDINGS_SHOWN 6u
 
 struct crash {
@@ -43,6 +44,7 @@ struct crash {
 	uint8_t *is_dirty;
 	size_t dirty_count;
 	uint64_t random;
+	uint64_t again_debt; /* images that are due before the next one crashes again: half of all images do */
 	struct crash_stats stats;
 	struct snapshot before, after;
 	struct snapshot_mix mix;
@@ -71,7 +73,10 @@ void urcu_memb_barrier(void)
 {
 }
 
-/* A hash table for a few inodes: making and taking down a large one for each image would take most of the time. */
+/*
+ * A hash table for a few inodes: making and taking down a large one for each image would take most of the time. One that does not
+ * grow by itself is taken down by its owner and not by a thread.
+ */
 struct cds_lfht *_cds_lfht_new(unsigned long init_size, unsigned long min_size, unsigned long max_size,
 			       int flags, const struct cds_lfht_mm_type *mm,
 			       const struct rcu_flavor_struct *flavor, pthread_attr_t *attr)
@@ -80,8 +85,8 @@ struct cds_lfht *_cds_lfht_new(unsigned long init_size, unsigned long min_size, 
 
 	if (!real)
 		*(void **)&real = dlsym(RTLD_NEXT, "_cds_lfht_new");
-	return real(init_size < 64 ? init_size : 64, min_size < 64 ? min_size : 64, max_size, flags, mm,
-		    flavor, attr);
+	return real(init_size < 64 ? init_size : 64, min_size < 64 ? min_size : 64, max_size,
+		    flags & ~CDS_LFHT_AUTO_RESIZE, mm, flavor, attr);
 }
 
 /* ---- memory ---- */
@@ -175,7 +180,7 @@ static void finding(void *arg, enum check_kind kind, const char *text)
 
 static bool image_check(struct crash *c, struct pool *pool, const char *when, struct check_report *report)
 {
-	struct check_opts opts = { finding, c, FINDINGS_SHOWN };
+	struct check_opts opts = { .found = finding, .arg = c, .limit = FINDINGS_SHOWN, .threads = 1 };
 	int rc;
 
 	wrong(c, "check %s:", when);
@@ -192,7 +197,7 @@ static bool image_check(struct crash *c, struct pool *pool, const char *when, st
 static bool image_compare(struct crash *c, struct fs *fs, bool was_cut, bool is_final)
 {
 	struct snapshot_mix none = { 0 };
-	const struct snapshot_mix *mix = is_final ? &none : &c->mix;
+	const struct snapshot_mix *mix = is_final && !c->mix.stays ? &none : &c->mix;
 	char before[500] = "it has returned", after[500];
 	struct snapshot seen;
 	bool same;
@@ -226,6 +231,7 @@ static bool image_use(struct crash *c, struct pool *pool, bool is_final)
 		return false;
 	}
 	c->had_intent |= report.intents != 0;
+	c->stats.intents += report.intents != 0;
 	ok = image_compare(c, fs, c->had_intent, is_final);
 	fs_work(fs);
 	fs_close(fs);
@@ -287,102 +293,133 @@ static void lose_lanes(struct crash *c, bool mirror)
 
 struct variant {
 	struct pending *pending;
-	unsigned number; /* 0: nothing arrived; images - 1: everything did */
-	bool all;        /* the numbers are all images that there are */
+	uint64_t number; /* below picks: one of all images; then a sample, 0: nothing arrived, 1: everything did */
+	uint64_t picks;
+	bool torn; /* the picks are torn between words, too */
 	bool is_final;
 };
 
+static void pending_touch(struct crash *c, const struct pending *p)
+{
+	for (size_t i = 0; i < p->line_count; i++)
+		work_touch(c, p->lines[i].line * 64, 64);
+}
+
 static void image_make(struct crash *c, const struct variant *v)
 {
-	if (v->all)
-		pending_pick(v->pending, v->number);
+	if (v->number < v->picks)
+		pending_pick(v->pending, v->torn, v->number);
 	else
-		pending_sample(v->pending, v->number, &c->random);
-	for (size_t i = 0; i < v->pending->line_count; i++)
-		work_touch(c, v->pending->lines[i].line * 64, 64);
+		pending_sample(v->pending, (unsigned)(v->number - v->picks), &c->random);
+	pending_touch(c, v->pending);
 	pending_apply(v->pending, WORK(c));
 }
 
-/* The image again, then what opening it had stored up to some fence, and some of what came after that. */
-static bool image_again(struct crash *c, const struct variant *v)
+/* The image again, then what opening it had stored up to a fence, and some of what came after that. */
+static bool image_again(struct crash *c, const struct variant *v, size_t from, size_t to)
 {
-	size_t fences = 0, from = 0, to = 0, stop;
 	struct pending later;
 	bool ok;
 
-	for (size_t i = 0; i < c->again.count; i++)
-		fences += c->again.events[i].len == 0;
-	if (fences == 0)
-		return true;
-	stop = testfs_below(&c->random, fences);
-	for (size_t i = 0, seen = 0; seen <= stop; i++) {
-		if (c->again.events[i].len)
-			continue;
-		if (++seen <= stop)
-			from = i + 1;
-		to = i;
-	}
 	work_reset(c);
-	for (size_t i = 0; i < v->pending->line_count; i++)
-		work_touch(c, v->pending->lines[i].line * 64, 64);
+	pending_touch(c, v->pending);
 	pending_apply(v->pending, WORK(c));
-	for (size_t i = 0; i < to; i++) {
+	for (size_t i = 0; i < from; i++) {
 		if (c->again.events[i].len)
 			work_touch(c, c->again.events[i].off, c->again.events[i].len);
 	}
 	apply(WORK(c), &c->again, 0, from);
-	pending_init(&later, &c->again, from, to);
-	pending_sample(&later, 2, &c->random);
+	pending_init(&later, &c->again, from, to, WORK(c));
+	pending_sample(&later, 1 + (unsigned)testfs_below(&c->random, 5), &c->random);
+	pending_touch(c, &later);
 	pending_apply(&later, WORK(c));
 	pending_free(&later);
 	c->stats.again++;
 	ok = image_try(c, v->is_final);
 	if (!ok)
-		wrong(c, "\n#   (crashed again while it was opened, %zu stores)", to);
+		wrong(c, "\n#   (crashed again while it was opened, stores %zu to %zu)", from, to);
+	return ok;
+}
+
+/* At each fence that was passed while it was opened. */
+static bool image_again_all(struct crash *c, const struct variant *v)
+{
+	bool had_intent = c->had_intent, ok = true;
+	size_t fences = 0, from = 0;
+	uint64_t part;
+
+	for (size_t i = 0; i < c->again.count; i++)
+		fences += c->again.events[i].len == 0;
+	part = fences / AGAIN_FENCES_MAX + 1;
+	for (size_t i = 0; i < c->again.count && ok; i++) {
+		if (c->again.events[i].len)
+			continue;
+		if (part == 1 || testfs_below(&c->random, part) == 0) {
+			c->had_intent = had_intent;
+			ok = image_again(c, v, from, i);
+			c->again_debt++;
+		}
+		from = i + 1;
+	}
 	return ok;
 }
 
 static bool variant_try(struct crash *c, const struct variant *v)
 {
-	bool again = c->stats.images % AGAIN_EVERY == 0, lost = c->stats.images % LOST_EVERY == 0, mirror;
+	bool lost = c->stats.images % LOST_EVERY == 0, again = !lost && c->again_debt == 0, mirror = false;
 	bool ok;
 
+	if (c->again_debt)
+		c->again_debt--;
 	image_make(c, v);
 	c->had_intent = false;
-	mirror = lost && testfs_below(&c->random, 2);
-	if (lost)
+	if (lost) {
+		mirror = testfs_below(&c->random, 2);
 		lose_lanes(c, mirror);
-	c->keep_again = again && !lost;
+	}
+	c->keep_again = again;
 	record_clear(&c->again);
 	ok = image_try(c, v->is_final);
 	c->keep_again = false;
 	if (!ok && lost)
 		wrong(c, "\n#   (%s of the lanes lost)", mirror ? "mirrors" : "primaries");
-	if (ok && again && !lost)
-		ok = image_again(c, v);
+	if (ok && again)
+		ok = image_again_all(c, v);
 	work_reset(c);
 	return ok;
+}
+
+/* All images if they are few, torn ones too if they still are; a sample else. */
+static uint64_t fence_plan(struct crash *c, struct variant *v)
+{
+	uint64_t all = u64_max(c->opts.all, c->opts.images), possible;
+
+	possible = pending_possible(v->pending, true, all);
+	v->torn = possible <= all;
+	if (!v->torn)
+		possible = pending_possible(v->pending, false, all);
+	if (possible > all)
+		return c->opts.images;
+	v->picks = possible;
+	c->stats.full_fences += v->torn;
+	return v->torn ? possible : possible + c->opts.images / 2;
 }
 
 static bool fence_explore(struct crash *c, const char *name, size_t from, size_t to, bool is_final)
 {
 	struct pending pending;
 	struct variant v = { .pending = &pending, .is_final = is_final };
-	uint64_t possible;
-	unsigned count = c->opts.images;
+	uint64_t count;
 	bool ok = true;
 
-	pending_init(&pending, &c->log, from, to);
-	possible = pending_possible(&pending, count);
-	v.all = possible <= count;
-	if (v.all)
-		count = (unsigned)possible;
+	pending_init(&pending, &c->log, from, to, BASE(c));
+	count = fence_plan(c, &v);
 	for (v.number = 0; v.number < count && ok; v.number++)
 		ok = variant_try(c, &v);
 	pending_free(&pending);
 	c->stats.fences++;
 	if (!ok && !c->opts.quiet)
-		printf("# %s: fence %" PRIu64 "%s, image %u, stores %zu to %zu of %zu: %s\n", name,
+		printf("# %s: fence %" PRIu64 "%s, image %" PRIu64 ", stores %zu to %zu of %zu: %s\n", name,
 		       c->stats.fences, is_final ? " (returned)" : "", v.number - 1, from, to, c->log.count,
 		       c->why);
 	return ok;
@@ -438,9 +475,9 @@ bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, v
 
 	settle(c);
 	c->random = c->opts.seed ^ name_seed(name);
-	c->mix = mix ? *mix : (struct snapshot_mix){ 0 };
 	snapshot_take(c->live.fs, &c->before);
 	op(&c->live, arg);
+	c->mix = mix ? *mix : (struct snapshot_mix){ 0 };
 	snapshot_take(c->live.fs, &c->after);
 	if (pool_failed(c->live.pool)) { /* nothing more can be done with it */
 		printf("# %s: the live pool takes no more writes: %s\n", name, pool_failed(c->live.pool));
@@ -465,15 +502,14 @@ bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, v
 
 static void format(struct crash *c)
 {
+	struct dax_trace trace = { live_store, live_zero, live_fence, c };
 	char why[256];
 	struct dax *dax;
 
-	if (dax_open_memory(LIVE(c), c->opts.size_bytes, NULL, &dax) != 0 ||
+	if (dax_open_memory(LIVE(c), c->opts.size_bytes, &trace, &dax) != 0 ||
 	    pool_format(dax, &c->opts.format, NULL, why, sizeof(why)) != 0)
 		abort();
 	dax_close(dax);
-	memcpy(BASE(c), LIVE(c), c->opts.size_bytes);
-	memcpy(WORK(c), LIVE(c), c->opts.size_bytes);
 }
 
 static void live_open(struct crash *c)
@@ -498,11 +534,13 @@ struct crash *crash_new(const struct crash_opts *opts)
 	c->opts = *opts;
 	if (!c->opts.size_bytes)
 		c->opts.size_bytes = DEFAULT_SIZE;
+	if (images)
+		c->opts.images = (unsigned)strtoul(images, NULL, 0);
 	if (!c->opts.images)
-		c->opts.images = images ? (unsigned)strtoul(images, NULL, 0) : DEFAULT_IMAGES;
+		c->opts.images = DEFAULT_IMAGES;
 	for (unsigned i = 0; i < 3; i++) {
 		c->memory[i] = mmap(NULL, c->opts.size_bytes, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (c->memory[i] == MAP_FAILED)
 			abort();
 	}
@@ -510,6 +548,9 @@ struct crash *crash_new(const struct crash_opts *opts)
 	c->is_dirty = calloc(c->opts.size_bytes / PAGE, 1);
 	if (!c->dirty || !c->is_dirty)
 		abort();
+	/* Opening an image takes large buffers and hardly touches them: they must not come from the kernel each time. */
+	mallopt(M_MMAP_THRESHOLD, 256 << 20);
+	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	/* Thousands of replays are nothing to talk about. */
 	log_setup("crash", LOG_LEVEL_ERROR, false);
 	format(c);
@@ -534,6 +575,12 @@ void crash_free(struct crash *c)
 struct testfs *crash_live(struct crash *c)
 {
 	return &c->live;
+}
+
+void crash_set_images(struct crash *c, unsigned images, unsigned all)
+{
+	c->opts.images = images ? images : c->opts.images;
+	c->opts.all = all ? all : c->opts.all;
 }
 
 const struct crash_stats *crash_stats(const struct crash *c)

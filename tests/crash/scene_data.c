@@ -35,7 +35,13 @@ static void state_blocks(struct scene *s)
 
 static int falloc(struct scene *s, uint64_t ino, int mode, uint64_t off, uint64_t len)
 {
-	return fs_fallocate(s->t->fs, &testfs_root, ino, mode, off, len);
+	struct scene_model *m = model_begin(s);
+	int rc = fs_fallocate(s->t->fs, &testfs_root, ino, mode, off, len);
+
+	if (!rc && (ino == s->file || ino == s->other))
+		model_falloc(m, ino, mode, off, len);
+	model_end(s, m, rc == 0);
+	return rc;
 }
 
 static void state_unwritten(struct scene *s)
@@ -58,7 +64,13 @@ static void state_sparse(struct scene *s)
 static int64_t share(struct scene *s, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
 		     uint64_t len)
 {
-	return fs_clone(s->t->fs, &testfs_root, src, src_off, dst, dst_off, len, 0, NULL);
+	struct scene_model *m = model_begin(s);
+	int64_t done = fs_clone(s->t->fs, &testfs_root, src, src_off, dst, dst_off, len, 0, NULL);
+
+	if (done > 0)
+		model_share(m, src, src_off, dst, dst_off, (uint64_t)done);
+	model_end(s, m, done >= 0);
+	return done;
 }
 
 static void state_shared(struct scene *s)
@@ -89,19 +101,33 @@ static void state_setuid(struct scene *s)
 	(void)!fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
 }
 
-/* No space is left but a few blocks. */
-static void state_full(struct scene *s)
+static void fill_up(struct scene *s, uint64_t least)
 {
 	uint64_t filler = scene_make(s, INODE_ROOT, "filler", S_IFREG | 0600), off = 0;
 	struct fs_statfs st;
 
-	scene_fill(s, s->file, 0, 20000, 1);
 	if (fs_statfs(s->t->fs, &st) != 0)
 		return;
-	for (uint64_t len = u64_align_up(st.free_blk * BLK, 1u << 20); len >= 4 * BLK; len /= 2) {
-		if (falloc(s, filler, FALLOC_FL_KEEP_SIZE, off, len) == 0)
+	for (uint64_t len = u64_align_up(st.free_blk * BLK, 1u << 20); len >= least; len /= 2) {
+		if (fs_fallocate(s->t->fs, &testfs_root, filler, FALLOC_FL_KEEP_SIZE, off, len) == 0)
 			off += len;
 	}
+}
+
+/* No space is left but a few blocks. */
+static void state_full(struct scene *s)
+{
+	scene_fill(s, s->file, 0, 20000, 1);
+	fill_up(s, 4 * BLK);
+}
+
+/* None at all: what is freed is what the next one gets. */
+static void state_brim(struct scene *s)
+{
+	scene_fill(s, s->other, 0, 9001, 3);
+	scene_fill(s, s->file, 0, 2 * BLK, 1);
+	scene_fill(s, s->file, 6 * BLK, 9000, 2);
+	fill_up(s, BLK);
 }
 
 /* A size without a block. */
@@ -129,6 +155,26 @@ static void state_shredded(struct scene *s)
 		scene_fill(s, s->file, i * 2 * BLK, i % 3 ? BLK : 1000, (uint8_t)i);
 }
 
+/* One extent more. */
+static void add_extent(struct scene *s, uint64_t ino, unsigned i)
+{
+	scene_fill(s, ino, (uint64_t)i * 2 * BLK, 500, (uint8_t)i);
+}
+
+/* The next extent does not fit into the inode any more. */
+static void state_root_full(struct scene *s)
+{
+	for (unsigned i = scene_full(s, add_extent, S_IFREG | 0600, 0); i-- > 0;)
+		add_extent(s, s->file, i);
+}
+
+/* The next extent splits the leaf. */
+static void state_leaf_full(struct scene *s)
+{
+	for (unsigned i = scene_full(s, add_extent, S_IFREG | 0600, 1); i-- > 0;)
+		add_extent(s, s->file, i);
+}
+
 const struct file_state file_states[] = {
 	{ "empty", state_empty, false },
 	{ "inline", state_inline, false },
@@ -144,7 +190,10 @@ const struct file_state file_states[] = {
 	{ "hole", state_hole, false },
 	{ "cut", state_cut, false },
 	{ "shredded", state_shredded, false },
+	{ "root-full", state_root_full, false },
+	{ "leaf-full", state_leaf_full, false },
 	{ "full", state_full, false },
+	{ "brim", state_brim, false },
 };
 const unsigned file_state_count = ARRAY_SIZE(file_states);
 
@@ -152,7 +201,16 @@ const unsigned file_state_count = ARRAY_SIZE(file_states);
 
 static int64_t store(struct scene *s, uint64_t off, uint64_t len, unsigned flags)
 {
-	return fs_write(s->t->fs, &testfs_root, s->file, scene_bytes(len, 99), len, off, flags);
+	struct scene_model *m = model_begin(s);
+	const uint8_t *bytes = scene_bytes(len, 99);
+	int64_t done = fs_write(s->t->fs, &testfs_root, s->file, bytes, len, off, flags);
+
+	if (flags & FS_WRITE_APPEND)
+		off = model_size_of(m, s->file);
+	if (done > 0)
+		model_write(m, s->file, off, bytes, (uint64_t)done);
+	model_end(s, m, done >= 0);
+	return done;
 }
 
 static int64_t write_small(struct scene *s)
@@ -193,9 +251,14 @@ static int64_t append_large(struct scene *s)
 static int64_t set_size(struct scene *s, uint64_t size)
 {
 	struct fs_set set = { .what = FS_SET_SIZE, .size = size };
+	struct scene_model *m = model_begin(s);
 	struct inode_attr attr;
+	int rc = fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
 
-	return fs_setattr(s->t->fs, &testfs_root, s->file, &set, &attr);
+	if (!rc)
+		model_size(m, s->file, size);
+	model_end(s, m, rc == 0);
+	return rc;
 }
 
 static int64_t truncate_zero(struct scene *s)
@@ -247,6 +310,11 @@ static int64_t punch_block(struct scene *s)
 	return falloc(s, s->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, BLK, BLK);
 }
 
+static int64_t punch_large(struct scene *s)
+{
+	return falloc(s, s->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2000, 60u << 20);
+}
+
 static int64_t zero_unaligned(struct scene *s)
 {
 	return falloc(s, s->file, FALLOC_FL_ZERO_RANGE, 1001, 9000);
@@ -274,7 +342,7 @@ static int64_t falloc_unshare(struct scene *s)
 
 static int64_t clone_whole(struct scene *s)
 {
-	return share(s, s->file, 0, s->other, 0, 1u << 20);
+	return share(s, s->file, 0, s->other, 0, UINT32_MAX);
 }
 
 static int64_t clone_unaligned(struct scene *s)
@@ -284,7 +352,7 @@ static int64_t clone_unaligned(struct scene *s)
 
 static int64_t clone_onto(struct scene *s)
 {
-	return share(s, s->other, 0, s->file, 0, 1u << 20);
+	return share(s, s->other, 0, s->file, 0, UINT32_MAX);
 }
 
 static int64_t clone_inside(struct scene *s)
@@ -299,14 +367,14 @@ static int64_t dedupe(struct scene *s)
 	int rc = fs_getattr(s->t->fs, s->file, &a);
 
 	if (!rc)
-		rc = fs_dedupe(s->t->fs, s->file, 0, s->other, 0, u64_min(a.size, 8 * BLK), &same);
+		rc = fs_dedupe(s->t->fs, s->file, 0, s->other, 0, a.size, &same);
 	return rc ? rc : same;
 }
 
 /* "o" gets the same bytes as "f", in blocks of its own. */
 static void make_twin(struct scene *s)
 {
-	static uint8_t bytes[300000];
+	static uint8_t bytes[16u << 20];
 	ssize_t got = fs_read(s->t->fs, s->file, bytes, sizeof(bytes), 0);
 
 	if (got > 0)
@@ -345,52 +413,57 @@ static int64_t clone_files(struct scene *s)
 
 static void mix_write_small(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 50, 60 };
+	*mix = (struct snapshot_mix){ s->file, 50, 60, false };
 }
 
 static void mix_write_unaligned(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 3001, 8004 };
+	*mix = (struct snapshot_mix){ s->file, 3001, 8004, false };
 }
 
 static void mix_write_block(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, BLK, 2 * BLK };
+	*mix = (struct snapshot_mix){ s->file, BLK, 2 * BLK, false };
 }
 
 static void mix_write_far(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 100000, 100700 };
+	*mix = (struct snapshot_mix){ s->file, 100000, 100700, false };
 }
 
 static void mix_write_large(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 0, 200000 };
+	*mix = (struct snapshot_mix){ s->file, 0, 200000, false };
 }
 
 static void mix_punch_unaligned(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 1001, 10001 };
+	*mix = (struct snapshot_mix){ s->file, 1001, 10001, false };
 }
 
 static void mix_punch_block(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, BLK, 2 * BLK };
+	*mix = (struct snapshot_mix){ s->file, BLK, 2 * BLK, false };
+}
+
+static void mix_punch_large(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 2000, UINT32_MAX, false };
 }
 
 static void mix_zero_unaligned(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 1001, 10001 };
+	*mix = (struct snapshot_mix){ s->file, 1001, 10001, false };
 }
 
 static void mix_zero_keep(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 0, 70000 };
+	*mix = (struct snapshot_mix){ s->file, 0, 70000, false };
 }
 
 static void mix_write_killpriv(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->file, 10, 20 };
+	*mix = (struct snapshot_mix){ s->file, 10, 20, false };
 }
 
 /* The end of a source that is not a whole block is copied where it is not the end of the other file. */
@@ -399,7 +472,8 @@ static void mix_tail(struct scene *s, uint64_t src, uint64_t dst, uint64_t dst_o
 	struct inode_attr a;
 
 	if (fs_getattr(s->t->fs, src, &a) == 0)
-		*mix = (struct snapshot_mix){ dst, dst_off + u64_align_down(a.size, BLK), dst_off + a.size };
+		*mix = (struct snapshot_mix){ dst, dst_off + u64_align_down(a.size, BLK), dst_off + a.size,
+					      false };
 }
 
 static void mix_clone_whole(struct scene *s, struct snapshot_mix *mix)
@@ -419,10 +493,10 @@ static void mix_clone_inside(struct scene *s, struct snapshot_mix *mix)
 
 static void mix_clone_unaligned(struct scene *s, struct snapshot_mix *mix)
 {
-	*mix = (struct snapshot_mix){ s->other, 5100, 14100 };
+	*mix = (struct snapshot_mix){ s->other, 5100, 14100, false };
 }
 
-const struct file_op file_ops[] = {
+const struct scene_op file_ops[] = {
 	{ "write-small", write_small, mix_write_small, NULL },
 	{ "write-unaligned", write_unaligned, mix_write_unaligned, NULL },
 	{ "write-block", write_block, mix_write_block, NULL },
@@ -439,6 +513,7 @@ const struct file_op file_ops[] = {
 	{ "fallocate-keep", falloc_keep, NULL, NULL },
 	{ "punch-unaligned", punch_unaligned, mix_punch_unaligned, NULL },
 	{ "punch-block", punch_block, mix_punch_block, NULL },
+	{ "punch-large", punch_large, mix_punch_large, NULL },
 	{ "zero-unaligned", zero_unaligned, mix_zero_unaligned, NULL },
 	{ "zero-keep", zero_keep, mix_zero_keep, NULL },
 	{ "collapse", collapse, NULL, NULL },

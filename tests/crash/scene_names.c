@@ -2,6 +2,7 @@
 /*
  * All that changes names and attributes, in small and in large directories.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -119,11 +120,17 @@ static void make_default_acl(struct scene *s)
 	(void)!fs_setxattr(s->t->fs, sub(s, "d"), "system.posix_acl_default", acl, sizeof(acl), 0, false);
 }
 
+static void make_open(struct scene *s)
+{
+	if (fs_opened(s->t->fs, s->file, true, false, &testfs_root) == 0)
+		s->opens++;
+}
+
 static void make_open_unlinked(struct scene *s)
 {
-	scene_fill(s, s->file, 0, 50000, 1);
+	(void)!fs_write(s->t->fs, &testfs_root, s->file, scene_bytes(50000, 1), 50000, 0, 0);
 	make_xattrs(s);
-	(void)!fs_opened(s->t->fs, s->file, true, false, &testfs_root);
+	make_open(s);
 	(void)!testfs_unlink(s->t, INODE_ROOT, "f");
 }
 
@@ -131,10 +138,64 @@ static void make_tmpfile(struct scene *s)
 {
 	struct inode_attr a;
 
-	if (fs_tmpfile(s->t->fs, &testfs_root, INODE_ROOT, 0600, &a) == 0) {
-		s->other = a.ino;
-		scene_fill(s, a.ino, 0, 9000, 4);
-	}
+	if (s->tmp || fs_tmpfile(s->t->fs, &testfs_root, INODE_ROOT, 0600, &a) != 0)
+		return;
+	s->tmp = a.ino;
+	scene_fill(s, a.ino, 0, 9000, 4);
+}
+
+static void add_name(struct scene *s, uint64_t ino, unsigned i)
+{
+	char name[20];
+
+	snprintf(name, sizeof(name), "name-%u", i);
+	scene_make(s, ino, name, S_IFREG | 0600);
+}
+
+/* "d" with so many names that the next one needs another node. */
+static void make_names(struct scene *s, unsigned nodes)
+{
+	unsigned count = scene_full(s, add_name, S_IFDIR | 0700, nodes);
+	uint64_t d = scene_make(s, INODE_ROOT, "d", S_IFDIR | 0755);
+
+	for (unsigned i = 0; i < count; i++)
+		add_name(s, d, i);
+}
+
+static void make_root_full(struct scene *s)
+{
+	make_names(s, 0);
+}
+
+static void make_leaf_full(struct scene *s)
+{
+	make_names(s, 1);
+}
+
+static void add_xattr(struct scene *s, uint64_t ino, unsigned i)
+{
+	char name[20];
+
+	snprintf(name, sizeof(name), "user.%u", i);
+	(void)!set_xattr(s, ino, name, 20, (uint8_t)i);
+}
+
+static void make_some_xattrs(struct scene *s, unsigned nodes)
+{
+	unsigned count = scene_full(s, add_xattr, S_IFREG | 0600, nodes);
+
+	for (unsigned i = 0; i < count; i++)
+		add_xattr(s, s->file, i);
+}
+
+static void make_xattr_root_full(struct scene *s)
+{
+	make_some_xattrs(s, 0);
+}
+
+static void make_xattr_leaf_full(struct scene *s)
+{
+	make_some_xattrs(s, 1);
 }
 
 /* ---- operations ---- */
@@ -157,6 +218,16 @@ static int64_t create_in_tree(struct scene *s)
 
 	long_name(name, LONG_NAMES);
 	return testfs_mknod(s->t, sub(s, "d"), name, S_IFREG | 0640, NULL);
+}
+
+static int64_t create_in_dir(struct scene *s)
+{
+	return testfs_mknod(s->t, sub(s, "d"), "another", S_IFREG | 0640, NULL);
+}
+
+static int64_t link_in_dir(struct scene *s)
+{
+	return testfs_link(s->t, s->file, sub(s, "d"), "another");
 }
 
 static int64_t make_dir(struct scene *s)
@@ -224,8 +295,22 @@ static int64_t unlink_in_tree(struct scene *s)
 	return testfs_unlink(s->t, sub(s, "d"), name);
 }
 
+static int64_t write_unlinked(struct scene *s)
+{
+	return fs_write(s->t->fs, &testfs_root, s->file, scene_bytes(7000, 9), 7000, 40000, 0);
+}
+
+/* It may have another name. */
+static void mix_write_unlinked(struct scene *s, struct snapshot_mix *mix)
+{
+	*mix = (struct snapshot_mix){ s->file, 40000, 47000, false };
+}
+
 static int64_t close_unlinked(struct scene *s)
 {
+	if (s->opens == 0)
+		return -ENOENT;
+	s->opens--;
 	fs_closed(s->t->fs, s->file, true);
 	fs_work(s->t->fs);
 	return 0;
@@ -366,51 +451,60 @@ static int64_t tmpfile_make(struct scene *s)
 
 static int64_t tmpfile_link(struct scene *s)
 {
-	int rc = testfs_link(s->t, s->other, INODE_ROOT, "named");
+	int rc = testfs_link(s->t, s->tmp, INODE_ROOT, "named");
 
-	fs_forget(s->t->fs, s->other, 1);
+	if (s->tmp)
+		fs_forget(s->t->fs, s->tmp, 1);
+	s->tmp = 0;
 	return rc;
 }
 
-const struct name_op name_ops[] = {
-	{ "create", NULL, create, false },
-	{ "create-in-tree", make_big_dir, create_in_tree, false },
-	{ "mkdir", NULL, make_dir, false },
-	{ "mkdir-acl", make_default_acl, make_dir_acl, false },
-	{ "mknod", NULL, make_node, false },
-	{ "symlink", NULL, symlink_short, false },
-	{ "symlink-long", NULL, symlink_long, false },
-	{ "link", NULL, link_one, false },
-	{ "link-in-tree", make_links, link_in_tree, false },
-	{ "unlink-last", make_xattrs, unlink_one, false },
-	{ "unlink-many-xattrs", make_many_xattrs, unlink_one, false },
-	{ "unlink-one-of-two", make_two_links, unlink_one, false },
-	{ "unlink-in-tree", make_big_dir, unlink_in_tree, false },
-	{ "unlink-link-in-tree", make_links, unlink_in_tree, false },
-	{ "close-unlinked", make_open_unlinked, close_unlinked, true },
-	{ "rmdir", make_dirs, remove_dir, false },
-	{ "rename", NULL, rename_in, false },
-	{ "rename-between", make_dirs, rename_between, false },
-	{ "rename-over-file", make_dirs, rename_over, false },
-	{ "rename-dir", make_dirs, rename_dir, false },
-	{ "rename-dir-over", make_dirs_and_empty, rename_dir_over, false },
-	{ "rename-onto-link", make_two_links, rename_onto_link, false },
-	{ "exchange", make_dirs, exchange_files, false },
-	{ "exchange-dir", make_dirs, exchange_dir, false },
-	{ "rename-noreplace", NULL, rename_noreplace, false },
-	{ "rename-whiteout", NULL, rename_whiteout, false },
-	{ "setattr", NULL, set_attr, false },
-	{ "setxattr", NULL, xattr_small, false },
-	{ "setxattr-large", NULL, xattr_large, false },
-	{ "setxattr-new-chunk", make_few_units, xattr_large, false },
-	{ "setxattr-shrink", make_xattrs, xattr_shrink, false },
-	{ "setxattr-grow", make_xattrs, xattr_grow, false },
-	{ "setxattr-other", make_xattrs, xattr_other_large, false },
-	{ "setxattr-many", make_many_xattrs, xattr_small, false },
-	{ "removexattr-large", make_xattrs, xattr_remove_large, false },
-	{ "removexattr-many", make_many_xattrs, xattr_remove_one, false },
-	{ "set-acl", NULL, acl_set, false },
-	{ "tmpfile", NULL, tmpfile_make, false },
-	{ "tmpfile-link", make_tmpfile, tmpfile_link, true },
+const struct scene_op name_ops[] = {
+	{ "create", create, NULL, NULL },
+	{ "create-in-tree", create_in_tree, NULL, make_big_dir },
+	{ "create-root-full", create_in_dir, NULL, make_root_full },
+	{ "create-leaf-full", create_in_dir, NULL, make_leaf_full },
+	{ "link-leaf-full", link_in_dir, NULL, make_leaf_full },
+	{ "mkdir", make_dir, NULL, NULL },
+	{ "mkdir-acl", make_dir_acl, NULL, make_default_acl },
+	{ "mknod", make_node, NULL, NULL },
+	{ "symlink", symlink_short, NULL, NULL },
+	{ "symlink-long", symlink_long, NULL, NULL },
+	{ "link", link_one, NULL, NULL },
+	{ "link-in-tree", link_in_tree, NULL, make_links },
+	{ "unlink-last", unlink_one, NULL, make_xattrs },
+	{ "unlink-many-xattrs", unlink_one, NULL, make_many_xattrs },
+	{ "unlink-one-of-two", unlink_one, NULL, make_two_links },
+	{ "unlink-in-tree", unlink_in_tree, NULL, make_big_dir },
+	{ "unlink-link-in-tree", unlink_in_tree, NULL, make_links },
+	{ "unlink-open", unlink_one, NULL, make_open },
+	{ "write-unlinked", write_unlinked, mix_write_unlinked, make_open_unlinked },
+	{ "close-unlinked", close_unlinked, NULL, make_open_unlinked },
+	{ "rmdir", remove_dir, NULL, make_dirs },
+	{ "rename", rename_in, NULL, NULL },
+	{ "rename-between", rename_between, NULL, make_dirs },
+	{ "rename-over-file", rename_over, NULL, make_dirs },
+	{ "rename-dir", rename_dir, NULL, make_dirs },
+	{ "rename-dir-over", rename_dir_over, NULL, make_dirs_and_empty },
+	{ "rename-onto-link", rename_onto_link, NULL, make_two_links },
+	{ "exchange", exchange_files, NULL, make_dirs },
+	{ "exchange-dir", exchange_dir, NULL, make_dirs },
+	{ "rename-noreplace", rename_noreplace, NULL, NULL },
+	{ "rename-whiteout", rename_whiteout, NULL, NULL },
+	{ "setattr", set_attr, NULL, NULL },
+	{ "setxattr", xattr_small, NULL, NULL },
+	{ "setxattr-large", xattr_large, NULL, NULL },
+	{ "setxattr-new-chunk", xattr_large, NULL, make_few_units },
+	{ "setxattr-shrink", xattr_shrink, NULL, make_xattrs },
+	{ "setxattr-grow", xattr_grow, NULL, make_xattrs },
+	{ "setxattr-other", xattr_other_large, NULL, make_xattrs },
+	{ "setxattr-many", xattr_small, NULL, make_many_xattrs },
+	{ "setxattr-root-full", xattr_small, NULL, make_xattr_root_full },
+	{ "setxattr-leaf-full", xattr_small, NULL, make_xattr_leaf_full },
+	{ "removexattr-large", xattr_remove_large, NULL, make_xattrs },
+	{ "removexattr-many", xattr_remove_one, NULL, make_many_xattrs },
+	{ "set-acl", acl_set, NULL, NULL },
+	{ "tmpfile", tmpfile_make, NULL, NULL },
+	{ "tmpfile-link", tmpfile_link, NULL, make_tmpfile },
 };
 const unsigned name_op_count = ARRAY_SIZE(name_ops);

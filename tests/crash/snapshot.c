@@ -212,8 +212,9 @@ static const char *attr_differs(const struct inode_attr *a, const struct inode_a
 		return "size";
 	if (a->blocks != b->blocks)
 		return "blocks";
-	/* INODE_SHARED stays when a clone was given up: it only says where to ask. */
-	if (a->rdev != b->rdev || (a->flags ^ b->flags) & ~INODE_SHARED || a->projid != b->projid)
+	/* INODE_SHARED stays when a clone was given up, INODE_UNWRITTEN when an allocation was: they only say where to ask. */
+	if (a->rdev != b->rdev || (a->flags ^ b->flags) & ~(INODE_SHARED | INODE_UNWRITTEN) ||
+	    a->projid != b->projid)
 		return "rdev, flags or projid";
 	if (!time_same(a->atime, b->atime) || !time_same(a->btime, b->btime))
 		return "atime or btime";

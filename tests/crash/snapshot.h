@@ -29,6 +29,7 @@ void snapshot_free(struct snapshot *snap);
 struct snapshot_mix {
 	uint64_t ino; /* 0: none */
 	uint64_t lo, hi;
+	bool stays; /* even after the operation has returned: it failed */
 };
 
 /*

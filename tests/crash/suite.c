@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the crash test programs have in common: the pool, the seed, --long.
+ * What the crash test programs have in common: the pool, the seed.
  */
 #include <inttypes.h>
 #include <setjmp.h>
@@ -38,28 +38,18 @@ static int suite_end(void **state)
 	const struct crash_stats *s = crash_stats(pool);
 
 	(void)state;
-	printf("# %" PRIu64 " operations, %" PRIu64 " fences, %" PRIu64 " images: %" PRIu64
-	       " replayed, %" PRIu64 " crashed again, %" PRIu64 " without one copy of the journal\n",
-	       s->ops, s->fences, s->images, s->replayed, s->again, s->lane_lost);
+	printf("# %" PRIu64 " operations, %" PRIu64 " fences (%" PRIu64 " with all images), %" PRIu64
+	       " images: %" PRIu64 " replayed, %" PRIu64 " crashed again, %" PRIu64 " with intents, %" PRIu64
+	       " without one copy of the journal\n",
+	       s->ops, s->fences, s->full_fences, s->images, s->replayed, s->again, s->intents, s->lane_lost);
 	crash_free(pool);
 	return 0;
 }
 
-int suite_main(int argc, char **argv, const struct crash_opts *opts, const struct CMUnitTest *tests,
-	       size_t count)
+int suite_main(const struct crash_opts *opts, const struct CMUnitTest *tests, size_t count)
 {
-	bool is_long = argc > 1 && strcmp(argv[1], "--long") == 0;
-	int failed;
-
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	pool_opts = *opts;
 	pool_opts.seed = testfs_seed();
-	do {
-		failed = _cmocka_run_group_tests("crash", tests, count, suite_begin, suite_end);
-		if (is_long && !failed) {
-			testfs_random(&pool_opts.seed);
-			printf("# UMBRA_SEED=%" PRIu64 "\n", pool_opts.seed);
-		}
-	} while (is_long && !failed);
-	return failed;
+	return _cmocka_run_group_tests("crash", tests, count, suite_begin, suite_end);
 }

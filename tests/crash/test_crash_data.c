@@ -12,18 +12,18 @@
 
 static void test_op(void **state)
 {
-	const struct file_op *op = *state;
+	const struct scene_op *op = *state;
 	bool ok = true;
 
 	for (unsigned i = 0; i < file_state_count; i++)
-		ok &= scene_file(suite_pool(), &file_states[i], op);
+		ok &= scene_run(suite_pool(), &file_states[i], op);
 	assert_true(ok);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
 	struct CMUnitTest *tests = calloc(file_op_count, sizeof(*tests));
-	struct crash_opts opts = { 0 };
+	struct crash_opts opts = { .images = 100, .all = 1000 };
 	int failed;
 
 	for (unsigned i = 0; tests && i < file_op_count; i++)
@@ -32,7 +32,7 @@ int main(int argc, char **argv)
 			.test_func = test_op,
 			.initial_state = (void *)(uintptr_t)&file_ops[i],
 		};
-	failed = suite_main(argc, argv, &opts, tests, file_op_count);
+	failed = suite_main(&opts, tests, file_op_count);
 	free(tests);
 	return failed;
 }

@@ -12,13 +12,13 @@
 
 static void test_op(void **state)
 {
-	assert_true(scene_name(suite_pool(), *state));
+	assert_true(scene_run(suite_pool(), NULL, *state));
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
 	struct CMUnitTest *tests = calloc(name_op_count, sizeof(*tests));
-	struct crash_opts opts = { 0 };
+	struct crash_opts opts = { .images = 400, .all = 4000 };
 	int failed;
 
 	for (unsigned i = 0; tests && i < name_op_count; i++)
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 			.test_func = test_op,
 			.initial_state = (void *)(uintptr_t)&name_ops[i],
 		};
-	failed = suite_main(argc, argv, &opts, tests, name_op_count);
+	failed = suite_main(&opts, tests, name_op_count);
 	free(tests);
 	return failed;
 }

@@ -181,6 +181,27 @@ int testfs_rename(struct testfs *t, uint64_t dir, const char *name, uint64_t new
 			 flags);
 }
 
+uint64_t testfs_node(struct testfs *t, uint64_t dir, const char *name, uint32_t mode)
+{
+	struct inode_attr attr;
+	int rc = testfs_mknod(t, dir, name, mode, &attr);
+
+	if (rc)
+		stop("fs_mknod", rc, name);
+	fs_forget(t->fs, attr.ino, 1);
+	return attr.ino;
+}
+
+struct inode_attr testfs_attr(struct testfs *t, uint64_t ino)
+{
+	struct inode_attr attr;
+	int rc = fs_getattr(t->fs, ino, &attr);
+
+	if (rc)
+		stop("fs_getattr", rc, "");
+	return attr;
+}
+
 uint64_t testfs_seed(void)
 {
 	const char *given = getenv("UMBRA_SEED");

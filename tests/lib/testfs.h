@@ -51,6 +51,10 @@ int testfs_link(struct testfs *t, uint64_t ino, uint64_t dir, const char *name);
 int testfs_rename(struct testfs *t, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,
 		  unsigned flags);
 
+/* The same without an error to look at: the test stops if it cannot be done. */
+uint64_t testfs_node(struct testfs *t, uint64_t dir, const char *name, uint32_t mode);
+struct inode_attr testfs_attr(struct testfs *t, uint64_t ino);
+
 /* The seed of a random test: from UMBRA_SEED or the clock; printed. */
 uint64_t testfs_seed(void);
 /* The next number of a generator (splitmix64), and one below limit. */

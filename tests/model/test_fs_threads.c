@@ -217,7 +217,6 @@ static void file_falloc(struct job *j, const struct held_file *f)
 	if (mode == FALLOC_FL_INSERT_RANGE &&
 	    (fs_getattr(t.fs, f->ino, &attr) || attr.size > FILE_BLKS * BLOCK_SIZE / 2))
 		return;
-	/* -EBUSY: as many long operations under way as there can be. */
 	expect("fallocate", fs_fallocate(t.fs, &testfs_root, f->ino, mode, off, len),
 	       ALLOW(-ENOSPC, -EINVAL));
 }

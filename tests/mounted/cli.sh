@@ -1,96 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# shellcheck disable=SC1091,SC2154 # what tool_lib.sh sets
 # The command lines: bad input gets one clear line and the right status, and harms nothing; ways to mount and to end a mount.
 #
 #   cli.sh [CASE...]     prints 'ok cli/CASE', 'not ok cli/CASE: why', 'skip cli/CASE: why'
-#
-# Environment: UMBRA_BUILD (the build folder), TMPDIR. Needs root, or the right to mount.
 set -uo pipefail
-
-bin=${UMBRA_BUILD:?}/tools
-mkfs=$bin/mkfs.umbrafs umbrafs=$bin/umbrafs helper=$bin/mount.umbrafs ctl=$bin/umbractl
-work=$(mktemp -d "${TMPDIR:-/tmp}/cli.XXXXXX") || exit 1
-chmod 755 "$work"
-shm=$(mktemp -d /dev/shm/umbrafs-cli.XXXXXX 2>/dev/null) || shm=$work
-chmod 755 "$shm"
-mnt=$work/mnt
-status=0
-
-down()
-{
-	local tries
-	mountpoint -q "$mnt" 2>/dev/null && umount "$mnt"
-	for ((tries = 0; tries < 100; tries++)); do
-		pgrep -f "$umbrafs.* $shm/" >/dev/null || break
-		sleep 0.05
-	done
-}
-
-cleanup()
-{
-	local left
-	for left in $(awk -v a="$work/" -v b="$shm/" 'index($5, a) == 1 || index($5, b) == 1 { print $5 }' \
-		/proc/self/mountinfo | tac); do
-		umount -l "$left"
-	done
-	rm -rf --one-file-system "$work"
-	rm -rf --one-file-system "$shm"
-}
-trap cleanup EXIT
-
-# ---- what the cases are made of: each prints why it fails, and returns 1 ----
-
-# says STATUS PATTERN COMMAND...: exit status, and one line on standard error that matches (extended expression)
-says()
-{
-	local want=$1 pattern=$2 rc
-	shift 2
-	"$@" >"$work/out" 2>"$work/err" </dev/null
-	rc=$?
-	if [ $rc != "$want" ]; then
-		echo "'${*##*/}' ended with $rc, not $want: $(head -c 300 "$work/err" | tr '\n' '|')"
-		return 1
-	fi
-	if [ "$(wc -l <"$work/err")" != 1 ] || ! grep -qE -- "$pattern" "$work/err"; then
-		echo "'${*##*/}' said '$(head -c 300 "$work/err" | tr '\n' '|')', not one line like '$pattern'"
-		return 1
-	fi
-}
-
-# works COMMAND...: status 0, nothing on standard error
-works()
-{
-	local rc
-	"$@" >"$work/out" 2>"$work/err" </dev/null
-	rc=$?
-	if [ $rc != 0 ] || [ -s "$work/err" ]; then
-		echo "'${*##*/}' ended with $rc: $(head -c 300 "$work/err" | tr '\n' '|')"
-		return 1
-	fi
-}
-
-# is WHAT GOT WANTED
-is()
-{
-	[ "$2" = "$3" ] && return 0
-	echo "$1 is '$2', not '$3'"
-	return 1
-}
-
-pool=$shm/pool
-
-fresh()
-{
-	down
-	rm -f "$pool"
-	works "$mkfs" --size "${1:-64M}" "$pool"
-}
-
-# Overwrites count bytes at byte off with 0xff: damage OFF COUNT
-damage()
-{
-	tr '\0' '\377' </dev/zero | dd of="$pool" bs=1 seek="$1" count="$2" conv=notrunc status=none
-}
+. "$(dirname "${BASH_SOURCE[0]}")/tool_lib.sh"
 
 # ---- mkfs ----
 
@@ -144,6 +59,8 @@ case_mkfs_foreign()
 		is "the file" "$(sha256sum <"$pool")" "$before" &&
 		works "$mkfs" --force "$pool" &&
 		says 1 'umbrafs pool.*--force' "$mkfs" "$pool" &&
+		{ damage 0 4096; damage $((64 * 1024 * 1024 - 4096)) 4096; true; } &&
+		says 1 'umbrafs pool without a superblock.*--force' "$mkfs" "$pool" &&
 		works "$mkfs" -f -q "$pool"
 }
 
@@ -160,6 +77,19 @@ case_mkfs_options()
 	is "the size" "$(stat -c %s "$pool")" $((256 << 20)) || return 1
 	rm -f "$pool"
 	works "$mkfs" --size 64MiB "$pool" && is "the size" "$(stat -c %s "$pool")" $((64 << 20))
+}
+
+# The letter that is wrong is named, wherever it stands.
+case_option_letters()
+{
+	fresh || return 1
+	says 1 "unknown option '-Z'" "$umbrafs" -vZ "$pool" "$mnt" &&
+		says 1 "unknown option '-Z'" "$umbrafs" --verbose -Zv "$pool" "$mnt" &&
+		says 1 "unknown option '--verbose=1'" "$umbrafs" --verbose=1 "$pool" "$mnt" &&
+		says 2 "unknown option '-Z'" "$mkfs" -Zq "$pool" &&
+		says 2 "unknown option '-Z'" "$ctl" map -Zj "$mnt" &&
+		says 2 "unknown option '--jsonx'" "$ctl" map --jsonx "$mnt" &&
+		says 2 'must be from 5 to 63' "$mkfs" --dir-hash-bits 4294967301 "$pool"
 }
 
 # ---- mounting ----
@@ -192,6 +122,32 @@ case_mount_where()
 		says 32 "$mnt/nowhere" "$helper" "$pool" "$mnt/nowhere"
 }
 
+# Whatever cannot be had at the start, nothing is left mounted, and there is a reason.
+case_no_memory()
+{
+	local limit rc seen='' stacks=1000000
+	fresh || return 1
+	for limit in {3..24}; do
+		(
+			ulimit -s $stacks && ulimit -v $((limit * stacks / 2)) || exit 77
+			exec "$umbrafs" -o threads=3 "$pool" "$mnt"
+		) >"$work/out" 2>"$work/err" </dev/null
+		rc=$?
+		case $rc in 0) break ;; 77) return 77 ;; esac
+		if grep -q " $mnt " /proc/self/mountinfo; then
+			echo "left a mount behind with $limit half stacks: $(cat "$work/err")"
+			umount -l "$mnt"
+			return 1
+		fi
+		[ -s "$work/err" ] || {
+			echo "gives no reason with $limit half stacks"
+			return 1
+		}
+		! grep -q 'cannot be served' "$work/err" || seen=yes
+	done
+	is "the status with enough memory" $rc 0 && is "a mount that could not be served was seen" "$seen" yes
+}
+
 case_not_a_pool()
 {
 	rm -f "$pool"
@@ -201,58 +157,6 @@ case_not_a_pool()
 	says 32 "$pool" "$umbrafs" "$pool" "$mnt" || return 1
 	: >"$pool"
 	says 32 "$pool.*empty" "$umbrafs" "$pool" "$mnt"
-}
-
-case_truncated()
-{
-	fresh || return 1
-	truncate -s 32M "$pool"
-	says 32 "$pool" "$umbrafs" "$pool" "$mnt"
-}
-
-case_one_superblock()
-{
-	local size
-	fresh || return 1
-	size=$(stat -c %s "$pool")
-	damage 100 1000
-	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
-		echo "does not mount by the second superblock: $(cat "$work/err")"
-		return 1
-	}
-	grep -qi 'superblock' "$work/err" || {
-		echo "does not say that a superblock is damaged: $(cat "$work/err")"
-		return 1
-	}
-	echo kept >"$mnt/file"
-	down
-	damage $((size - 4000)) 1000
-	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
-		echo "does not mount by the first superblock: $(cat "$work/err")"
-		return 1
-	}
-	is "the file" "$(cat "$mnt/file")" kept || return 1
-	down
-	damage 100 1000
-	damage $((size - 4000)) 1000
-	"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err"
-	is "the status without any superblock" $? 32 && grep -q "$pool" "$work/err"
-}
-
-# Both copies of the root directory's inode. Whoever waits for the mount hears why it fails.
-case_damaged_root()
-{
-	local way
-	fresh || return 1
-	damage $((2 << 20)) 4096
-	damage $((60 << 20)) 4096
-	for way in --foreground -v; do
-		timeout 10 "$umbrafs" $way "$pool" "$mnt" >"$work/out" 2>"$work/err"
-		is "the status with $way" $? 32 && grep -q "$pool: .*damaged metadata" "$work/err" || {
-			echo "with $way it said '$(tr '\n' '|' <"$work/err")'"
-			return 1
-		}
-	done
 }
 
 # Sets bit 40 of the features at byte off of both superblocks, with their checksums: feature OFF
@@ -333,21 +237,6 @@ case_readonly()
 	is "the pool" "$(sha256sum <"$pool")" "$before"
 }
 
-# Killed, then mounted read-only: made whole first.
-case_readonly_after_kill()
-{
-	fresh || return 1
-	works "$umbrafs" "$pool" "$mnt" || return 1
-	echo kept >"$mnt/file"
-	kill -KILL "$(pgrep -f "$umbrafs $pool $mnt")"
-	sleep 0.1
-	"$umbrafs" -o ro "$pool" "$mnt" >"$work/out" 2>"$work/err" || {
-		echo "does not mount: $(cat "$work/err")"
-		return 1
-	}
-	is "the file" "$(cat "$mnt/file")" kept
-}
-
 # ---- the end of a mount ----
 
 case_signals()
@@ -370,6 +259,28 @@ case_signals()
 		works "$umbrafs" "$pool" "$mnt" && is "the file" "$(cat "$mnt/file")" kept || return 1
 		down
 	done
+}
+
+# Signals that are none of its business change nothing.
+case_other_signals()
+{
+	local signal pid
+	fresh || return 1
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	pid=$(pgrep -f "$umbrafs $pool $mnt")
+	for signal in USR2 USR1 PIPE USR2; do
+		kill -"$signal" "$pid"
+		echo "$signal" >>"$mnt/file" || return 1
+	done
+	kill -TERM "$pid"
+	for _ in {1..600}; do
+		[ -e "/proc/$pid/exe" ] || break
+		sleep 0.05
+	done
+	[ ! -e "/proc/$pid/exe" ] || {
+		echo "does not end any more"
+		return 1
+	}
 }
 
 # Told to end while somebody has a file open: ends all the same, and nothing is lost.
@@ -418,25 +329,6 @@ case_remount_at_once()
 	works "$umbrafs" "$pool" "$mnt" && is "the file" "$(wc -l <"$mnt/file")" 5
 }
 
-case_dead_mount()
-{
-	dead_mount cold && dead_mount warm
-}
-
-dead_mount()
-{
-	fresh || return 1
-	works "$umbrafs" "$pool" "$mnt" || return 1
-	echo kept >"$mnt/file"
-	# What the kernel knows about the root, it knows for some time.
-	[ "$1" = cold ] || stat "$mnt" >/dev/null
-	kill -KILL "$(pgrep -f "$umbrafs $pool $mnt")"
-	sleep 0.1
-	says 0 'dead' "$umbrafs" "$pool" "$mnt" &&
-		is "the file" "$(cat "$mnt/file")" kept &&
-		is "mounts there" "$(grep -c " $mnt " /proc/self/mountinfo)" 1
-}
-
 # ---- mount(8) ----
 
 case_helper()
@@ -457,6 +349,20 @@ case_helper()
 	down
 	says 1 "unknown mount option 'frobnicate'" "$helper" "$pool" "$mnt" -o frobnicate &&
 		works "$helper" -s "$pool" "$mnt" -o frobnicate && works "$helper" -s -n -v -t umbrafs "$pool" "$mnt" -o remount
+}
+
+# Nothing but our own mounts, and no promise that the pool cannot keep.
+case_remount()
+{
+	fresh || return 1
+	mkdir -p "$work/other"
+	mount -t tmpfs none "$work/other" || return 77
+	says 32 'not an umbrafs' "$umbrafs" -o remount,ro "$pool" "$work/other" && works touch "$work/other/file" || return 1
+	umount "$work/other"
+	says 32 "$mnt/nowhere" "$umbrafs" -o remount,ro "$pool" "$mnt/nowhere" || return 1
+	works "$umbrafs" -o ro "$pool" "$mnt" || return 1
+	says 32 'read only' "$umbrafs" -o remount,rw "$pool" "$mnt" &&
+		works "$umbrafs" -o remount,ro,noexec "$pool" "$mnt" || return 1
 }
 
 case_mount_flags()
@@ -544,6 +450,7 @@ case_ctl_usage()
 		says 2 'unknown option' "$ctl" info --frobnicate "$mnt" &&
 		says 1 'not on an umbrafs' "$ctl" info "$shm" &&
 		says 1 'no-such' "$ctl" map "$mnt/no-such" &&
+		says 1 'not a regular file' "$ctl" map "$mnt/dir" &&
 		says 2 '--range' "$ctl" owners --range foo "$mnt" &&
 		says 1 'leaves the device' "$ctl" owners --range 1T "$mnt" &&
 		says 1 'is a directory' "$ctl" clone "$mnt/dir" "$mnt/new" &&
@@ -607,11 +514,43 @@ case_ctl_clone()
 		says 1 'no.x0asuch.x1b' "$ctl" map "$mnt/no"$'\n'"such"$'\e'
 }
 
+# Who cannot give a file away does not lend his own rights with it.
+case_ctl_clone_setuid()
+{
+	fresh && works "$umbrafs" "$pool" "$mnt" || return 1
+	chmod 1777 "$mnt"
+	mkdir "$mnt/dir"
+	head -c 10000 /dev/urandom >"$mnt/dir/program"
+	chmod 7755 "$mnt/dir" "$mnt/dir/program"
+	works as_nobody "$ctl" clone "$mnt/dir/program" "$mnt/program" &&
+		works as_nobody "$ctl" clone -r "$mnt/dir" "$mnt/copy" || return 1
+	is "what a clone may" "$(stat -c '%a %u' "$mnt/program" "$mnt/copy" "$mnt/copy/program" | xargs)" \
+		"755 65534 755 65534 755 65534" || return 1
+	works "$ctl" clone -r "$mnt/dir" "$mnt/copy2" &&
+		is "what root's may" "$(stat -c '%a %u' "$mnt/copy2" "$mnt/copy2/program" | xargs)" "7755 0 7755 0"
+}
+
 # Everything that a clone has to have, line by line.
 describe()
 {
 	(cd "$1" && find . -printf '%P %y %m %U:%G %s %l %TY%Tm%Td%TH%TM%TS\n' | grep -v '^ ' | sort &&
 		find . -type f -print0 | sort -z | xargs -0 sha256sum && getfattr -R -d -m - . 2>/dev/null)
+}
+
+# ---- the demonstration ----
+
+# What fails before it has mounted anything takes nothing down.
+case_try_fails()
+{
+	"$here/../../tools/deps" --missing build run >/dev/null || return 77
+	mkdir -p "$work/kept" "$work/programs/tools"
+	mount -t tmpfs none "$work/kept" || return 77
+	cp /bin/false "$work/programs/tools/umbrafs"
+	UMBRA_BUILD=$work/programs TRY_TREE=$here "$here/../../tools/try" --keep "$work/kept" >"$work/out" 2>&1
+	is "the status" $? 127 && mountpoint -q "$work/kept" || {
+		echo "it unmounted what was there: $(tail -n 3 "$work/out")"
+		return 1
+	}
 }
 
 # ---- run ----
@@ -625,24 +564,13 @@ if [ "${1:-}" = --own-fuse ]; then
 elif ! as_nobody test -w /dev/fuse && unshare -m true 2>/dev/null; then
 	own_fuse=yes
 fi
-mkdir -p "$mnt"
-cases=$(declare -F | sed -n 's/^declare -f case_//p')
-[ $# -gt 0 ] || set -- $cases
+# shellcheck disable=SC2046
+[ $# -gt 0 ] || set -- $(case_names)
 for name in "$@"; do
 	if [ "$name" = unprivileged ] && [ "${own_fuse:-}" = yes ]; then
 		unshare -m "$0" --own-fuse "$name" || status=1
-		continue
+	else
+		case_run "$name"
 	fi
-	why=$("case_$name" 2>&1)
-	case $? in
-	0) echo "ok cli/$name" ;;
-	77) echo "skip cli/$name: cannot be had here" ;;
-	*)
-		echo "not ok cli/$name: $(printf '%s' "${why:-failed}" | tr '\n' '|')"
-		status=1
-		;;
-	esac
-	down
-	umount -l "$mnt" 2>/dev/null
 done
-exit $status
+exit "$status"

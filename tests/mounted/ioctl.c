@@ -335,6 +335,24 @@ static void case_dedupe(void)
 	close(fd);
 }
 
+/* A comparison may not go on for years: nobody else could use the file, nor unmount. */
+static void case_dedupe_long(void)
+{
+	int fd, differs;
+
+	umbrafs_needed();
+	file_make("a", "", 0);
+	file_make("b", "", 0);
+	OK(truncate("a", (off_t)1 << 60));
+	OK(truncate("b", (off_t)1 << 60));
+	fd = file_open("b", O_RDWR);
+	ERR(EINVAL, dedupe_range("a", 0, (off_t)1 << 60, fd, 0, &differs));
+	ERR(EINVAL, dedupe_range("a", 0, UMBRA_DEDUPE_MAX + BLK, fd, 0, &differs));
+	EQ(UMBRA_DEDUPE_MAX, dedupe_range("a", 0, UMBRA_DEDUPE_MAX, fd, 0, &differs));
+	EQ(0, differs);
+	close(fd);
+}
+
 static void case_dedupe_keeps_times(void)
 {
 	struct stat before;
@@ -750,6 +768,7 @@ static const struct check_case cases[] = {
 	{ "token_share", case_token_share },
 	{ "coherence", case_coherence },
 	{ "dedupe", case_dedupe },
+	{ "dedupe_long", case_dedupe_long },
 	{ "dedupe_keeps_times", case_dedupe_keeps_times },
 	{ "extents", case_extents },
 	{ "fallocate", case_fallocate },

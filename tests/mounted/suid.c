@@ -6,10 +6,13 @@
 #define _GNU_SOURCE
 #include "files.h"
 
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
+
+#include "../../include/umbra/ioctl.h"
 
 static int road_write(int fd)
 {
@@ -216,12 +219,48 @@ static void case_runs_as_owner(void)
 	EQ(USER_B, uid);
 }
 
+/* The modes of fallocate that come by an ioctl are no way around. */
+static void case_fallocate_ioctl(void)
+{
+	static const unsigned changes[] = { 0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					    FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE,
+					    FALLOC_FL_ZERO_RANGE };
+	static const unsigned char cap[20] = { 1, 0, 0, 2, 0, 0x20 };
+	static const uid_t users[] = { USER_A, 0 };
+
+	OK(chmod(".", 0777));
+	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]) * 2; i++) {
+		uid_t uid = users[i % 2];
+		struct umbra_fallocate arg = { .off = 4 * 4096, .len = 4 * 4096 };
+		int fd, rc;
+
+		check_context("mode %#x by %d", changes[i / 2], (int)uid);
+		file_fill("f", 16 * 4096, 1);
+		OK(chown("f", USER_A, USER_A));
+		fd = file_open("f", O_RDWR);
+		OK(chmod("f", 06755));
+		OK(setxattr("f", "security.capability", cap, sizeof(cap), 0));
+		user_is(uid, uid);
+		arg.mode = changes[i / 2];
+		rc = ioctl(fd, UMBRA_IOC_FALLOCATE, &arg);
+		if (rc && errno == ENOTTY)
+			check_skip("not an umbrafs");
+		OK(rc);
+		user_root();
+		EQ(uid ? 0755 : 06755, path_stat("f").st_mode & 07777);
+		ERR(ENODATA, getxattr("f", "security.capability", NULL, 0));
+		close(fd);
+		OK(unlink("f"));
+	}
+}
+
 static const struct check_case cases[] = {
 	{ "by_owner", case_by_owner },
 	{ "by_other", case_by_other },
 	{ "by_root", case_by_root },
 	{ "setgid_without_x", case_setgid_without_x },
 	{ "read_keeps", case_read_keeps },
+	{ "fallocate_ioctl", case_fallocate_ioctl },
 	{ "capability_removed", case_capability_removed },
 	{ "runs_as_owner", case_runs_as_owner },
 };

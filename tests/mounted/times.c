@@ -347,6 +347,44 @@ static void case_relatime(void)
 	TRUE(time_compare(path_stat("f").st_atim, set) > 0);
 }
 
+/* What leaves the size as it is counts all the same where the call says so. */
+static void case_truncate_same(void)
+{
+	struct timespec old = ts_of(1000000000, 0);
+	int fd;
+
+	for (size_t size = 0; size < 6; size += 5) {
+		check_context("%zu bytes", size);
+		file_make("f", "hello", size);
+		fd = file_open("f", O_RDWR);
+		MUST(times_set("f", old, old));
+		OK(ftruncate(fd, (off_t)size));
+		TRUE(path_stat("f").st_mtim.tv_sec > old.tv_sec);
+		close(fd);
+		MUST(times_set("f", old, old));
+		close(file_open("f", O_WRONLY | O_TRUNC));
+		TRUE(path_stat("f").st_mtim.tv_sec > old.tv_sec);
+		MUST(unlink("f"));
+	}
+}
+
+/* A time that was set holds, though a read just before it moved it. */
+static void case_atime_after_read(void)
+{
+	struct timespec old = ts_of(1000000000, 0), set = ts_of(1100000000, 5);
+	int fd;
+
+	file_make("f", "hello", 5);
+	fd = file_open("f", O_RDONLY);
+	MUST(times_set("f", old, ts_of(1050000000, 0)));
+	read_cold(fd);
+	OK(times_set("f", set, old));
+	times_are("f", set, old);
+	sync();
+	times_are("f", set, old);
+	close(fd);
+}
+
 static const struct check_case cases[] = {
 	{ "exact", case_exact },
 	{ "range_32bit", case_range_32bit },
@@ -360,6 +398,8 @@ static const struct check_case cases[] = {
 	{ "mmap_write", case_mmap_write },
 	{ "mmap_write_again", case_mmap_write_again },
 	{ "relatime", case_relatime },
+	{ "truncate_same", case_truncate_same },
+	{ "atime_after_read", case_atime_after_read },
 };
 
 CHECK_MAIN(cases)

@@ -39,23 +39,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static uint64_t make(uint64_t dir, const char *name, uint32_t mode)
-{
-	struct inode_attr attr;
-
-	assert_int_equal(testfs_mknod(&t, dir, name, mode, &attr), 0);
-	fs_forget(t.fs, attr.ino, 1);
-	return attr.ino;
-}
-
-static struct inode_attr attr_of(uint64_t ino)
-{
-	struct inode_attr attr;
-
-	assert_int_equal(fs_getattr(t.fs, ino, &attr), 0);
-	return attr;
-}
-
 static int set(uint64_t ino, struct fs_set what)
 {
 	struct inode_attr attr;
@@ -65,35 +48,36 @@ static int set(uint64_t ino, struct fs_set what)
 
 static void test_mode_and_owner(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644), d = make(ROOT, "d", S_IFDIR | 0755);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644),
+		 d = testfs_node(&t, ROOT, "d", S_IFDIR | 0755);
 	struct inode_attr a, b;
 
 	(void)state;
-	a = attr_of(f);
+	a = testfs_attr(&t, f);
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = S_IFDIR | 06755 }), 0);
-	b = attr_of(f);
+	b = testfs_attr(&t, f);
 	assert_int_equal(b.mode, S_IFREG | 06755);
 	assert_true(b.ctime.s > a.ctime.s || b.ctime.ns > a.ctime.ns);
 	assert_int_equal(b.mtime.ns, a.mtime.ns);
 	assert_true(b.change > a.change);
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_UID | FS_SET_GID, .uid = 5, .gid = 6 }), 0);
-	b = attr_of(f);
+	b = testfs_attr(&t, f);
 	assert_int_equal(b.uid, 5);
 	assert_int_equal(b.gid, 6);
 	assert_int_equal(b.mode, S_IFREG | 0755);
 	/* setgid without group execution is mandatory locking: it stays */
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = 06744 }), 0);
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_KILLPRIV }), 0);
-	assert_int_equal(attr_of(f).mode, S_IFREG | 02744);
+	assert_int_equal(testfs_attr(&t, f).mode, S_IFREG | 02744);
 	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_MODE, .mode = 03777 }), 0);
 	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_UID, .uid = 9 }), 0);
-	assert_int_equal(attr_of(d).mode, S_IFDIR | 03777);
+	assert_int_equal(testfs_attr(&t, d).mode, S_IFDIR | 03777);
 }
 
 static void test_setgid_directory(void **state)
 {
 	struct fs_cred cred = { .uid = 3, .gid = 4 };
-	uint64_t d = make(ROOT, "d", S_IFDIR | 0777);
+	uint64_t d = testfs_node(&t, ROOT, "d", S_IFDIR | 0777);
 	struct inode_attr attr;
 
 	(void)state;
@@ -109,18 +93,18 @@ static void test_setgid_directory(void **state)
 
 static void test_times(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 	struct fs_set want = {
 		.what = FS_SET_ATIME | FS_SET_MTIME,
 		.atime = { -1234567890123, 999999999 },
 		.mtime = { 1ll << 40, 1 },
 	};
-	struct inode_attr a = attr_of(f), b;
+	struct inode_attr a = testfs_attr(&t, f), b;
 
 	(void)state;
 	assert_int_equal(set(f, want), 0);
 	testfs_remount(&t);
-	b = attr_of(f);
+	b = testfs_attr(&t, f);
 	assert_int_equal(b.atime.s, want.atime.s);
 	assert_int_equal(b.atime.ns, want.atime.ns);
 	assert_int_equal(b.mtime.s, want.mtime.s);
@@ -131,30 +115,30 @@ static void test_times(void **state)
 
 static void test_size(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 06755), d = make(ROOT, "d", S_IFDIR | 0755),
-		 p = make(ROOT, "p", S_IFIFO);
-	struct inode_attr a = attr_of(f), b;
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 06755),
+		 d = testfs_node(&t, ROOT, "d", S_IFDIR | 0755), p = testfs_node(&t, ROOT, "p", S_IFIFO);
+	struct inode_attr a = testfs_attr(&t, f), b;
 
 	(void)state;
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE | FS_SET_KILLPRIV, .size = 100000 }), 0);
-	b = attr_of(f);
+	b = testfs_attr(&t, f);
 	assert_int_equal(b.size, 100000);
 	assert_int_equal(b.mode, S_IFREG | 0755);
 	assert_true(b.mtime.s > a.mtime.s || b.mtime.ns > a.mtime.ns);
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE, .size = 100000 }), 0);
-	assert_int_equal(attr_of(f).mtime.ns, b.mtime.ns);
+	assert_int_equal(testfs_attr(&t, f).mtime.ns, b.mtime.ns);
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE, .size = FS_SIZE_MAX + 1 }), -EFBIG);
 	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_SIZE }), -EISDIR);
 	assert_int_equal(set(p, (struct fs_set){ .what = FS_SET_SIZE }), -EINVAL);
 	assert_int_equal(fs_opened(t.fs, f, true, true, &testfs_root), 0);
-	assert_int_equal(attr_of(f).size, 0);
+	assert_int_equal(testfs_attr(&t, f).size, 0);
 	fs_closed(t.fs, f, true);
 }
 
 static void test_flags(void **state)
 {
-	uint64_t d = make(ROOT, "d", S_IFDIR | 0755), f = make(d, "f", S_IFREG | 0644),
-		 i = make(d, "i", S_IFREG | 0644);
+	uint64_t d = testfs_node(&t, ROOT, "d", S_IFDIR | 0755), f = testfs_node(&t, d, "f", S_IFREG | 0644),
+		 i = testfs_node(&t, d, "i", S_IFREG | 0644);
 	struct fs_set append = { .what = FS_SET_FLAGS, .flags = INODE_APPEND };
 	struct fs_set immutable = { .what = FS_SET_FLAGS, .flags = INODE_IMMUTABLE };
 	struct fs_set none = { .what = FS_SET_FLAGS };
@@ -168,6 +152,8 @@ static void test_flags(void **state)
 	assert_int_equal(set(i, (struct fs_set){ .what = FS_SET_MODE, .mode = 0 }), -EPERM);
 	assert_int_equal(fs_setxattr(t.fs, i, "user.a", "1", 1, 0, false), -EPERM);
 	assert_int_equal(fs_opened(t.fs, i, true, false, &testfs_root), -EPERM);
+	/* As FS_IOC_FSSETXATTR asks: flags and project at once. */
+	none.what |= FS_SET_PROJID;
 	assert_int_equal(set(i, none), 0);
 	assert_int_equal(set(d, append), 0);
 	assert_int_equal(testfs_mknod(&t, d, "new", S_IFREG, NULL), 0);
@@ -178,26 +164,26 @@ static void test_flags(void **state)
 	assert_int_equal(testfs_unlink(&t, d, "f"), -EPERM);
 	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_FLAGS, .flags = INODE_NOATIME | INODE_LOST }),
 			 0);
-	assert_int_equal(attr_of(make(d, "child", S_IFREG)).flags, INODE_NOATIME);
-	assert_int_equal(attr_of(f).flags, 0);
+	assert_int_equal(testfs_attr(&t, testfs_node(&t, d, "child", S_IFREG)).flags, INODE_NOATIME);
+	assert_int_equal(testfs_attr(&t, f).flags, 0);
 }
 
 /* ---- access times ---- */
 
 static bool atime_moves(uint64_t f)
 {
-	struct inode_attr before = attr_of(f), after;
+	struct inode_attr before = testfs_attr(&t, f), after;
 	char buf[1];
 
 	assert_int_equal(fs_read(t.fs, f, buf, 1, 0), 1);
-	after = attr_of(f);
+	after = testfs_attr(&t, f);
 	assert_int_equal(after.ctime.ns, before.ctime.ns);
 	return after.atime.s != before.atime.s || after.atime.ns != before.atime.ns;
 }
 
 static void test_relatime(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 	struct fs_set old = { .what = FS_SET_ATIME | FS_SET_MTIME };
 	struct inode_attr shown;
 
@@ -207,12 +193,12 @@ static void test_relatime(void **state)
 	assert_false(atime_moves(f));
 	assert_int_equal(fs_write(t.fs, &testfs_root, f, "y", 1, 0, 0), 1);
 	assert_true(atime_moves(f)); /* though the first has not been written yet */
-	shown = attr_of(f);
+	shown = testfs_attr(&t, f);
 	fs_work(t.fs);
 	assert_int_equal(fs_cached_inodes(t.fs), 0);
-	assert_int_equal(attr_of(f).atime.ns, shown.atime.ns);
+	assert_int_equal(testfs_attr(&t, f).atime.ns, shown.atime.ns);
 	testfs_remount(&t);
-	assert_int_equal(attr_of(f).atime.ns, shown.atime.ns);
+	assert_int_equal(testfs_attr(&t, f).atime.ns, shown.atime.ns);
 	assert_false(atime_moves(f));
 	old.atime.s = time(NULL) - 25 * 3600;
 	old.mtime.s = old.atime.s - 10;
@@ -254,7 +240,7 @@ static void test_xattr_sizes(void **state)
 		0, 1, 40, 900, 969, 970, 971, 1000, XVAL_DATA_SIZE, XVAL_DATA_SIZE + 1, 65535, 65536
 	};
 	static uint8_t value[FS_XATTR_VALUE_MAX + 1];
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(value); i++)
@@ -277,7 +263,8 @@ static void test_xattr_sizes(void **state)
 
 static void test_xattr_rules(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644), p = make(ROOT, "p", S_IFIFO | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644),
+		 p = testfs_node(&t, ROOT, "p", S_IFIFO | 0644);
 	char name[300] = "user.", list[64];
 
 	(void)state;
@@ -306,7 +293,7 @@ static void test_xattr_rules(void **state)
 static void test_xattr_many(void **state)
 {
 	enum { COUNT = 300 };
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 	static char list[COUNT * 16];
 	uint8_t value[700];
 	char name[16];
@@ -349,7 +336,7 @@ static void test_xattr_collisions(void **state)
 	(void)state;
 	testfs_free(&t);
 	testfs_make(&t, &(struct testfs_opts){ .format = { .dir_hash_bits = 5 } });
-	f = make(ROOT, "f", S_IFREG | 0644);
+	f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 	for (unsigned step = 0; step < 5000; step++) {
 		unsigned n = (unsigned)testfs_below(&random, NAMES);
 		int flags = (int)testfs_below(&random, 3), want = 0, rc;
@@ -390,7 +377,7 @@ static void test_xattr_collisions(void **state)
 
 static void test_capability_is_taken(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0755);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0755);
 
 	(void)state;
 	assert_int_equal(fs_setxattr(t.fs, f, "security.capability", "cap", 3, 0, false), 0);
@@ -458,30 +445,30 @@ static void assert_acl(uint64_t ino, const char *name, const struct acl *want)
 
 static void test_acl_and_mode(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 	struct acl acl = acl_full(7, 6, 5, 4, 1), min = acl_minimal(6, 4, 0);
 
 	(void)state;
 	assert_int_equal(acl_set(f, ACCESS, &acl), 0);
-	assert_int_equal(attr_of(f).mode, S_IFREG | 0741);
+	assert_int_equal(testfs_attr(&t, f).mode, S_IFREG | 0741);
 	assert_acl(f, ACCESS, &acl);
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = 0624 }), 0);
 	acl = acl_full(6, 6, 5, 2, 4);
 	assert_acl(f, ACCESS, &acl);
 	assert_int_equal(acl_set(f, ACCESS, &min), 0);
-	assert_int_equal(attr_of(f).mode, S_IFREG | 0640);
+	assert_int_equal(testfs_attr(&t, f).mode, S_IFREG | 0640);
 	assert_int_equal(fs_getxattr(t.fs, f, ACCESS, NULL, 0), -ENODATA);
 	assert_int_equal(fs_removexattr(t.fs, f, ACCESS), 0);
 	assert_int_equal(acl_set(f, DEFAULT, &acl), -EACCES);
 	/* setgid goes if the caller says so */
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_MODE, .mode = 02755 }), 0);
 	assert_int_equal(fs_setxattr(t.fs, f, ACCESS, min.bytes, min.size_bytes, 0, true), 0);
-	assert_int_equal(attr_of(f).mode, S_IFREG | 0640);
+	assert_int_equal(testfs_attr(&t, f).mode, S_IFREG | 0640);
 }
 
 static void test_acl_unsound(void **state)
 {
-	uint64_t f = make(ROOT, "f", S_IFREG | 0644);
+	uint64_t f = testfs_node(&t, ROOT, "f", S_IFREG | 0644);
 	struct acl good = acl_full(7, 6, 5, 4, 1), bad;
 
 	(void)state;
@@ -505,19 +492,19 @@ static void test_acl_unsound(void **state)
 	bad = acl_minimal(7, 5, 1);
 	acl_put(&bad, 0x20, 1, UINT32_MAX);
 	assert_int_equal(acl_set(f, ACCESS, &bad), -EINVAL);
-	assert_int_equal(attr_of(f).mode, S_IFREG | 0644);
+	assert_int_equal(testfs_attr(&t, f).mode, S_IFREG | 0644);
 }
 
 static void test_acl_inherited(void **state)
 {
 	struct fs_cred cred = { .umask = 077 };
-	uint64_t d = make(ROOT, "d", S_IFDIR | 0755);
+	uint64_t d = testfs_node(&t, ROOT, "d", S_IFDIR | 0755);
 	struct acl dflt = acl_full(7, 6, 5, 7, 4), want;
 	struct inode_attr attr;
 
 	(void)state;
 	assert_int_equal(acl_set(d, DEFAULT, &dflt), 0);
-	assert_int_equal(attr_of(d).mode, S_IFDIR | 0755);
+	assert_int_equal(testfs_attr(&t, d).mode, S_IFDIR | 0755);
 	assert_int_equal(fs_mknod(t.fs, &cred, d, "f", 1, S_IFREG | 0662, 0, &attr), 0);
 	want = acl_full(6, 6, 5, 6, 0);
 	assert_acl(attr.ino, ACCESS, &want);

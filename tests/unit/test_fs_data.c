@@ -45,21 +45,14 @@ static int teardown(void **state)
 
 static struct shadow file_make(const char *name)
 {
-	struct shadow f = { .bytes = calloc(1, FILE_MAX) };
-	struct inode_attr attr;
-
-	assert_int_equal(testfs_mknod(&t, INODE_ROOT, name, S_IFREG | 0644, &attr), 0);
-	f.ino = attr.ino;
-	return f;
+	return (struct shadow){ .ino = testfs_node(&t, INODE_ROOT, name, S_IFREG | 0644),
+				.bytes = calloc(1, FILE_MAX) };
 }
 
 static void file_check(const struct shadow *f)
 {
 	uint8_t *buf = malloc(FILE_MAX);
-	struct inode_attr attr;
-
-	assert_int_equal(fs_getattr(t.fs, f->ino, &attr), 0);
-	assert_int_equal(attr.size, f->size);
+	assert_int_equal(testfs_attr(&t, f->ino).size, f->size);
 	assert_int_equal(fs_read(t.fs, f->ino, buf, FILE_MAX, 0), (int)f->size);
 	assert_memory_equal(buf, f->bytes, f->size);
 	free(buf);
@@ -101,7 +94,7 @@ static void file_falloc(struct shadow *f, int mode, uint64_t off, uint64_t len)
 static void file_clone(const struct shadow *src, uint64_t src_off, struct shadow *dst, uint64_t dst_off,
 		       uint64_t len, uint64_t want_shared)
 {
-	uint64_t shared, got = 0;
+	uint64_t shared;
 
 	assert_int_equal(fs_clone(t.fs, &testfs_root, src->ino, src_off, dst->ino, dst_off, len, 0, &shared),
 			 (int)len);
@@ -109,15 +102,11 @@ static void file_clone(const struct shadow *src, uint64_t src_off, struct shadow
 	memmove(dst->bytes + dst_off, src->bytes + src_off, len);
 	if (dst_off + len > dst->size)
 		dst->size = dst_off + len;
-	(void)got;
 }
 
 static uint64_t file_blocks(const struct shadow *f)
 {
-	struct inode_attr attr;
-
-	assert_int_equal(fs_getattr(t.fs, f->ino, &attr), 0);
-	return attr.blocks;
+	return testfs_attr(&t, f->ino).blocks;
 }
 
 static void test_sizes(void **state)
@@ -198,6 +187,40 @@ static void test_fallocate(void **state)
 	file_falloc(&f, FALLOC_FL_ZERO_RANGE, 150001, 60000);
 	file_check(&f);
 	free(f.bytes);
+}
+
+static bool has_unwritten_flag(uint64_t ino)
+{
+	struct inode_attr a;
+
+	assert_int_equal(fs_getattr(t.fs, ino, &a), 0);
+	return a.flags & INODE_UNWRITTEN;
+}
+
+/* It comes with the first unwritten extent, stays, and goes to no clone: what is unwritten is a hole there. */
+static void test_unwritten_flag(void **state)
+{
+	struct shadow f = file_make("f"), g = file_make("g"), h = file_make("h");
+	struct fs_clone_item item = { f.ino, "f2", 2, 0 };
+	unsigned done;
+
+	(void)state;
+	file_write(&f, 0, 20000, 1);
+	file_write(&g, 0, 20000, 1);
+	file_falloc(&g, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 8192);
+	assert_false(has_unwritten_flag(f.ino) || has_unwritten_flag(g.ino));
+	file_falloc(&f, FALLOC_FL_KEEP_SIZE, 100000, 4096);
+	file_falloc(&g, FALLOC_FL_ZERO_RANGE, 8192, 4096);
+	assert_true(has_unwritten_flag(f.ino) && has_unwritten_flag(g.ino));
+	file_write(&g, 0, 20000, 2);
+	assert_true(has_unwritten_flag(g.ino));
+	assert_true(fs_clone(t.fs, &testfs_root, f.ino, 0, h.ino, 0, 20000, 0, NULL) > 0);
+	assert_int_equal(fs_clone_files(t.fs, &testfs_root, INODE_ROOT, &item, 1, &done), 0);
+	assert_false(has_unwritten_flag(h.ino) || has_unwritten_flag(item.new_ino));
+	testfs_check(&t);
+	free(f.bytes);
+	free(g.bytes);
+	free(h.bytes);
 }
 
 static void test_collapse_and_insert(void **state)
@@ -434,6 +457,7 @@ int main(void)
 		DATA_TEST(test_sparse_and_tail),
 		DATA_TEST(test_inline_truncate),
 		DATA_TEST(test_fallocate),
+		DATA_TEST(test_unwritten_flag),
 		DATA_TEST(test_collapse_and_insert),
 		DATA_TEST(test_clone_and_write),
 		DATA_TEST(test_clone_ranges),

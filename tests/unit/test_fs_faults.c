@@ -157,11 +157,7 @@ static void pool_make(uint64_t size_bytes)
 
 static uint64_t file_make(const char *name)
 {
-	struct inode_attr attr;
-
-	assert_int_equal(testfs_mknod(&t, INODE_ROOT, name, S_IFREG | 0644, &attr), 0);
-	fs_forget(t.fs, attr.ino, 1);
-	return attr.ino;
+	return testfs_node(&t, INODE_ROOT, name, S_IFREG | 0644);
 }
 
 static void fill(uint8_t *buf, uint64_t blk)
@@ -431,6 +427,32 @@ static void test_truncate_broken_off(void **state)
 	}
 }
 
+/* Who cuts a setuid file and breaks off leaves it cut without the bit, or not cut. */
+static void test_truncate_takes_setuid_first(void **state)
+{
+	struct fs_set mode = { .what = FS_SET_MODE, .mode = 04755 };
+	struct fs_set cut = { .what = FS_SET_SIZE | FS_SET_KILLPRIV, .size = BLOCK_SIZE };
+	struct inode_attr attr;
+
+	(void)state;
+	for (uint64_t n = 1; n <= STEPS; n++) {
+		uint64_t ino;
+
+		pool_make((uint64_t)40 << 20);
+		ino = file_make("a");
+		file_shred(ino, LONG);
+		assert_int_equal(fs_setattr(t.fs, &testfs_root, ino, &mode, &attr), 0);
+		fault_arm(0, 0);
+		fault.record = n;
+		assert_int_equal(fs_setattr(t.fs, &testfs_root, ino, &cut, &attr), -EIO);
+		assert_true(fault_disarm());
+		settle();
+		attr = testfs_attr(&t, ino);
+		assert_true(attr.size != BLOCK_SIZE || !(attr.mode & S_ISUID));
+		testfs_free(&t);
+	}
+}
+
 /* An insert that cannot go on: the file may not be used while it is half-way, and the next mount finishes it, once. */
 static void test_insert_broken_off(void **state)
 {
@@ -530,6 +552,42 @@ static void test_clone_files_broken_off(void **state)
 	assert_int_equal(rc, 0);
 }
 
+/* Attributes of all sizes, alone or many: whatever room they leave for the rest, there is a way. */
+static void test_clone_files_with_attributes(void **state)
+{
+	struct fs_clone_item items[2];
+	char name[2][16], attr_name[16];
+	unsigned done, twins = 0;
+	uint64_t ino;
+
+	(void)state;
+	pool_make((uint64_t)64 << 20);
+	ino = file_make("a");
+	file_shred(ino, 2);
+	for (unsigned many = 0; many < 12; many++) {
+		for (size_t size = 2000; size <= 65536; size += 4540) {
+			snprintf(attr_name, sizeof(attr_name), "user.%u", many);
+			assert_int_equal(fs_setxattr(t.fs, ino, attr_name, big, size, 0, false), 0);
+			for (unsigned i = 0; i < 2; i++) {
+				snprintf(name[i], sizeof(name[i]), "twin%u", i);
+				items[i] = (struct fs_clone_item){ ino, name[i], strlen(name[i]), 0 };
+			}
+			assert_int_equal(fs_clone_files(t.fs, &testfs_root, INODE_ROOT, items, 2, &done), 0);
+			assert_int_equal(done, 2);
+			for (unsigned i = 0; i < 2; i++) {
+				assert_int_equal(fs_getxattr(t.fs, items[i].new_ino, attr_name, NULL, 0),
+						 size);
+				block_expect(items[i].new_ino, 2, 2);
+				assert_int_equal(testfs_unlink(&t, INODE_ROOT, name[i]), 0);
+			}
+			twins += done;
+		}
+	}
+	assert_true(twins > 200);
+	settle();
+	testfs_free(&t);
+}
+
 /* A file can be cut, to whatever size, when there is no room at all. */
 static void test_truncate_full(void **state)
 {
@@ -616,9 +674,11 @@ int main(void)
 		cmocka_unit_test(test_one_store_fails),
 		cmocka_unit_test(test_all_stores_fail_from_one_on),
 		cmocka_unit_test(test_truncate_broken_off),
+		cmocka_unit_test(test_truncate_takes_setuid_first),
 		cmocka_unit_test(test_insert_broken_off),
 		cmocka_unit_test(test_clone_files_full),
 		cmocka_unit_test(test_clone_files_broken_off),
+		cmocka_unit_test(test_clone_files_with_attributes),
 		cmocka_unit_test(test_truncate_full),
 		cmocka_unit_test(test_atime_after_failed_setattr),
 		cmocka_unit_test(test_close_failed_with_orphans),

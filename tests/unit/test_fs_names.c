@@ -35,39 +35,14 @@ static int teardown(void **state)
 	return 0;
 }
 
-static uint64_t make(uint64_t dir, const char *name, uint32_t mode)
-{
-	struct inode_attr attr;
-
-	assert_int_equal(testfs_mknod(&t, dir, name, mode, &attr), 0);
-	fs_forget(t.fs, attr.ino, 1);
-	return attr.ino;
-}
-
 static uint64_t make_dir(uint64_t dir, const char *name)
 {
-	return make(dir, name, S_IFDIR | 0755);
+	return testfs_node(&t, dir, name, S_IFDIR | 0755);
 }
 
 static uint64_t make_file(uint64_t dir, const char *name)
 {
-	return make(dir, name, S_IFREG | 0644);
-}
-
-static uint32_t nlink_of(uint64_t ino)
-{
-	struct inode_attr attr;
-
-	assert_int_equal(fs_getattr(t.fs, ino, &attr), 0);
-	return attr.nlink;
-}
-
-static uint64_t size_of(uint64_t ino)
-{
-	struct inode_attr attr;
-
-	assert_int_equal(fs_getattr(t.fs, ino, &attr), 0);
-	return attr.size;
+	return testfs_node(&t, dir, name, S_IFREG | 0644);
 }
 
 static void assert_path(uint64_t ino, const char *path)
@@ -115,8 +90,8 @@ static void test_make_and_find(void **state)
 		assert_int_equal(testfs_mknod(&t, ROOT, name, S_IFREG, NULL), -EEXIST);
 		fs_forget(t.fs, made.ino, 2);
 	}
-	assert_int_equal(size_of(ROOT), ARRAY_SIZE(types));
-	assert_int_equal(nlink_of(ROOT), 3);
+	assert_int_equal(testfs_attr(&t, ROOT).size, ARRAY_SIZE(types));
+	assert_int_equal(testfs_attr(&t, ROOT).nlink, 3);
 	assert_int_equal(fs_cached_inodes(t.fs), 0);
 	testfs_remount(&t);
 	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
@@ -127,8 +102,8 @@ static void test_make_and_find(void **state)
 				 0);
 		assert_int_equal(find(ROOT, name), 0);
 	}
-	assert_int_equal(size_of(ROOT), 0);
-	assert_int_equal(nlink_of(ROOT), 2);
+	assert_int_equal(testfs_attr(&t, ROOT).size, 0);
+	assert_int_equal(testfs_attr(&t, ROOT).nlink, 2);
 }
 
 static void test_bad_names(void **state)
@@ -195,7 +170,7 @@ static void test_removed_directory(void **state)
 	assert_int_equal(testfs_mknod(&t, ROOT, "d", S_IFDIR | 0755, &attr), 0);
 	assert_int_equal(testfs_rmdir(&t, ROOT, "d"), 0);
 	assert_int_equal(testfs_mknod(&t, attr.ino, "x", S_IFREG, NULL), -ENOENT);
-	assert_int_equal(nlink_of(attr.ino), 0);
+	assert_int_equal(testfs_attr(&t, attr.ino).nlink, 0);
 	fs_forget(t.fs, attr.ino, 1);
 	assert_int_equal(fs_getattr(t.fs, attr.ino, &attr), -ESTALE);
 }
@@ -209,12 +184,12 @@ static void test_links(void **state)
 	assert_int_equal(testfs_link(&t, f, d, "g"), -EEXIST);
 	assert_int_equal(testfs_link(&t, d, ROOT, "x"), -EPERM);
 	assert_int_equal(testfs_link(&t, 999999, ROOT, "x"), -ESTALE);
-	assert_int_equal(nlink_of(f), 2);
+	assert_int_equal(testfs_attr(&t, f).nlink, 2);
 	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
 	assert_path(f, "/d/g");
 	assert_int_equal(testfs_rename(&t, d, "g", ROOT, "h", 0), 0);
 	assert_path(f, "/h");
-	assert_int_equal(nlink_of(f), 1);
+	assert_int_equal(testfs_attr(&t, f).nlink, 1);
 	assert_int_equal(testfs_unlink(&t, ROOT, "h"), 0);
 	assert_int_equal(find(ROOT, "h"), 0);
 }
@@ -253,9 +228,9 @@ static void test_rename_plain(void **state)
 	(void)state;
 	assert_int_equal(testfs_rename(&t, a, "sub", b, "moved", 0), 0);
 	assert_path(f, "/b/moved/f");
-	assert_int_equal(nlink_of(a), 2);
-	assert_int_equal(nlink_of(b), 3);
-	assert_int_equal(size_of(a), 0);
+	assert_int_equal(testfs_attr(&t, a).nlink, 2);
+	assert_int_equal(testfs_attr(&t, b).nlink, 3);
+	assert_int_equal(testfs_attr(&t, a).size, 0);
 	assert_int_equal(find(sub, ".."), b);
 	assert_int_equal(testfs_rename(&t, ROOT, "b", sub, "x", 0), -EINVAL);
 	assert_int_equal(testfs_rename(&t, b, "moved", sub, "x", 0), -EINVAL);
@@ -266,7 +241,7 @@ static void test_rename_plain(void **state)
 	assert_int_equal(testfs_rename(&t, sub, "f", ROOT, "g", 0), 0);
 	assert_int_equal(testfs_rename(&t, ROOT, "a", b, "moved", 0), 0);
 	assert_path(a, "/b/moved");
-	assert_int_equal(nlink_of(ROOT), 3);
+	assert_int_equal(testfs_attr(&t, ROOT).nlink, 3);
 	assert_int_equal(testfs_rename(&t, ROOT, "none", b, "y", 0), -ENOENT);
 	assert_int_equal(testfs_rename(&t, ROOT, "g", ROOT, "g", 0), 0);
 	assert_int_equal(testfs_rename(&t, ROOT, "g", ROOT, "..", 0), -EBUSY);
@@ -280,11 +255,11 @@ static void test_rename_over(void **state)
 	assert_int_equal(testfs_rename(&t, ROOT, "f", ROOT, "g", RENAME_NOREPLACE), -EEXIST);
 	assert_int_equal(testfs_link(&t, f, ROOT, "f2"), 0);
 	assert_int_equal(testfs_rename(&t, ROOT, "f", ROOT, "f2", 0), 0); /* one inode: nothing happens */
-	assert_int_equal(nlink_of(f), 2);
+	assert_int_equal(testfs_attr(&t, f).nlink, 2);
 	assert_int_equal(testfs_rename(&t, ROOT, "f", ROOT, "g", 0), 0);
 	assert_int_equal(find(ROOT, "g"), f);
 	assert_int_equal(find(ROOT, "f"), 0);
-	assert_int_equal(size_of(ROOT), 2);
+	assert_int_equal(testfs_attr(&t, ROOT).size, 2);
 	assert_int_equal(fs_getattr(t.fs, g, &(struct inode_attr){ 0 }), -ESTALE);
 }
 
@@ -297,8 +272,8 @@ static void test_rename_exchange(void **state)
 	assert_int_equal(testfs_rename(&t, a, "d", b, "f", RENAME_EXCHANGE), 0);
 	assert_path(f, "/a/d");
 	assert_path(d, "/b/f");
-	assert_int_equal(nlink_of(a), 2);
-	assert_int_equal(nlink_of(b), 3);
+	assert_int_equal(testfs_attr(&t, a).nlink, 2);
+	assert_int_equal(testfs_attr(&t, b).nlink, 3);
 	assert_int_equal(testfs_rename(&t, a, "d", b, "none", RENAME_EXCHANGE), -ENOENT);
 	assert_int_equal(testfs_rename(&t, ROOT, "b", b, "f", RENAME_EXCHANGE), -EINVAL);
 	assert_int_equal(testfs_rename(&t, b, "f", ROOT, "b", RENAME_EXCHANGE), -EINVAL);
@@ -321,7 +296,7 @@ static void test_rename_whiteout(void **state)
 	assert_int_equal(fs_getattr(t.fs, white, &attr), 0);
 	assert_int_equal(attr.mode, S_IFCHR);
 	assert_int_equal(attr.rdev, 0);
-	assert_int_equal(size_of(ROOT), 2);
+	assert_int_equal(testfs_attr(&t, ROOT).size, 2);
 }
 
 /* ---- reading directories ---- */
@@ -435,7 +410,7 @@ static void test_tmpfile(void **state)
 	assert_int_equal(testfs_link(&t, attr.ino, ROOT, "named"), 0);
 	fs_forget(t.fs, attr.ino, 1);
 	assert_int_equal(find(ROOT, "named"), attr.ino);
-	assert_int_equal(nlink_of(attr.ino), 1);
+	assert_int_equal(testfs_attr(&t, attr.ino).nlink, 1);
 	assert_int_equal(fs_tmpfile(t.fs, &testfs_root, ROOT, 0600, &attr), 0);
 	fs_forget(t.fs, attr.ino, 1);
 	assert_int_equal(fs_getattr(t.fs, attr.ino, &attr), -ESTALE);
@@ -481,7 +456,7 @@ static void test_removed_at_once_many(void **state)
 		snprintf(name, sizeof(name), "f%u", i);
 		assert_int_equal(testfs_unlink(&t, ROOT, name), 0);
 	}
-	assert_int_equal(size_of(ROOT), 1);
+	assert_int_equal(testfs_attr(&t, ROOT).size, 1);
 	assert_int_equal(fs_statfs(t.fs, &after), 0);
 	assert_int_equal(after.total_blk, before.total_blk);
 }
@@ -543,7 +518,7 @@ static void test_full_pool(void **state)
 		}
 		assert_int_equal(rc, -ENOSPC);
 		assert_true(counts[round] > 500);
-		assert_int_equal(size_of(ROOT), counts[round]);
+		assert_int_equal(testfs_attr(&t, ROOT).size, counts[round]);
 		for (uint64_t i = 0; i < counts[round]; i++) {
 			int len = snprintf(name, sizeof(name), "%0200llu", (unsigned long long)i);
 

@@ -9,10 +9,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
 #include "lib/tree_records.h"
+#include "media/inode.h"
 
 #define ROUNDS 400
 
@@ -130,6 +132,8 @@ static void test_fixed_records_that_lie(void **state)
 	assert_non_null(extent_why(0, 0, 1, 0));
 	assert_non_null(extent_why(0, 1, 1, 2));
 	assert_non_null(extent_why(0, UINT64_MAX, 1, 0));
+	assert_null(extent_why(0, 1, 8192 * CHUNK_BLOCKS, 0));
+	assert_non_null(extent_why(0, 1, 8192 * CHUNK_BLOCKS + 1, 0)); /* longer than any group */
 	assert_non_null(extent_why((1ull << 51) - 1, 1, 2, 0));
 	assert_null(extent_why((1ull << 51) - 2, 1, 2, 0));
 	assert_null(rmap_why(0, OWNER_SUPER, 1));
@@ -137,11 +141,31 @@ static void test_fixed_records_that_lie(void **state)
 	assert_non_null(rmap_why(0, 1ull << 55, 1));
 	assert_non_null(rmap_why(0, 5, 0));
 	assert_non_null(rmap_why(UINT64_MAX - 3, 5, 4));
+	assert_non_null(rmap_why(1, 5, UINT32_MAX));
+	assert_non_null(check(NODE_REFCOUNT, &rc, sizeof(rc)));
+	rc.rc_refs = le32_of(2);
+	assert_null(check(NODE_REFCOUNT, &rc, sizeof(rc)));
+	rc.rc_count_blk = le32_of(UINT32_MAX);
 	assert_non_null(check(NODE_REFCOUNT, &rc, sizeof(rc)));
 	assert_non_null(check(NODE_INODES, &ic, sizeof(ic)));
 	assert_non_null(check(NODE_ORPHAN, &orphan, sizeof(orphan)));
 	assert_non_null(check(NODE_FORWARD, &fw, sizeof(fw)));
 	assert_non_null(check(NODE_LOSS, &ls, sizeof(ls)));
+}
+
+static void test_inodes_that_lie(void **state)
+{
+	const struct m_uuid uuid = { { 1 } };
+	struct m_inode m = { 0 };
+
+	(void)state;
+	unit_init(&m, MAGIC_INODE, 70 << INODE_SHIFT, 70, &uuid);
+	inode_attr_encode(&m, &(struct inode_attr){ .mode = S_IFREG | 0644 });
+	assert_null(unit_check_body(&m, sizeof(m)));
+	m.di_hdr.uh_owner = le64_of(71);
+	assert_non_null(unit_check_body(&m, sizeof(m)));
+	m.di_hdr.uh_owner = le64_of(70 | 1ull << 55); /* bits that a shift would lose */
+	assert_non_null(unit_check_body(&m, sizeof(m)));
 }
 
 static struct m_dirent *dirent_make(void *space, const char *name)
@@ -378,9 +402,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sound_records_pass), cmocka_unit_test(test_key_compare),
 		cmocka_unit_test(test_decode_encode),      cmocka_unit_test(test_fixed_records_that_lie),
-		cmocka_unit_test(test_dirents_that_lie),   cmocka_unit_test(test_attrs_that_lie),
-		cmocka_unit_test(test_fixed_bodies),       cmocka_unit_test(test_inner_bodies),
-		cmocka_unit_test(test_slotted_bodies),     cmocka_unit_test(test_any_bytes),
+		cmocka_unit_test(test_inodes_that_lie),    cmocka_unit_test(test_dirents_that_lie),
+		cmocka_unit_test(test_attrs_that_lie),     cmocka_unit_test(test_fixed_bodies),
+		cmocka_unit_test(test_inner_bodies),       cmocka_unit_test(test_slotted_bodies),
+		cmocka_unit_test(test_any_bytes),
 	};
 
 	return cmocka_run_group_tests_name("node", tests, NULL, NULL);

@@ -8,11 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
-#include "dax/dax.h"
+#include "dax/priv.h" /* a store is refused the way a failed msync() has it */
 #include "media/ag.h"
 #include "media/inode.h"
 #include "txn/format.h"
@@ -27,12 +31,17 @@ struct env {
 	/* Stores are applied only while budget lasts: the rest is what a crash loses. */
 	uint8_t *image;
 	long stores, budget;
+	/* Stores that touch this byte of the pool are refused; 0: none. */
+	uint64_t refuse_off;
 };
 
 static void trace_store(void *ctx, uint64_t off, const void *src, size_t len_bytes)
 {
 	struct env *env = ctx;
+	bool hit = env->refuse_off >= off && env->refuse_off - off < len_bytes;
 
+	if (env->dax)
+		atomic_store(&env->dax->failed, env->refuse_off && hit);
 	if (env->image && env->stores++ < env->budget)
 		memcpy(env->image + off, src, len_bytes);
 }
@@ -167,6 +176,114 @@ static void test_both_copies_damaged(void **state)
 	env_close(&env);
 }
 
+/* A field that is not in the first line of the inode. */
+static int set_root_projid(struct pool *pool, uint32_t projid)
+{
+	struct txn *tx = txn_begin(pool, TXN_WRITE);
+	void *unit;
+
+	assert_int_equal(txn_edit(tx, ROOT_LADDR, MAGIC_INODE, &unit), 0);
+	((struct m_inode *)unit)->di_projid = le32_of(projid);
+	return txn_commit(tx);
+}
+
+/*
+ * A commit that could not write one copy leaves it behind; a later one, which changes other lines and can write those, must not
+ * make a unit of both that is believed.
+ */
+static void check_copy_left_behind(unsigned bad_copy, bool line_stays_bad)
+{
+	const struct m_inode *copies[2];
+	struct env env = { 0 };
+	struct txn *tx;
+	const void *unit;
+	uint64_t off;
+
+	env_open(&env, NULL);
+	assert_int_equal(root_uid(env.pool), 0);
+	assert_int_equal(pool_place(env.pool, ROOT_LADDR, bad_copy, &off), 0);
+	env.refuse_off = off + offsetof(struct m_inode, di_projid);
+	assert_int_equal(set_root_projid(env.pool, 77), 0);
+	assert_int_equal(root_uid(env.pool), 0);
+	if (!line_stays_bad)
+		env.refuse_off = 0;
+	assert_int_equal(txn_commit(edit_root(env.pool, 7)), 0);
+	tx = txn_begin(env.pool, TXN_READ);
+	assert_int_equal(txn_get(tx, ROOT_LADDR, MAGIC_INODE, &unit), 0);
+	assert_int_equal(le32_get(((const struct m_inode *)unit)->di_projid), 77);
+	assert_int_equal(le32_get(((const struct m_inode *)unit)->di_uid), 7);
+	txn_abort(tx);
+	env.refuse_off = 0;
+	assert_int_equal(root_uid(env.pool), 7);
+	for (unsigned copy = 0; copy < 2; copy++) {
+		assert_int_equal(pool_place(env.pool, ROOT_LADDR, copy, &off), 0);
+		copies[copy] = dax_ptr(env.dax, off);
+	}
+	assert_memory_equal(copies[0], copies[1], INODE_SIZE);
+	env_close(&env);
+}
+
+static void test_copy_left_behind(void **state)
+{
+	(void)state;
+	for (unsigned copy = 0; copy < 2; copy++) {
+		check_copy_left_behind(copy, false);
+		check_copy_left_behind(copy, true);
+	}
+}
+
+/* msync() of this program fails at the so-manieth call. */
+static unsigned msync_left;
+
+int msync(void *addr, size_t len, int flags)
+{
+	if (msync_left > 0 && --msync_left == 0) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_msync, addr, len, flags);
+}
+
+/* What is not surely durable is not reported as done, and what is reported as done is there after the next mount. */
+static void test_fence_that_fails(void **state)
+{
+	const struct dax_opts opts = { .durability = DAX_MSYNC, .create = true, .size_bytes = POOL_BYTES };
+	char path[64], why[200];
+	unsigned refused = 0, done = 0;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/dev/shm/test_txn.%d", (int)getpid());
+	for (unsigned fail_at = 1; fail_at <= 3; fail_at++) {
+		struct env env = { 0 };
+		int rc;
+
+		assert_int_equal(dax_open(path, &opts, &env.dax, why, sizeof(why)), 0);
+		assert_int_equal(pool_format(env.dax, &(struct format_opts){ 0 }, NULL, why, sizeof(why)), 0);
+		assert_int_equal(pool_open(env.dax, &(struct pool_opts){ 0 }, &env.pool, why, sizeof(why)),
+				 0);
+		msync_left = fail_at;
+		rc = txn_commit(edit_root(env.pool, 8));
+		assert_int_equal(msync_left, 0);
+		assert_int_equal(rc, fail_at == 1 ? -EIO : 0);
+		*(rc ? &refused : &done) += 1;
+		if (rc)
+			assert_int_equal(root_uid(env.pool), 0);
+		assert_true(txn_commit(edit_root(env.pool, 9)) < 0); /* no more of it */
+		pool_close(env.pool, false);
+		dax_close(env.dax);
+		if (rc)
+			continue;
+		assert_int_equal(dax_open(path, &(struct dax_opts){ 0 }, &env.dax, why, sizeof(why)), 0);
+		assert_int_equal(pool_open(env.dax, &(struct pool_opts){ 0 }, &env.pool, why, sizeof(why)),
+				 0);
+		assert_int_equal(root_uid(env.pool), 8);
+		env_close(&env);
+	}
+	assert_int_equal(refused, 1);
+	assert_int_equal(done, 2);
+	unlink(path);
+}
+
 static void test_super_copy(void **state)
 {
 	struct env env = { 0 };
@@ -185,6 +302,20 @@ static void test_super_copy(void **state)
 	env_open(&env, copy);
 	env_close(&env);
 	free(copy);
+}
+
+static void test_super_that_lies(void **state)
+{
+	struct env env = { 0 };
+	struct super super;
+
+	(void)state;
+	env_open(&env, NULL);
+	super = *pool_super(env.pool);
+	assert_null(super_check(&super));
+	super.seq_limit = UINT64_MAX; /* the next numbers would begin at zero again */
+	assert_non_null(super_check(&super));
+	env_close(&env);
 }
 
 static void test_lock_order(void **state)
@@ -278,7 +409,8 @@ int main(void)
 		cmocka_unit_test(test_commit_and_abort),   cmocka_unit_test(test_sequence_never_repeats),
 		cmocka_unit_test(test_heal_from_mirror),   cmocka_unit_test(test_both_copies_damaged),
 		cmocka_unit_test(test_super_copy),         cmocka_unit_test(test_lock_order),
-		cmocka_unit_test(test_cut_at_every_store),
+		cmocka_unit_test(test_cut_at_every_store), cmocka_unit_test(test_copy_left_behind),
+		cmocka_unit_test(test_super_that_lies),    cmocka_unit_test(test_fence_that_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -135,11 +135,28 @@ static void log_long_line(void **state)
 	assert_string_equal(strchr(text, '\n'), "\nprog: next\n");
 }
 
+static void damage_is_reported_once(void **state)
+{
+	unsigned again = 0;
+
+	(void)state;
+	assert_true(log_is_first(4096));
+	assert_false(log_is_first(4096));
+	assert_true(log_is_first(8192));
+	/* Places are forgotten rather than that new ones are not told. */
+	for (uint64_t place = 1; place <= 10000; place++)
+		assert_true(place == 4096 || place == 8192 || log_is_first(place));
+	for (uint64_t place = 1; place <= 10000; place++)
+		again += log_is_first(place);
+	assert_true(again > 5000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(le_bytes),  cmocka_unit_test(rounding),      cmocka_unit_test(container),
-		cmocka_unit_test(log_lines), cmocka_unit_test(log_long_line),
+		cmocka_unit_test(le_bytes),      cmocka_unit_test(rounding),
+		cmocka_unit_test(container),     cmocka_unit_test(log_lines),
+		cmocka_unit_test(log_long_line), cmocka_unit_test(damage_is_reported_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -81,13 +81,17 @@ static int clone_xattrs(int src, int dst)
 int clone_attributes(int src, int dst, const struct stat *st)
 {
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	mode_t mode = st->st_mode & 07777;
 	int rc;
 
-	/* Giving away is for root; cp -a of others leaves it too. */
-	if (fchown(dst, st->st_uid, st->st_gid) && fchown(dst, (uid_t)-1, st->st_gid) && errno != EPERM)
-		return errno;
+	/* Giving away is for root; cp -a of others leaves it too, and what the bits were to lend with it. */
+	if (fchown(dst, st->st_uid, st->st_gid)) {
+		if (fchown(dst, (uid_t)-1, st->st_gid) && errno != EPERM)
+			return errno;
+		mode &= 0777;
+	}
 	rc = clone_xattrs(src, dst);
-	if (rc == 0 && fchmod(dst, st->st_mode & 07777))
+	if (rc == 0 && fchmod(dst, mode))
 		rc = errno;
 	if (rc == 0 && futimens(dst, times))
 		rc = errno;

@@ -23,6 +23,8 @@ int ctl_stats(int argc, char **argv);
 int ctl_map(int argc, char **argv);
 int ctl_owners(int argc, char **argv);
 int ctl_clone(int argc, char **argv);
+int ctl_scrub(int argc, char **argv);
+int ctl_grow(int argc, char **argv);
 
 /* ---- options ---- */
 

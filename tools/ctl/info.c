@@ -104,8 +104,10 @@ static int print_text(const struct umbra_info *info, const char *uuid)
 	       args_size_text(info->lane_size, lane, sizeof(lane)));
 	printf("durability  %s\n", info->durability);
 	printf("made        %s\n", time_text(info->created_ns, made, sizeof(made)));
-	printf("mounted     %s, %u times so far%s\n", time_text(info->mounted_ns, mounted, sizeof(mounted)),
-	       info->mount_count, info->flags & UMBRA_INFO_READONLY ? ", now read-only" : "");
+	printf("mounted     %s%s%u times so far%s\n",
+	       info->mount_count ? time_text(info->mounted_ns, mounted, sizeof(mounted)) : "for writing",
+	       info->mount_count ? ", " : " ", info->mount_count,
+	       info->flags & UMBRA_INFO_READONLY ? ", now read-only" : "");
 	printf("daemon      umbrafs %s, process %u, %u threads\n", info->version, info->pid, info->threads);
 	if (info->flags & UMBRA_INFO_FAILED)
 		printf("FAILED      takes no writes any more: %s\n", info->failed);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "util/cli.h"
+
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -20,6 +22,8 @@ static const struct {
 	{ "map", ctl_map, "where a file lies and what it shares" },
 	{ "owners", ctl_owners, "who owns a range of the device" },
 	{ "clone", ctl_clone, "clone a file, or with -r a whole tree" },
+	{ "scrub", ctl_scrub, "verify both copies of all metadata" },
+	{ "grow", ctl_grow, "take in what the device or file has gained" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -53,7 +57,8 @@ int ctl_parse(struct ctl_args *args, int argc, char **argv)
 			args->json = true;
 		} else if (c == ':' || c == '?') {
 			fprintf(stderr, "umbractl %s: %s '%s' (try --help)\n", argv[0],
-				c == ':' ? "a value is missing after" : "unknown option", argv[optind - 1]);
+				c == ':' ? "a value is missing after" : "unknown option",
+				c == ':' ? argv[optind - 1] : cli_refused(argv, letters));
 			return STATUS_USAGE;
 		} else if (args->take(args->arg, c, optarg)) {
 			return STATUS_USAGE;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -93,6 +94,7 @@ int ctl_map(int argc, char **argv)
 	struct ctl_args args = { .usage = usage, .min = 1, .max = 1 };
 	struct map map = { .list = NULL };
 	char size[ARGS_SIZE_TEXT], shared[ARGS_SIZE_TEXT];
+	struct stat st;
 	int rc = ctl_parse(&args, argc, argv), fd;
 
 	if (rc)
@@ -100,6 +102,10 @@ int ctl_map(int argc, char **argv)
 	fd = ctl_open(args.names[0], O_RDONLY);
 	if (fd < 0)
 		return STATUS_FAILED;
+	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+		close(fd);
+		return ctl_say(args.names[0], "is not a regular file");
+	}
 	map.json = args.json;
 	map.list = json_object_new_array();
 	rc = fsync(fd) ? errno : map_all(&map, fd);

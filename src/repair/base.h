@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the parts of a repair share: facts, units written by hand, new units, trees from sorted records.
+ *
+ * Facts are the rows of a consistency walk that was run for them (repair/priv.h): who exists, who owns what, which units are in use,
+ * which are reached, what is damaged. They are collected before repair_inodes and again before repair_groups.
+ *
+ * Rules of writing: a new node goes into a unit from repair_unit_alloc; the unit that makes it valid (inode, group header) is written
+ * last; what another part still needs as a source is not overwritten. Old nodes are not given back by hand: units that nothing
+ * leads to any more come free when the used maps are made anew, after repair_inodes.
+ */
+#ifndef UMBRA_REPAIR_BASE_H
+#define UMBRA_REPAIR_BASE_H
+
+#include "media/ag.h"
+#include "media/inode.h"
+#include "media/node.h"
+#include "repair/priv.h"
+#include "repair/repair.h"
+
+struct fs;
+
+struct repair {
+	struct dax *dax;
+	struct pool *pool;
+	const struct super *super;
+	const struct repair_opts *opts;
+	struct repair_report *report;
+	struct check *facts;                 /* rows of the last walk; NULL: none */
+	int error;                           /* first one that stops the run: -ENOMEM, -EIO */
+	bool begun;                          /* the superblock says SUPER_STATE_REPAIR */
+	uint64_t (*taken)[CHUNK_UNIT_WORDS]; /* units of each logical chunk that repair_unit_alloc gave away */
+	uint64_t *busy; /* a bit for each chunk of the device: not free for a metadata chunk; NULL: not known */
+	struct rows claims, claimed; /* struct repair_claim; struct seen_inode: new by them */
+	uint8_t *redo;               /* for each group: to be made anew whatever was found */
+	uint8_t *suspects; /* for each group: an earlier walk found something there; NULL: none has been */
+	struct repair_cursor *cursors; /* for each group: where to look for free units */
+	struct rows fresh;             /* uint64_t: units given away since it was emptied */
+	bool incomplete;               /* repair_group_each could not read a part of a tree */
+	bool inodes_are_done;          /* units that nothing leads to are no source of theirs any more */
+	struct check_opts silent;
+	struct check_report walked;
+};
+
+struct repair_cursor {
+	uint32_t slot, stray_slot;
+};
+
+/* What repair_inodes decided about a number, where the tree of inodes says something else. */
+struct repair_claim {
+	uint64_t ino;
+	size_t order; /* the last word about a number holds */
+	bool in_use;
+};
+
+/* One line for each thing that was mended or lost. */
+void repair_told(struct repair *rp, enum repair_act act, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* opts->step: false: the run is to end (rp->error is set). */
+bool repair_step(struct repair *rp, const char *what, uint64_t done, uint64_t total);
+
+/*
+ * Writes a unit whose owner is in its header and whose content is complete: fills in the rest of the header (magic, laddr, UUID,
+ * the next sequence number, CRC) and stores both copies, one after the other with a fence between. buf is 64-byte aligned, unit_size(magic)
+ * bytes. -EUCLEAN: its content does not pass its check (nothing was written). -EIO: neither copy could be written.
+ */
+must_check int repair_unit_write(struct repair *rp, uint64_t laddr, uint32_t magic, void *buf);
+
+/* The best sound copy into buf (64-byte aligned); owner 0: any. Says nothing. False: there is none. */
+bool repair_unit_read(struct repair *rp, uint64_t laddr, uint32_t magic, uint64_t owner, void *buf);
+
+/*
+ * A unit in a chunk of the group that is neither in use by the chunk table, nor reached by the walk, nor given away before; a new metadata
+ * chunk is made if there is none. -ENOSPC.
+ */
+must_check int repair_unit_alloc(struct repair *rp, uint32_t agno, uint64_t *laddr);
+
+/*
+ * A tree of new units of group agno from count records in ascending order of their keys. recs: kinds of fixed size: an array of
+ * records as on media; others: an array of pointers (const void *const *) to records. The body of its root goes to root, which is
+ * zeroed first (0 records: stays zero, an empty tree). -EUCLEAN: the records are not sound or not in order. -ENOSPC.
+ */
+must_check int repair_bulk(struct repair *rp, uint32_t agno, enum node_kind kind, uint64_t owner,
+			   const void *recs, size_t count, void *root, size_t root_size_bytes);
+
+/* ---- facts ---- */
+
+/* The walk again, silently, with its rows kept. Findings of it in *report (may be NULL). */
+must_check int repair_facts(struct repair *rp, struct check_report *report);
+
+/* The tree of inodes says otherwise, but this number is in use from now on (its record has been written), or free. */
+void repair_inode_claim(struct repair *rp, uint64_t ino, bool in_use);
+
+/*
+ * All rmap records that can be read, in no order: those of the trees, and in groups with damaged ones those of leaves that nothing leads
+ * to. False from fn ends it. A record was checked by itself only.
+ */
+void repair_rmap_each(struct repair *rp, bool (*fn)(void *arg, const struct rmap *r), void *arg);
+
+/*
+ * All units of 4096 bytes that are in use but were not reached by the walk and have a sound copy (of nodes and xattr values: those of
+ * trees whose upper levels are lost), by laddr. owner 0: of anybody. False from fn ends it. buf is good during the call.
+ */
+void repair_stray_each(struct repair *rp, uint32_t agno, uint64_t owner,
+		       bool (*fn)(void *arg, uint64_t laddr, const void *unit), void *arg);
+
+/* All records that can be read of one tree of a group (of fixed size, as on media), as repair_rmap_each. False: fn ended it, or no memory. */
+bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
+		       bool (*fn)(void *arg, const void *rec), void *arg);
+
+/* The walk that collects facts, with these options. */
+must_check int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_report *report);
+void repair_facts_drop(struct repair *rp);
+
+/* Gives every metadata chunk a mirror that should have one and has none. */
+must_check int repair_mirrors(struct repair *rp);
+
+/* How the inode is called, for messages: its path by the rows of the facts, or "inode N". */
+#define REPAIR_PATH_SIZE 1024u
+void repair_path(struct repair *rp, uint64_t ino, char path[REPAIR_PATH_SIZE]);
+
+/* ---- parts ---- */
+
+must_check int repair_super(struct dax *dax, const struct repair_opts *opts, struct repair_report *report,
+			    char *why, size_t why_size);
+must_check int repair_places(struct repair *rp);
+/* Whether there is anything for repair_inodes(). */
+bool repair_inodes_needed(const struct repair *rp);
+must_check int repair_inodes(struct repair *rp);
+must_check int repair_groups(struct repair *rp);
+/* On a file system that was opened as a mount would do, with transactions. rp->facts are those of a walk after repair_groups. */
+must_check int repair_names(struct repair *rp, struct fs *fs);
+
+#endif

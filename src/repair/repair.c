@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The order of a repair (docs/decisions/2026-11-21-repair.md): superblock, journal, places, then a walk, and if it finds anything inodes,
+ * groups, names, and the walk again.
+ */
+#include "repair/repair.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "repair/groups.h"
+
+#define ROUNDS_MAX 3u /* what one round of groups leaves behind the next one mends */
+
+static const char *const part_names[REPAIR_PARTS] = {
+	[REPAIR_SUPER] = "superblock", [REPAIR_PLACES] = "places", [REPAIR_MIRRORS] = "mirrors",
+	[REPAIR_INODES] = "inodes",    [REPAIR_GROUPS] = "groups", [REPAIR_NAMES] = "names",
+};
+
+const char *repair_part_name(enum repair_part part)
+{
+	return part < REPAIR_PARTS ? part_names[part] : "unknown";
+}
+
+struct run {
+	struct repair rp;
+	char *why;
+	size_t why_size;
+};
+
+static bool may(struct repair *rp, enum repair_part part, bool safe, const char *what)
+{
+	return !rp->opts->may || rp->opts->may(rp->opts->arg, part, safe, what);
+}
+
+/* ---- opening ---- */
+
+static int mend_places(struct pool *pool, void *arg)
+{
+	struct repair *rp = arg;
+
+	rp->pool = pool;
+	rp->super = pool_super(pool);
+	return repair_places(rp);
+}
+
+static int run_open(struct run *run, bool readonly, bool mend)
+{
+	struct repair *rp = &run->rp;
+	const struct pool_opts opts = {
+		.readonly = readonly,
+		.repair = true,
+		.mend = mend ? mend_places : NULL,
+		.mend_arg = rp,
+	};
+	int rc = pool_open(rp->dax, &opts, &rp->pool, run->why, run->why_size);
+
+	if (rc) {
+		rp->pool = NULL;
+		return rc;
+	}
+	rp->super = pool_super(rp->pool);
+	rp->report->super = *rp->super;
+	rp->report->replayed += pool_replayed(rp->pool);
+	rp->report->changed |= rp->report->replayed != 0;
+	return 0;
+}
+
+static void run_close(struct run *run)
+{
+	repair_facts_drop(&run->rp);
+	rows_free(&run->rp.claims);
+	if (run->rp.pool)
+		pool_close(run->rp.pool, false);
+	run->rp.pool = NULL;
+}
+
+static int failed(struct run *run, int rc, const char *what)
+{
+	if (rc && rc != -ECANCELED)
+		snprintf(run->why, run->why_size, "%s: %s", what, strerror(-rc));
+	return rc;
+}
+
+/* ---- inodes and groups ---- */
+
+static bool group_is_damaged(const struct check *ck)
+{
+	for (uint32_t agno = 0; agno < ck->super->ag_count; agno++) {
+		if (ck->ags[agno].damage & ~GROUP_UNITS)
+			return true;
+	}
+	return false;
+}
+
+/* Nothing but counters and used maps differs from what the rest says. */
+static bool groups_are_safe(const struct check *ck)
+{
+	for (uint32_t agno = 0; agno < ck->super->ag_count; agno++) {
+		if (ck->ags[agno].damage & ~(GROUP_UNITS | GROUP_COUNTERS | GROUP_TABLE))
+			return false;
+	}
+	return true;
+}
+
+static int groups_mend(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	int rc = 0;
+
+	rp->inodes_are_done = true;
+	for (unsigned round = 0; round < ROUNDS_MAX && !rc; round++) {
+		bool changed = false;
+
+		rc = repair_conflicts(rp, &changed);
+		if (!rc && changed)
+			rc = repair_facts(rp, NULL);
+		if (!rc && !changed && !group_is_damaged(rp->facts))
+			return 0;
+		if (!rc)
+			rc = repair_mirrors(rp);
+		if (!rc)
+			rc = repair_groups(rp);
+		if (!rc)
+			rc = repair_facts(rp, NULL);
+	}
+	return rc;
+}
+
+static int space_mend(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	int rc = 0;
+
+	if (repair_inodes_needed(rp) || rp->facts->lost.count != 0) {
+		if (!may(rp, REPAIR_INODES, false,
+			 "make damaged inodes and their trees anew from what is left?"))
+			return 1;
+		rc = failed(run, repair_inodes(rp), "inodes");
+		if (!rc)
+			rc = failed(run, repair_facts(rp, NULL), "walk");
+	}
+	if (rc || !group_is_damaged(rp->facts))
+		return rc;
+	if (!may(rp, REPAIR_GROUPS, groups_are_safe(rp->facts), "make groups anew from the inodes?"))
+		return 1;
+	return failed(run, groups_mend(run), "groups");
+}
+
+/* ---- names ---- */
+
+/* On an open pool, as a mount would have it. */
+static int names_mend(struct run *run)
+{
+	const struct fs_opts opts = { .background = false };
+	struct repair *rp = &run->rp;
+	struct fs *fs;
+	int rc;
+
+	run_close(run);
+	rc = run_open(run, false, false);
+	if (rc)
+		return rc;
+	rc = failed(run, repair_facts(rp, NULL), "walk");
+	if (rc)
+		return rc;
+	rc = failed(run, fs_open(rp->pool, &opts, &fs), "file system");
+	if (rc)
+		return rc;
+	rp->begun = true;
+	rc = failed(run, repair_names(rp, fs), "names");
+	fs_work(fs);
+	fs_close(fs);
+	return rc;
+}
+
+/* ---- the run ---- */
+
+/* Groups in which a closer look at the inodes is worth it. */
+static int suspects_set(struct run *run, bool *any)
+{
+	struct repair *rp = &run->rp;
+
+	rp->suspects = calloc(rp->super->ag_count, sizeof(*rp->suspects));
+	if (!rp->suspects)
+		return -ENOMEM;
+	for (uint32_t agno = 0; agno < rp->super->ag_count; agno++) {
+		rp->suspects[agno] = (rp->facts->ags[agno].damage & ~(GROUP_UNITS | GROUP_COUNTERS)) != 0;
+		*any = *any || rp->suspects[agno];
+	}
+	return 0;
+}
+
+/* > 0: somebody said no. */
+static int mend(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	struct check_report now;
+	bool any = false;
+	int rc = suspects_set(run, &any);
+
+	if (!rc && any)
+		rc = failed(run, repair_facts(rp, NULL), "walk");
+	if (!rc)
+		rc = space_mend(run);
+	if (rc)
+		return rc;
+	rc = failed(run, repair_facts(rp, &now), "walk");
+	if (rc || now.findings == 0)
+		return rc;
+	if (!may(rp, REPAIR_NAMES, false, "mend names, link counts and orphans?"))
+		return 1;
+	return names_mend(run);
+}
+
+static int begin(struct repair *rp)
+{
+	int rc = rp->begun ? 0 : pool_repair_begin(rp->pool);
+
+	rp->begun = rp->begun || rc == 0;
+	rp->report->changed |= rc == 0;
+	return rc;
+}
+
+static int walk_first(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	const struct check_opts look = {
+		.found = rp->opts->found,
+		.arg = rp->opts->arg,
+		.limit = rp->opts->limit,
+		.step = rp->opts->step,
+	};
+
+	rp->report->walked = true;
+	return failed(run, repair_walk(rp, &look, &rp->report->before), "walk");
+}
+
+/* One copy of some units is not sound: both are, after another walk. */
+static int mirrors_mend(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	const struct check_report *found = &rp->report->before;
+	struct check_report healed;
+	int rc;
+
+	if (found->by_kind[CHECK_UNIT_COPY] + found->by_kind[CHECK_UNIT_DIFFERS] == 0)
+		return 0;
+	if (!may(rp, REPAIR_MIRRORS, true, "write damaged copies of metadata anew from the sound ones?"))
+		return 1;
+	rp->silent = (struct check_opts){ .arg = rp->opts->arg, .step = rp->opts->step, .heal = true };
+	rc = failed(run, repair_walk(rp, &rp->silent, &healed), "walk");
+	rp->silent.heal = false;
+	if (!rc && healed.heals != 0) {
+		rp->report->changed = true;
+		repair_told(rp, REPAIR_MENDED, "%" PRIu64 " damaged copies of metadata units written anew",
+			    healed.heals);
+	}
+	if (!rc && healed.heals_failed != 0)
+		repair_told(rp, REPAIR_LEFT, "%" PRIu64 " copies of metadata units cannot be written",
+			    healed.heals_failed);
+	return rc;
+}
+
+static int walk_last(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	int rc;
+
+	run_close(run);
+	rc = run_open(run, true, false);
+	if (!rc)
+		rc = failed(run, repair_facts(rp, &rp->report->after), "walk");
+	return rc;
+}
+
+static int run_all(struct run *run)
+{
+	struct repair *rp = &run->rp;
+	bool unfinished, clean;
+	int rc = run_open(run, true, true);
+
+	if (rc)
+		return rc;
+	unfinished = rp->super->state & SUPER_STATE_REPAIR;
+	clean = rp->super->state & SUPER_STATE_CLEAN;
+	if (clean && !unfinished && !rp->opts->force && !rp->report->changed)
+		return 0;
+	if (rp->super->ro_compat & ~FEATURE_RO_COMPAT_KNOWN) {
+		snprintf(run->why, run->why_size, "it has features that this program does not know");
+		return -EPROTONOSUPPORT;
+	}
+	rc = walk_first(run);
+	if (rc)
+		return rc;
+	rp->report->after = rp->report->before;
+	if (rp->report->before.findings == 0)
+		return unfinished || rp->begun ? pool_repair_end(rp->pool, true) : 0;
+	rc = failed(run, begin(rp), "superblock");
+	if (!rc)
+		rc = mirrors_mend(run);
+	if (!rc)
+		rc = mend(run);
+	if (rc < 0)
+		return rc;
+	if (rc > 0) {
+		/* What has been done so far is whole; the rest is as it was. */
+		rc = walk_last(run);
+		return rc ? rc : pool_repair_end(rp->pool, false);
+	}
+	rc = walk_last(run);
+	return rc ? rc : failed(run, pool_repair_end(rp->pool, true), "superblock");
+}
+
+int repair_pool(struct dax *dax, const struct repair_opts *opts, struct repair_report *report, char *why,
+		size_t why_size)
+{
+	struct run run = {
+		.rp = { .dax = dax, .opts = opts, .report = report },
+		.why = why,
+		.why_size = why_size,
+	};
+	int rc;
+
+	*report = (struct repair_report){ 0 };
+	*why = 0;
+	rc = repair_super(dax, opts, report, why, why_size);
+	if (!rc)
+		rc = run_all(&run);
+	run_close(&run);
+	rows_free(&run.rp.claimed);
+	rows_free(&run.rp.fresh);
+	free(run.rp.suspects);
+	return rc;
+}

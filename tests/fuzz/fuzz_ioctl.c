@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The arguments of ioctls, on a file system that is there and a kernel that is not: the few functions of libfuse that the handlers call
+ * are in this file.
+ *
+ * Input: calls, each: u8 command | u8 file | u8 how it is open | u8 flags | le16 length of the argument | argument.
+ */
+#include <linux/fs.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <umbra/ioctl.h>
+
+#undef BLOCK_SIZE /* another one of <linux/fs.h> */
+#include "fuse/ops.h"
+#include "fuzz/input.h"
+#include "fuzz/pool.h"
+#include "fuzz/target.h"
+
+#define CALL_USER 0x1u   /* not root */
+#define CALL_TOKEN 0x2u  /* the argument begins with the last token that was given */
+#define CALL_SHORT 0x4u  /* not as long as the command says */
+#define CALL_COMPAT 0x8u /* from a 32-bit program */
+#define CALLS_MAX 20u
+
+static const unsigned cmds[] = {
+	FS_IOC_GETFLAGS,        FS_IOC_SETFLAGS,     FS_IOC_FSGETXATTR,     FS_IOC_FSSETXATTR,
+	FS_IOC_GETVERSION,      UMBRA_IOC_TOKEN,     UMBRA_IOC_EXTENTS,     UMBRA_IOC_INFO,
+	UMBRA_IOC_STATS,        UMBRA_IOC_OWNERS,    UMBRA_IOC_SCRUB,       UMBRA_IOC_CLONE_RANGE,
+	UMBRA_IOC_DEDUPE_RANGE, UMBRA_IOC_FALLOCATE, UMBRA_IOC_CLONE_FILES,
+};
+
+static struct session session;
+static struct worker worker;
+static struct fuse_ctx ctx;
+static struct umbra_token token;
+static unsigned cmd_now;
+static sem_t answered;
+
+/* ---- what libfuse would do ---- */
+
+int fuse_reply_err(fuse_req_t req, int err)
+{
+	(void)req;
+	if (err < 0 || err > 4095)
+		fuzz_stop("fuse_reply_err", err, "");
+	sem_post(&answered);
+	return 0;
+}
+
+int fuse_reply_ioctl(fuse_req_t req, int result, const void *buf, size_t size)
+{
+	(void)req, (void)result;
+	for (size_t i = 0; i < size; i++)
+		(void)((const volatile uint8_t *)buf)[i];
+	if (cmd_now == UMBRA_IOC_TOKEN && size == sizeof(token))
+		memcpy(&token, buf, size);
+	sem_post(&answered);
+	return 0;
+}
+
+const struct fuse_ctx *fuse_req_ctx(fuse_req_t req)
+{
+	(void)req;
+	return &ctx;
+}
+
+void *fuse_req_userdata(fuse_req_t req)
+{
+	(void)req;
+	return &session;
+}
+
+int fuse_lowlevel_notify_inval_inode(struct fuse_session *se, fuse_ino_t ino, off_t off, off_t len)
+{
+	(void)se, (void)ino, (void)off, (void)len;
+	return 0;
+}
+
+int fuse_lowlevel_notify_inval_entry(struct fuse_session *se, fuse_ino_t dir, const char *name, size_t len)
+{
+	(void)se, (void)dir, (void)name, (void)len;
+	return 0;
+}
+
+/* ---- calls ---- */
+
+static void call(struct input *in)
+{
+	unsigned file, flags, size;
+	struct fuse_file_info fi = { 0 };
+	uint8_t *arg;
+
+	cmd_now = cmds[input_u8(in) % ARRAY_SIZE(cmds)];
+	file = input_u8(in) % (FUZZ_FILES + 1);
+	fi.fh = input_u8(in) & 0x1f;
+	flags = input_u8(in);
+	size = input_u16(in) % 16384;
+	if (!(flags & CALL_SHORT) && cmd_now != FS_IOC_SETFLAGS)
+		size = _IOC_SIZE(cmd_now);
+	arg = input_memory(in, size ? size : 1);
+	if (flags & CALL_TOKEN && size >= sizeof(token))
+		memcpy(arg, &token, sizeof(token));
+	ctx = (struct fuse_ctx){ .uid = flags & CALL_USER ? 1000 : 0, .pid = getpid() };
+	ops_ioctl(NULL, file < FUZZ_FILES ? fuzz_inos[file] : 77777, cmd_now, NULL, &fi,
+		  flags & CALL_COMPAT ? FUSE_IOCTL_COMPAT : 0, _IOC_DIR(cmd_now) & _IOC_WRITE ? arg : NULL,
+		  _IOC_DIR(cmd_now) & _IOC_WRITE ? size : 0, _IOC_DIR(cmd_now) & _IOC_READ ? size : 0);
+	sem_wait(&answered);
+	free(arg);
+}
+
+static void calls(struct input *in)
+{
+	struct fs_opts opts = { 0 };
+	struct pool_opts pool_opts = { 0 };
+	struct dax *dax = fuzz_dax_open(false);
+	struct pool *pool;
+	char why[256];
+	int rc = pool_open(dax, &pool_opts, &pool, why, sizeof(why));
+
+	if (rc)
+		fuzz_stop("pool_open", rc, why);
+	rc = fs_open(pool, &opts, &session.fs);
+	if (rc)
+		fuzz_stop("fs_open", rc, "");
+	session.scrub = scrub_new(session.fs);
+	rc = token_open(&session.tokens);
+	if (rc || !session.scrub)
+		fuzz_stop("no memory", rc, "");
+	for (unsigned i = 0; i < CALLS_MAX && in->size; i++)
+		call(in);
+	token_close(session.tokens);
+	scrub_free(session.scrub);
+	fs_close(session.fs);
+	pool_close(pool, true);
+	dax_close(dax);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	static char source[] = "pool";
+	int rc;
+
+	(void)argc, (void)argv;
+	fuzz_pool_make();
+	sem_init(&answered, 0, 0);
+	rc = defer_open(1, &session.defer);
+	worker.buf = aligned_alloc(4096, OPS_WRITE_MAX);
+	if (rc || !worker.buf)
+		fuzz_stop("no memory", rc, "");
+	session.workers = &worker;
+	session.opts = (struct session_opts){ .source = source, .threads = 1 };
+	worker_now = &worker;
+	return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+
+	calls(&in);
+	fuzz_pool_restore();
+	return 0;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Units with wrong content and a good CRC, by chance: the walk says the same whatever the number of its threads; repair comes
+ * to its end, and leaves nothing for a second run.
+ *
+ *	UMBRA_SEED=N             that run again
+ *	UMBRA_LIES=N             so many images
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "media/unit.h"
+#include "repair_scene.h"
+
+#define IMAGES 40u
+
+/* A number that may be taken for something. */
+static uint64_t lie(uint64_t *random)
+{
+	static const uint64_t numbers[] = { 0,          1,          2,          511,        512,       4096,
+					    1ull << 20, 1ull << 31, 1ull << 55, 1ull << 63, UINT64_MAX };
+
+	switch (testfs_below(random, 4)) {
+	case 0:
+		return numbers[testfs_below(random, ARRAY_SIZE(numbers))];
+	case 1:
+		return testfs_below(random, 2 * CHUNK_BLOCKS) * BLOCK_SIZE; /* a unit */
+	case 2:
+		return testfs_below(random, SCENE_BYTES / BLOCK_SIZE);
+	default:
+		return testfs_random(random);
+	}
+}
+
+/* Both copies, with a good CRC. What the unit itself cannot be is a lost unit then. */
+static void unit_lies(uint8_t *image, const struct scene_unit *u, uint64_t *random)
+{
+	_Alignas(64) uint8_t unit[BLOCK_SIZE];
+
+	memcpy(unit, image + u->off[0], u->size);
+	for (uint64_t i = 1 + testfs_below(random, 3); i > 0; i--) {
+		size_t width = (size_t)1 << testfs_below(random, 4);
+		size_t room = testfs_below(random, 2) ? u->size :
+							256; /* most of what matters lies in front */
+		size_t at = 48 + testfs_below(random, (room - 48) / width) * width;
+		uint64_t value = lie(random);
+
+		memcpy(unit + (at < u->size - width ? at : u->size - width), &value, width);
+	}
+	unit_seal(unit, u->size, le64_get(((struct m_unit_hdr *)(void *)unit)->uh_seq));
+	memcpy(image + u->off[0], unit, u->size);
+	memcpy(image + u->off[1], unit, u->size);
+}
+
+/* ---- the walk ---- */
+
+struct texts {
+	char *bytes;
+	size_t used, size;
+};
+
+static void text_add(void *arg, enum check_kind kind, const char *text)
+{
+	struct texts *t = arg;
+	size_t room = strlen(text) + 32;
+
+	if (t->size - t->used < room) {
+		t->size = (t->size + room) * 2;
+		t->bytes = realloc(t->bytes, t->size);
+		assert_non_null(t->bytes);
+	}
+	t->used += (size_t)snprintf(t->bytes + t->used, room, "%s: %s\n", check_kind_name(kind), text);
+}
+
+static bool walk(uint8_t *image, unsigned threads, struct texts *texts)
+{
+	const struct pool_opts pool_opts = { .readonly = true, .no_replay = true };
+	const struct check_opts opts = { .found = text_add, .arg = texts, .limit = 50, .threads = threads };
+	struct check_report report;
+	struct pool *pool;
+	struct dax *dax;
+	char why[256];
+	int rc;
+
+	assert_int_equal(dax_open_memory(image, SCENE_BYTES, NULL, &dax), 0);
+	rc = pool_open(dax, &pool_opts, &pool, why, sizeof(why));
+	if (rc == 0) {
+		assert_int_equal(check_pool(pool, &opts, &report), 0);
+		pool_close(pool, false);
+	}
+	dax_close(dax);
+	return rc == 0;
+}
+
+static void walk_is_the_same(uint8_t *image)
+{
+	struct texts one = { 0 }, three = { 0 };
+
+	if (walk(image, 1, &one) && walk(image, 3, &three)) {
+		assert_int_equal(one.used, three.used);
+		if (one.used)
+			assert_memory_equal(one.bytes, three.bytes, one.used);
+	}
+	free(one.bytes);
+	free(three.bytes);
+}
+
+/* ---- repair ---- */
+
+static bool image_run(uint8_t *image, const char *what, unsigned *found)
+{
+	struct scene_run run, again;
+	bool fine;
+
+	scene_repair(&run, image, NULL, false);
+	scene_repair(&again, image, NULL, false);
+	fine = run.rc == 0 && run.report.after.findings == 0 && again.rc == 0 &&
+	       again.report.before.findings == 0;
+	/* The pool is small: where the used map says that all is full there may be no room for a tree, and that is said. */
+	fine |= run.rc == -ENOSPC && again.rc == -ENOSPC;
+	*found += run.report.before.findings != 0;
+	if (!fine)
+		print_message("# %s: rc %d, %llu findings left, %s; again: rc %d, %llu findings\n", what,
+			      run.rc, (unsigned long long)run.report.after.findings, run.why, again.rc,
+			      (unsigned long long)again.report.before.findings);
+	scene_run_free(&run);
+	scene_run_free(&again);
+	return fine;
+}
+
+static void test_lies(void **state)
+{
+	const char *given = getenv("UMBRA_LIES");
+	unsigned images = given ? (unsigned)strtoul(given, NULL, 0) : IMAGES, bad = 0, found = 0;
+	uint8_t *image = aligned_alloc(BLOCK_SIZE, SCENE_BYTES);
+	uint64_t random = testfs_seed();
+	struct scene s;
+
+	(void)state;
+	scene_make(&s, false);
+	for (unsigned i = 0; i < images; i++) {
+		char what[300] = "";
+		size_t len = 0;
+
+		memcpy(image, s.image, SCENE_BYTES);
+		for (uint64_t k = 1 + testfs_below(&random, 4); k > 0; k--) {
+			/* The superblock is believed: whoever makes one with a good CRC owns the pool. */
+			const struct scene_unit *u = &s.units[1 + testfs_below(&random, s.unit_count - 1)];
+
+			unit_lies(image, u, &random);
+			len += (size_t)snprintf(what + len, sizeof(what) - len, "%s%s", len ? ", " : "",
+						u->name);
+		}
+		walk_is_the_same(image);
+		bad += !image_run(image, what, &found);
+	}
+	assert_int_equal(bad, 0);
+	assert_true(found > images / 3);
+	scene_free(&s);
+	free(image);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lies),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
