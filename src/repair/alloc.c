@@ -24,15 +24,37 @@ static bool slot_has_place(struct repair *rp, uint64_t lchunk)
 	return pool_place(rp->pool, lchunk << CHUNK_SHIFT, 0, &off) == 0;
 }
 
-/* In use by the table, but nothing leads to it: it may still be what a tree of this group, or before that of an inode, is made of. */
-static bool stray_is_needed(struct repair *rp, uint64_t laddr)
+/* Whether trees of the group that its node may be a part of are to be put together again. */
+static bool group_wants(const struct repair *rp, uint32_t agno, const void *unit)
 {
-	_Alignas(64) uint8_t buf[BLOCK_SIZE];
+	const struct m_node_body *body = (const void *)((const struct m_node *)unit)->nd_body;
+	const struct check_ag *ag = &rp->facts->ags[agno];
 
+	for (unsigned i = 0; i < AG_TREES; i++) {
+		if (ag_tree_kind((enum ag_tree)i) == (enum node_kind)body->nb_kind)
+			return !ag->header || ag->damage & GROUP_TREE(i);
+	}
+	return false;
+}
+
+/* In use by the table, but nothing leads to it: it may still be what a damaged tree is made of. */
+static bool stray_is_needed(struct repair *rp, uint64_t laddr, enum unit_from from)
+{
+	uint32_t agno = pool_laddr_ag(rp->pool, laddr);
+	_Alignas(64) uint8_t buf[BLOCK_SIZE];
+	const struct seen_inode *seen;
+
+	if (!repair_unit_read(rp, laddr, MAGIC_NODE, 0, buf) &&
+	    !repair_unit_read(rp, laddr, MAGIC_XVAL, 0, buf))
+		return false;
+	if (unit_owner(buf) == OWNER_AG)
+		return unit_magic(buf) == MAGIC_NODE && group_wants(rp, agno, buf);
 	if (rp->inodes_are_done)
-		return repair_unit_read(rp, laddr, MAGIC_NODE, OWNER_AG, buf);
-	return repair_unit_read(rp, laddr, MAGIC_NODE, 0, buf) ||
-	       repair_unit_read(rp, laddr, MAGIC_XVAL, 0, buf);
+		return false;
+	seen = seen_inode_find(rp->facts, unit_owner(buf));
+	if (!seen)
+		return from != UNIT_UNNAMED;
+	return seen->mode_fmt == 0 || seen->mend & SALVAGE_TREES;
 }
 
 static void fresh_add(struct repair *rp, uint64_t laddr)
@@ -43,7 +65,7 @@ static void fresh_add(struct repair *rp, uint64_t laddr)
 		*row = laddr;
 }
 
-static bool unit_find(struct repair *rp, uint64_t lchunk, bool stray, uint64_t *laddr)
+static bool unit_find(struct repair *rp, uint64_t lchunk, enum unit_from from, uint64_t *laddr)
 {
 	const struct check *ck = rp->facts;
 
@@ -51,13 +73,13 @@ static bool unit_find(struct repair *rp, uint64_t lchunk, bool stray, uint64_t *
 		uint64_t taken = rp->taken[lchunk][w] | ck->reached[lchunk][w];
 		uint64_t free = ~(taken | ck->used[lchunk][w]);
 
-		if (stray)
+		if (from != UNIT_FREE)
 			free = ~taken & ck->used[lchunk][w];
 		for (; free; free &= free - 1) {
 			unsigned bit = (unsigned)__builtin_ctzll(free);
 
 			*laddr = (lchunk << CHUNK_SHIFT) + (w * 64u + bit) * (uint64_t)BLOCK_SIZE;
-			if (stray && stray_is_needed(rp, *laddr))
+			if (from != UNIT_FREE && stray_is_needed(rp, *laddr, from))
 				continue;
 			rp->taken[lchunk][w] |= 1ull << bit;
 			fresh_add(rp, *laddr);
@@ -67,14 +89,12 @@ static bool unit_find(struct repair *rp, uint64_t lchunk, bool stray, uint64_t *
 	return false;
 }
 
-static bool group_find(struct repair *rp, uint32_t agno, bool stray, uint64_t *laddr)
+static bool group_find(struct repair *rp, uint32_t agno, enum unit_from from, uint64_t *laddr)
 {
-	struct repair_cursor *at = &rp->cursors[agno];
-
-	for (uint32_t *slot = stray ? &at->stray_slot : &at->slot; *slot < rp->facts->ag_chunks; ++*slot) {
+	for (uint32_t *slot = &rp->cursors[agno].slot[from]; *slot < rp->facts->ag_chunks; ++*slot) {
 		uint64_t lchunk = lchunk_of(rp, agno, *slot);
 
-		if (slot_has_place(rp, lchunk) && unit_find(rp, lchunk, stray, laddr))
+		if (slot_has_place(rp, lchunk) && unit_find(rp, lchunk, from, laddr))
 			return true;
 	}
 	return false;
@@ -92,9 +112,25 @@ static void busy_set(struct repair *rp, uint64_t blk, uint64_t count_blk)
 		rp->busy[c / 64] |= 1ull << c % 64;
 }
 
-static bool busy_rmap(void *arg, const struct rmap *r)
+/* Blocks of owners whose extents are all known are in the facts. */
+static bool rmap_is_news(struct repair *rp, const struct rmap *r)
 {
-	busy_set(arg, r->start_blk, r->count_blk);
+	const struct seen_inode *seen;
+
+	if (r->owner & OWNER_SPECIAL)
+		return r->owner == OWNER_BAD || r->owner == OWNER_FORWARD;
+	seen = seen_inode_find(rp->facts, r->owner);
+	return seen ? seen->mode_fmt == 0 || seen->mend & SALVAGE_EXTENTS : !rp->inodes_are_done;
+}
+
+static bool busy_rmap(void *arg, const void *rec)
+{
+	struct repair *rp = arg;
+	struct rmap r;
+
+	rmap_decode(&r, rec);
+	if (!rp->busy_is_less || rmap_is_news(rp, &r))
+		busy_set(rp, r.start_blk, r.count_blk);
 	return true;
 }
 
@@ -116,34 +152,49 @@ static void busy_bitmap(struct repair *rp, uint32_t agno)
 	}
 }
 
-/* Chunks about which somebody says something. */
-static int busy_make(struct repair *rp)
+static void busy_group(struct repair *rp, uint32_t agno)
+{
+	uint64_t start = super_ag_start_blk(rp->super, agno);
+	bool incomplete = rp->incomplete;
+
+	busy_set(rp, start + CHUNK_BLOCKS, 1);
+	busy_set(rp, start + super_ag_length_blk(rp->super, agno) - 2 * CHUNK_BLOCKS, 1);
+	rp->incomplete = false;
+	repair_group_each(rp, agno, AG_RMAP, busy_rmap, rp);
+	/* All that the bitmap knows it knows from the rmap. */
+	if (!rp->busy_is_less || rp->incomplete)
+		busy_bitmap(rp, agno);
+	rp->incomplete |= incomplete;
+}
+
+/*
+ * Chunks about which somebody says something. less: without what bitmap and rmap say of owners that are known not to have it, when
+ * there is no room otherwise.
+ */
+static int busy_make(struct repair *rp, bool less)
 {
 	const struct rmap *owners = rp->facts->owners.data;
-	uint64_t chunks = rp->super->size_blk / CHUNK_BLOCKS;
+	uint64_t chunks = rp->super->size_blk / CHUNK_BLOCKS,
+		 lane_blk = rp->super->lane_size_bytes / BLOCK_SIZE;
 
-	if (rp->busy)
+	if (rp->busy && rp->busy_is_less >= less)
 		return 0;
+	free(rp->busy);
+	rp->busy_is_less = less;
 	rp->busy = calloc(chunks / 64 + 1, sizeof(*rp->busy));
 	if (!rp->busy)
 		return -ENOMEM;
 	busy_set(rp, 0, 1);
 	busy_set(rp, rp->super->size_blk - 1, 1);
 	for (uint32_t i = 0; i < rp->super->lane_count; i++) {
-		busy_set(rp, rp->super->lanes[i].primary_blk, rp->super->lane_size_bytes / BLOCK_SIZE);
-		busy_set(rp, rp->super->lanes[i].mirror_blk, rp->super->lane_size_bytes / BLOCK_SIZE);
+		busy_set(rp, rp->super->lanes[i].primary_blk, lane_blk);
+		busy_set(rp, rp->super->lanes[i].mirror_blk, lane_blk);
 	}
-	for (uint32_t agno = 0; agno < rp->super->ag_count; agno++) {
-		uint64_t start = super_ag_start_blk(rp->super, agno);
-
-		busy_set(rp, start + CHUNK_BLOCKS, 1);
-		busy_set(rp, start + super_ag_length_blk(rp->super, agno) - 2 * CHUNK_BLOCKS, 1);
-		busy_bitmap(rp, agno);
-	}
+	for (uint32_t agno = 0; agno < rp->super->ag_count; agno++)
+		busy_group(rp, agno);
 	for (size_t i = 0; i < rp->facts->owners.count; i++)
 		busy_set(rp, owners[i].start_blk, owners[i].count_blk);
-	repair_rmap_each(rp, busy_rmap, rp);
-	return 0;
+	return rp->facts->error;
 }
 
 /* From the lower end for a primary, from the upper end for a mirror. 0: none. */
@@ -186,12 +237,12 @@ static void chunk_owned(struct repair *rp, uint64_t chunk, uint64_t owner, uint6
 }
 
 /* A new metadata chunk for the group. Only the table knows of it at first: the groups where it lies are made anew. */
-static int chunk_make(struct repair *rp, uint32_t agno)
+static int chunk_make(struct repair *rp, uint32_t agno, bool less)
 {
 	_Alignas(64) struct m_chunks m;
 	uint64_t primary, mirror = 0, lchunk;
 	uint32_t slot;
-	int rc = busy_make(rp);
+	int rc = busy_make(rp, less);
 
 	if (rc)
 		return rc;
@@ -220,8 +271,8 @@ static int chunk_make(struct repair *rp, uint32_t agno)
 	if (mirror)
 		chunk_owned(rp, mirror, OWNER_MIRROR, lchunk);
 	rp->redo[agno] = 1;
-	if (slot < rp->cursors[agno].slot)
-		rp->cursors[agno].slot = slot;
+	if (slot < rp->cursors[agno].slot[UNIT_FREE])
+		rp->cursors[agno].slot[UNIT_FREE] = slot;
 	return rp->facts->error;
 }
 
@@ -235,7 +286,7 @@ static int mirror_make(struct repair *rp, uint32_t agno, uint32_t slot)
 
 	if (rc || !repair_unit_read(rp, table, MAGIC_CHUNKS, 0, &m))
 		return rc ? rc : -EUCLEAN;
-	rc = busy_make(rp);
+	rc = busy_make(rp, false);
 	mirror = rc ? 0 : chunk_find(rp, agno, true);
 	if (mirror == 0)
 		return rc ? rc : -ENOSPC;
@@ -277,18 +328,36 @@ int repair_mirrors(struct repair *rp)
 	return 0;
 }
 
-int repair_unit_alloc(struct repair *rp, uint32_t agno, uint64_t *laddr)
+/* A chunk is taken before anything is overwritten, and then what nobody can want before what somebody might. */
+static int group_alloc(struct repair *rp, uint32_t agno, uint64_t *laddr)
 {
+	static const struct {
+		enum unit_from from;
+		bool chunk, less; /* make a chunk first */
+	} steps[] = {
+		{ UNIT_FREE, false, false }, { UNIT_FREE, true, false },     { UNIT_DEAD, false, false },
+		{ UNIT_FREE, true, true },   { UNIT_UNNAMED, false, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		int rc = steps[i].chunk ? chunk_make(rp, agno, steps[i].less) : 0;
+
+		if (rc && rc != -ENOSPC)
+			return rc;
+		if (!rc && group_find(rp, agno, steps[i].from, laddr))
+			return 0;
+	}
+	return -ENOSPC;
+}
+
+int repair_unit_alloc(struct repair *rp, uint32_t agno, bool anywhere, uint64_t *laddr)
+{
+	uint32_t count = rp->super->ag_count;
 	int rc;
 
-	assert(rp->facts && agno < rp->super->ag_count);
-	if (group_find(rp, agno, false, laddr))
-		return 0;
-	rc = chunk_make(rp, agno);
-	if (rc == 0)
-		return group_find(rp, agno, false, laddr) ? 0 : -ENOSPC;
-	/* The old nodes of trees that have been made anew; or the table calls units used that hold nothing. */
-	if (rc == -ENOSPC && group_find(rp, agno, true, laddr))
-		return 0;
+	assert(rp->facts && agno < count);
+	rc = group_alloc(rp, agno, laddr);
+	for (uint32_t i = 1; i < count && anywhere && rc == -ENOSPC; i++)
+		rc = group_alloc(rp, (agno + i) % count, laddr);
 	return rc;
 }

@@ -39,8 +39,7 @@ void repair_path(struct repair *rp, uint64_t ino, char path[REPAIR_PATH_SIZE])
 	snprintf(path, REPAIR_PATH_SIZE, "%s", salvage_path(&s, ino));
 }
 
-/* From the first write on until the end of the run nobody mounts the pool for writing. */
-static int begin(struct repair *rp)
+int repair_begin(struct repair *rp)
 {
 	int rc = rp->begun ? 0 : pool_repair_begin(rp->pool);
 
@@ -77,7 +76,7 @@ int repair_unit_write(struct repair *rp, uint64_t laddr, uint32_t magic, void *b
 	size_t size = unit_size(magic);
 	unsigned first;
 	uint64_t seq;
-	int rc = begin(rp), rc_first, rc_second;
+	int rc = repair_begin(rp), rc_first, rc_second;
 
 	if (!rc)
 		rc = pool_repair_seq(rp->pool, &seq);

@@ -20,6 +20,18 @@
 
 struct fs;
 
+/* Where repair_unit_alloc takes units from. */
+enum unit_from {
+	UNIT_FREE,    /* neither in use nor reached */
+	UNIT_DEAD,    /* in use, not reached, and nobody who is damaged owns it */
+	UNIT_UNNAMED, /* the same, or its owner is not there */
+	UNIT_FROM
+};
+
+struct repair_cursor {
+	uint32_t slot[UNIT_FROM]; /* where the next look begins */
+};
+
 struct repair {
 	struct dax *dax;
 	struct pool *pool;
@@ -31,6 +43,7 @@ struct repair {
 	bool begun;                          /* the superblock says SUPER_STATE_REPAIR */
 	uint64_t (*taken)[CHUNK_UNIT_WORDS]; /* units of each logical chunk that repair_unit_alloc gave away */
 	uint64_t *busy; /* a bit for each chunk of the device: not free for a metadata chunk; NULL: not known */
+	bool busy_is_less;           /* what is doubtful is not in it */
 	struct rows claims, claimed; /* struct repair_claim; struct seen_inode: new by them */
 	uint8_t *redo;               /* for each group: to be made anew whatever was found */
 	uint8_t *suspects; /* for each group: an earlier walk found something there; NULL: none has been */
@@ -40,10 +53,6 @@ struct repair {
 	bool inodes_are_done;          /* units that nothing leads to are no source of theirs any more */
 	struct check_opts silent;
 	struct check_report walked;
-};
-
-struct repair_cursor {
-	uint32_t slot, stray_slot;
 };
 
 /* What repair_inodes decided about a number, where the tree of inodes says something else. */
@@ -56,6 +65,8 @@ struct repair_claim {
 /* One line for each thing that was mended or lost. */
 void repair_told(struct repair *rp, enum repair_act act, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Before the first write: from then on until the end of the run nobody mounts the pool for writing. */
+must_check int repair_begin(struct repair *rp);
 /* opts->step: false: the run is to end (rp->error is set). */
 bool repair_step(struct repair *rp, const char *what, uint64_t done, uint64_t total);
 
@@ -70,10 +81,11 @@ must_check int repair_unit_write(struct repair *rp, uint64_t laddr, uint32_t mag
 bool repair_unit_read(struct repair *rp, uint64_t laddr, uint32_t magic, uint64_t owner, void *buf);
 
 /*
- * A unit in a chunk of the group that is neither in use by the chunk table, nor reached by the walk, nor given away before; a new metadata
- * chunk is made if there is none. -ENOSPC.
+ * A unit in a chunk of the group, or if there is none and anywhere is set of another one, that nobody uses: neither the chunk table, nor
+ * what the walk reached, nor who had one before. Where there is none a new metadata chunk is made; then come units that are in use by the
+ * table alone and hold nothing that is needed. -ENOSPC.
  */
-must_check int repair_unit_alloc(struct repair *rp, uint32_t agno, uint64_t *laddr);
+must_check int repair_unit_alloc(struct repair *rp, uint32_t agno, bool anywhere, uint64_t *laddr);
 
 /*
  * A tree of new units of group agno from count records in ascending order of their keys. recs: kinds of fixed size: an array of

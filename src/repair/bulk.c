@@ -121,7 +121,8 @@ static size_t inner_fill(const struct builder *b, size_t first, unsigned level, 
 
 static int node_put(struct builder *b, uint64_t *laddr)
 {
-	int rc = repair_unit_alloc(b->rp, b->agno, laddr);
+	/* Trees of a group lie in it; those of inodes where there is room. */
+	int rc = repair_unit_alloc(b->rp, b->agno, !(b->owner & OWNER_SPECIAL), laddr);
 
 	b->node->nd_hdr.uh_owner = le64_of(b->owner);
 	return rc ? rc : repair_unit_write(b->rp, *laddr, MAGIC_NODE, b->node);

@@ -289,7 +289,9 @@ static int record_make(struct salvage *s, struct seen_inode *seen, const struct 
 	if (s->wrote != wrote)
 		repair_told(s->rp, REPAIR_LOST, "%s: owner, mode, times%s lost: made anew",
 			    salvage_path(s, seen->ino),
-			    ev->dir || target || ev->extents ? "" : ", size and content");
+			    ev->dir || target ? " and attributes" :
+			    ev->extents       ? ", size and attributes" :
+						", size, attributes and content");
 	repair_inode_claim(s->rp, seen->ino, true);
 	return 0;
 }

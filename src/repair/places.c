@@ -26,7 +26,9 @@ struct places {
 	uint32_t ag_chunks;
 	bool *unit_lost; /* for each table unit of each group */
 	size_t lost_count;
+	uint64_t intents_lost, remaps_lost;
 	struct rows places; /* struct place, by lchunk */
+	struct rows remaps; /* struct remap, by unit */
 	bool found;
 };
 
@@ -278,18 +280,17 @@ static int tables_write(struct places *p)
 	return 0;
 }
 
-/* The tables of a repair that cannot be believed leave no trace: facts are made anew after it. */
-static int tables_mend(struct places *p)
+/* As much of the facts as it takes to read the trees of groups. */
+static int facts_begin(struct repair *rp, struct check_report *report)
 {
-	struct repair *rp = p->rp;
-	const struct check_opts silent = { 0 };
-	struct check_report report;
+	static const struct check_opts silent = { 0 };
+	uint32_t ag_chunks = (uint32_t)(rp->super->ag_size_blk / CHUNK_BLOCKS);
 	int rc;
 
 	rp->facts = calloc(1, sizeof(*rp->facts));
 	if (!rp->facts)
 		return -ENOMEM;
-	rc = check_make(rp->facts, rp->pool, &silent, &report);
+	rc = check_make(rp->facts, rp->pool, &silent, report);
 	for (uint32_t agno = 0; agno < rp->super->ag_count && !rc; agno++) {
 		struct m_ag *m = aligned_alloc(64, sizeof(*m));
 
@@ -300,9 +301,17 @@ static int tables_mend(struct places *p)
 		else
 			free(m);
 	}
-	rp->taken = calloc((size_t)rp->super->ag_count * p->ag_chunks, sizeof(*rp->taken));
-	if (!rp->taken)
-		rc = -ENOMEM;
+	rp->taken = calloc((size_t)rp->super->ag_count * ag_chunks, sizeof(*rp->taken));
+	return rp->taken ? rc : -ENOMEM;
+}
+
+/* The tables of a repair that cannot be believed leave no trace: facts are made anew after it. */
+static int tables_mend(struct places *p)
+{
+	struct repair *rp = p->rp;
+	struct check_report report;
+	int rc = facts_begin(rp, &report);
+
 	if (!rc)
 		places_from_rmap(p);
 	if (!rc && rp->incomplete)
@@ -316,91 +325,216 @@ static int tables_mend(struct places *p)
 	return rc;
 }
 
-/* ---- intents, remap lists ---- */
+/* ---- intents ---- */
 
-static int plain_mend(struct repair *rp, uint32_t agno, uint32_t unit, uint32_t magic)
+static bool plain_is_lost(struct repair *rp, uint32_t agno, uint32_t unit, uint32_t magic)
 {
 	_Alignas(64) uint8_t buf[BLOCK_SIZE];
-	uint64_t laddr = pool_ag_unit(rp->pool, agno, unit);
 
-	memset(buf, 0, sizeof(buf));
-	((struct m_unit_hdr *)buf)->uh_owner = le64_of(OWNER_AG);
-	return repair_unit_write(rp, laddr, magic, buf);
+	return !repair_unit_read(rp, pool_ag_unit(rp->pool, agno, unit), magic, 0, buf);
 }
 
-static int plain_units(struct repair *rp, uint32_t agno)
+static int intents_mend(struct repair *rp, uint32_t agno)
 {
-	_Alignas(64) uint8_t buf[BLOCK_SIZE];
-	int rc = 0;
+	_Alignas(64) struct m_intents m = { .in_hdr.uh_owner = le64_of(OWNER_AG) };
+	int rc;
 
-	if (!repair_unit_read(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_INTENTS), MAGIC_INTENTS, 0, buf)) {
-		rc = plain_mend(rp, agno, AG_UNIT_INTENTS, MAGIC_INTENTS);
-		if (!rc)
-			repair_told(rp, REPAIR_LOST,
-				    "group %u: long operations that were under way are left where they were",
-				    agno);
-	}
-	if (!rc && !repair_unit_read(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, 0, buf)) {
-		rc = plain_mend(rp, agno, AG_UNIT_REMAP, MAGIC_REMAP);
-		if (!rc)
-			repair_told(rp, REPAIR_MENDED, "group %u: remap list made anew, empty", agno);
-	}
+	if (!plain_is_lost(rp, agno, AG_UNIT_INTENTS, MAGIC_INTENTS))
+		return 0;
+	rc = repair_unit_write(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_INTENTS), MAGIC_INTENTS, &m);
+	if (!rc)
+		repair_told(rp, REPAIR_LOST,
+			    "group %u: long operations that were under way are left where they were", agno);
 	return rc;
 }
 
-static bool plain_lost(struct repair *rp, uint32_t agno)
+/* ---- remap lists ---- */
+
+/* A unit that stands in for another, of which the rmap tells: the block holds that unit. */
+static bool stands_in(struct repair *rp, const struct remap *r)
 {
 	_Alignas(64) uint8_t buf[BLOCK_SIZE];
+	const struct m_unit_hdr *h = (const void *)buf;
+	size_t size;
 
-	return !repair_unit_read(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_INTENTS), MAGIC_INTENTS, 0, buf) ||
-	       !repair_unit_read(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, 0, buf);
+	if (r->place_blk == 0 || r->place_blk >= rp->super->size_blk ||
+	    dax_load(rp->dax, buf, r->place_blk * BLOCK_SIZE, BLOCK_SIZE, NULL) != 0)
+		return false;
+	size = unit_size(le32_get(h->uh_magic));
+	return size != 0 && !unit_check_header(buf, size, 0, r->laddr, &rp->super->uuid);
+}
+
+static bool remap_seen(void *arg, const struct rmap *r)
+{
+	struct places *p = arg;
+	struct remap *row, found = {
+		.laddr = r->offset_blk / 2 * BLOCK_SIZE,
+		.place_blk = r->start_blk,
+		.copy = r->offset_blk % 2,
+	};
+
+	if (r->owner != OWNER_REMAP || r->count_blk != 1 ||
+	    found.laddr >> CHUNK_SHIFT >= (uint64_t)p->rp->super->ag_count * p->ag_chunks ||
+	    !stands_in(p->rp, &found))
+		return true;
+	row = rows_add(p->rp->facts, &p->remaps, sizeof(*row));
+	if (row)
+		*row = found;
+	return row != NULL;
+}
+
+static int remap_compare(const void *a, const void *b)
+{
+	const struct remap *x = a, *y = b;
+
+	if (x->laddr != y->laddr)
+		return x->laddr < y->laddr ? -1 : 1;
+	return x->copy < y->copy ? -1 : x->copy > y->copy;
+}
+
+/* What the rmap tells of units that lie elsewhere. */
+static int remaps_collect(struct places *p)
+{
+	struct check_report report;
+	int rc = facts_begin(p->rp, &report);
+
+	p->remaps.count = 0;
+	if (!rc) {
+		repair_rmap_each(p->rp, remap_seen, p);
+		rows_sort(&p->remaps, sizeof(struct remap), remap_compare);
+		rc = p->rp->facts->error;
+	}
+	repair_facts_drop(p->rp);
+	return rc;
+}
+
+/* Without these the list of the group could not be found. */
+static bool is_fixed(const struct places *p, uint64_t laddr)
+{
+	uint64_t slot = (laddr >> CHUNK_SHIFT) % p->ag_chunks, unit = (laddr >> BLOCK_SHIFT) % CHUNK_BLOCKS;
+
+	return slot == 0 && (unit == AG_UNIT_HEADER || unit == AG_UNIT_REMAP ||
+			     (unit >= AG_UNIT_TABLE && unit < AG_UNIT_TABLE + table_units(p)));
+}
+
+static int remap_list_mend(struct places *p, uint32_t agno)
+{
+	_Alignas(64) struct m_remaps m = { .rl_hdr.uh_owner = le64_of(OWNER_AG) };
+	const struct remap *all = p->remaps.data;
+	struct repair *rp = p->rp;
+	uint32_t count = 0;
+	int rc;
+
+	for (size_t i = 0; i < p->remaps.count && count < REMAPS_PER_UNIT; i++) {
+		if (pool_laddr_ag(rp->pool, all[i].laddr) == agno && !is_fixed(p, all[i].laddr))
+			m.rl_entries[count++] = (struct m_remap){
+				.rp_laddr = le64_of(all[i].laddr),
+				.rp_place_blk = le64_of(all[i].place_blk),
+				.rp_copy = le32_of(all[i].copy),
+			};
+	}
+	m.rl_count = le32_of(count);
+	rc = repair_unit_write(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, &m);
+	if (!rc)
+		repair_told(rp, REPAIR_MENDED, "group %u: remap list made anew, with %u entries", agno,
+			    count);
+	return rc;
+}
+
+/* A superblock that was made anew has no list of its own. */
+static int super_remaps_mend(struct places *p)
+{
+	const struct remap *all;
+	struct repair *rp = p->rp;
+	int rc = remaps_collect(p);
+
+	all = p->remaps.data;
+	for (size_t i = 0; i < p->remaps.count && !rc; i++) {
+		bool known = !is_fixed(p, all[i].laddr);
+
+		for (uint32_t k = 0; k < rp->super->remap_count && !known; k++)
+			known = remap_compare(&rp->super->remaps[k], &all[i]) == 0;
+		if (known)
+			continue;
+		rc = repair_begin(rp);
+		if (!rc)
+			rc = pool_repair_remap(rp->pool, &all[i]);
+		if (!rc)
+			repair_told(rp, REPAIR_MENDED,
+				    "superblock: %s of unit 0x%" PRIx64 " lies in block %" PRIu64,
+				    all[i].copy ? "mirror" : "primary", all[i].laddr, all[i].place_blk);
+	}
+	return 0;
+}
+
+static int remaps_mend(struct places *p)
+{
+	struct repair *rp = p->rp;
+	int rc = remaps_collect(p);
+
+	for (uint32_t agno = 0; agno < rp->super->ag_count && !rc; agno++) {
+		if (plain_is_lost(rp, agno, AG_UNIT_REMAP, MAGIC_REMAP))
+			rc = remap_list_mend(p, agno);
+	}
+	pool_reload(rp->pool);
+	return rc;
 }
 
 /* ---- all ---- */
 
-static uint64_t places_look(struct places *p)
+/* What is lost in both copies. */
+static void places_look(struct places *p)
 {
 	struct repair *rp = p->rp;
-	_Alignas(64) uint8_t buf[BLOCK_SIZE];
-	uint64_t plain = 0;
 
 	for (uint32_t agno = 0; agno < rp->super->ag_count; agno++) {
-		plain += plain_lost(rp, agno);
+		p->intents_lost += plain_is_lost(rp, agno, AG_UNIT_INTENTS, MAGIC_INTENTS);
+		p->remaps_lost += plain_is_lost(rp, agno, AG_UNIT_REMAP, MAGIC_REMAP);
 		for (uint32_t i = 0; i < table_units(p); i++) {
-			bool lost = !repair_unit_read(rp, pool_ag_unit(rp->pool, agno, AG_UNIT_TABLE + i),
-						      MAGIC_CHUNKS, 0, buf);
+			bool lost = plain_is_lost(rp, agno, AG_UNIT_TABLE + i, MAGIC_CHUNKS);
 
 			p->unit_lost[(size_t)agno * table_units(p) + i] = lost;
 			p->lost_count += lost;
 		}
 	}
-	return plain;
+}
+
+static int places_mend(struct places *p, uint64_t lies)
+{
+	struct repair *rp = p->rp;
+	int rc = 0;
+
+	if (lies != 0)
+		rc = places_tables(rp, true, &lies);
+	if (!rc && p->lost_count != 0)
+		rc = tables_mend(p);
+	if (!rc && p->remaps_lost != 0)
+		rc = remaps_mend(p);
+	for (uint32_t agno = 0; agno < rp->super->ag_count && !rc && p->intents_lost != 0; agno++)
+		rc = intents_mend(rp, agno);
+	return rc;
 }
 
 int repair_places(struct repair *rp)
 {
 	struct places p = { .rp = rp, .ag_chunks = (uint32_t)(rp->super->ag_size_blk / CHUNK_BLOCKS) };
-	bool safe = true;
-	uint64_t plain, lies = 0;
-	int rc = 0;
+	uint64_t lies = 0;
+	int rc;
 
 	p.unit_lost = calloc((size_t)rp->super->ag_count * table_units(&p), sizeof(*p.unit_lost));
 	if (!p.unit_lost)
 		return -ENOMEM;
-	plain = places_look(&p);
-	safe = plain == 0;
+	places_look(&p);
 	rc = places_tables(rp, false, &lies);
-	if (!rc && (plain != 0 || p.lost_count != 0 || lies != 0) &&
-	    (!rp->opts->may || rp->opts->may(rp->opts->arg, REPAIR_PLACES, safe,
-					     "make lost chunk tables, intents and remap lists anew?"))) {
-		if (lies != 0)
-			rc = places_tables(rp, true, &lies);
-		if (!rc && p.lost_count != 0)
-			rc = tables_mend(&p);
-		for (uint32_t agno = 0; agno < rp->super->ag_count && !rc && plain != 0; agno++)
-			rc = plain_units(rp, agno);
-	}
+	if (!rc && p.intents_lost + p.remaps_lost + p.lost_count + lies != 0 &&
+	    (!rp->opts->may || rp->opts->may(rp->opts->arg, REPAIR_PLACES, p.intents_lost == 0,
+					     "make lost chunk tables, intents and remap lists anew?")))
+		rc = places_mend(&p, lies);
+	/* The superblock may have been made anew, by this run or by one that was killed. */
+	if (!rc && rp->super->state & SUPER_STATE_REPAIR)
+		rc = super_remaps_mend(&p);
 	rows_free(&p.places);
+	rows_free(&p.remaps);
 	free(p.unit_lost);
 	return rc;
 }

@@ -32,9 +32,32 @@ struct run {
 	size_t why_size;
 };
 
-static bool may(struct repair *rp, enum repair_part part, bool safe, const char *what)
+static int failed(struct run *run, int rc, const char *what)
 {
-	return !rp->opts->may || rp->opts->may(rp->opts->arg, part, safe, what);
+	if (rc && rc != -ECANCELED)
+		snprintf(run->why, run->why_size, "%s: %s", what, strerror(-rc));
+	return rc;
+}
+
+/* Nothing is written before the first yes. 1: no. */
+static int may(struct run *run, enum repair_part part, bool safe, const char *what)
+{
+	struct repair *rp = &run->rp;
+
+	if (rp->opts->may && !rp->opts->may(rp->opts->arg, part, safe, what))
+		return 1;
+	return failed(run, repair_begin(rp), "superblock");
+}
+
+/*
+ * What is left does no harm if the pool is written to: space that nobody uses, and copies of units that readers heal. All else can spread:
+ * what is wrongly free is given to somebody, what is counted wrongly goes too early.
+ */
+static bool is_harmless(const struct check_report *left)
+{
+	return left->findings == left->by_kind[CHECK_SUPER] + left->by_kind[CHECK_UNIT_COPY] +
+					 left->by_kind[CHECK_UNIT_DIFFERS] +
+					 left->by_kind[CHECK_UNIT_LEAKED] + left->by_kind[CHECK_BITMAP_SET];
 }
 
 /* ---- opening ---- */
@@ -77,13 +100,6 @@ static void run_close(struct run *run)
 	if (run->rp.pool)
 		pool_close(run->rp.pool, false);
 	run->rp.pool = NULL;
-}
-
-static int failed(struct run *run, int rc, const char *what)
-{
-	if (rc && rc != -ECANCELED)
-		snprintf(run->why, run->why_size, "%s: %s", what, strerror(-rc));
-	return rc;
 }
 
 /* ---- inodes and groups ---- */
@@ -137,18 +153,17 @@ static int space_mend(struct run *run)
 	int rc = 0;
 
 	if (repair_inodes_needed(rp) || rp->facts->lost.count != 0) {
-		if (!may(rp, REPAIR_INODES, false,
-			 "make damaged inodes and their trees anew from what is left?"))
-			return 1;
-		rc = failed(run, repair_inodes(rp), "inodes");
+		rc = may(run, REPAIR_INODES, false,
+			 "make damaged inodes and their trees anew from what is left?");
+		if (!rc)
+			rc = failed(run, repair_inodes(rp), "inodes");
 		if (!rc)
 			rc = failed(run, repair_facts(rp, NULL), "walk");
 	}
 	if (rc || !group_is_damaged(rp->facts))
 		return rc;
-	if (!may(rp, REPAIR_GROUPS, groups_are_safe(rp->facts), "make groups anew from the inodes?"))
-		return 1;
-	return failed(run, groups_mend(run), "groups");
+	rc = may(run, REPAIR_GROUPS, groups_are_safe(rp->facts), "make groups anew from the inodes?");
+	return rc ? rc : failed(run, groups_mend(run), "groups");
 }
 
 /* ---- names ---- */
@@ -171,7 +186,6 @@ static int names_mend(struct run *run)
 	rc = failed(run, fs_open(rp->pool, &opts, &fs), "file system");
 	if (rc)
 		return rc;
-	rp->begun = true;
 	rc = failed(run, repair_names(rp, fs), "names");
 	fs_work(fs);
 	fs_close(fs);
@@ -212,18 +226,8 @@ static int mend(struct run *run)
 	rc = failed(run, repair_facts(rp, &now), "walk");
 	if (rc || now.findings == 0)
 		return rc;
-	if (!may(rp, REPAIR_NAMES, false, "mend names, link counts and orphans?"))
-		return 1;
-	return names_mend(run);
-}
-
-static int begin(struct repair *rp)
-{
-	int rc = rp->begun ? 0 : pool_repair_begin(rp->pool);
-
-	rp->begun = rp->begun || rc == 0;
-	rp->report->changed |= rc == 0;
-	return rc;
+	rc = may(run, REPAIR_NAMES, false, "mend names, link counts and orphans?");
+	return rc ? rc : names_mend(run);
 }
 
 static int walk_first(struct run *run)
@@ -248,10 +252,16 @@ static int mirrors_mend(struct run *run)
 	struct check_report healed;
 	int rc;
 
-	if (found->by_kind[CHECK_UNIT_COPY] + found->by_kind[CHECK_UNIT_DIFFERS] == 0)
+	if (found->by_kind[CHECK_SUPER] + found->by_kind[CHECK_UNIT_COPY] +
+		    found->by_kind[CHECK_UNIT_DIFFERS] ==
+	    0)
 		return 0;
-	if (!may(rp, REPAIR_MIRRORS, true, "write damaged copies of metadata anew from the sound ones?"))
-		return 1;
+	rc = may(run, REPAIR_MIRRORS, true, "write damaged copies of metadata anew from the sound ones?");
+	if (rc)
+		return rc;
+	/* With the first write both copies of the superblock are. */
+	if (found->by_kind[CHECK_SUPER] != 0)
+		repair_told(rp, REPAIR_MENDED, "copies of the superblock written anew");
 	rp->silent = (struct check_opts){ .arg = rp->opts->arg, .step = rp->opts->step, .heal = true };
 	rc = failed(run, repair_walk(rp, &rp->silent, &healed), "walk");
 	rp->silent.heal = false;
@@ -266,16 +276,24 @@ static int mirrors_mend(struct run *run)
 	return rc;
 }
 
-static int walk_last(struct run *run)
+/* The end of what could be done, or was wanted. */
+static int finish(struct run *run)
 {
 	struct repair *rp = &run->rp;
+	const struct check_report *left = &rp->report->after;
 	int rc;
 
+	/* Nobody said yes: all is as it was. */
+	if (!rp->begun)
+		return 0;
 	run_close(run);
 	rc = run_open(run, true, false);
 	if (!rc)
 		rc = failed(run, repair_facts(rp, &rp->report->after), "walk");
-	return rc;
+	rp->report->unfinished = rc || !is_harmless(left);
+	if (rc || rp->report->unfinished)
+		return rc;
+	return failed(run, pool_repair_end(rp->pool, left->findings == 0), "superblock");
 }
 
 static int run_all(struct run *run)
@@ -300,20 +318,12 @@ static int run_all(struct run *run)
 	rp->report->after = rp->report->before;
 	if (rp->report->before.findings == 0)
 		return unfinished || rp->begun ? pool_repair_end(rp->pool, true) : 0;
-	rc = failed(run, begin(rp), "superblock");
-	if (!rc)
-		rc = mirrors_mend(run);
+	rp->report->unfinished = unfinished;
+	rc = mirrors_mend(run);
 	if (!rc)
 		rc = mend(run);
-	if (rc < 0)
-		return rc;
-	if (rc > 0) {
-		/* What has been done so far is whole; the rest is as it was. */
-		rc = walk_last(run);
-		return rc ? rc : pool_repair_end(rp->pool, false);
-	}
-	rc = walk_last(run);
-	return rc ? rc : failed(run, pool_repair_end(rp->pool, true), "superblock");
+	/* > 0: what has been done so far is whole; the rest is as it was. */
+	return rc < 0 ? rc : finish(run);
 }
 
 int repair_pool(struct dax *dax, const struct repair_opts *opts, struct repair_report *report, char *why,

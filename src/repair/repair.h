@@ -3,7 +3,8 @@
  * Repair: finds what is damaged and mends it, in the order of docs/decisions/2026-11-21-repair.md.
  *
  * Works on a pool that nobody has open. A run may be killed at any point: the next one finds less to do. From the first
- * write of a repair to the end of a run the superblock says SUPER_STATE_REPAIR, and the pool cannot be mounted for writing.
+ * write of a repair the superblock says SUPER_STATE_REPAIR, and the pool cannot be mounted for writing, until a run leaves nothing behind
+ * that writing could make worse.
  */
 #ifndef UMBRA_REPAIR_REPAIR_H
 #define UMBRA_REPAIR_REPAIR_H
@@ -53,6 +54,7 @@ struct repair_report {
 	unsigned replayed;  /* transactions of the journal */
 	bool walked;        /* false: it was clean, and nobody asked for more */
 	bool changed;       /* something was written */
+	bool unfinished;    /* what is left could spread: the pool stays in SUPER_STATE_REPAIR */
 	struct super super; /* of the pool, once it is known (size_blk 0: it is not) */
 };
 

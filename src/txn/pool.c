@@ -203,6 +203,14 @@ int pool_repair_end(struct pool *pool, bool clean)
 	return super_store(pool);
 }
 
+int pool_repair_remap(struct pool *pool, const struct remap *remap)
+{
+	if (pool->super.remap_count == SUPER_REMAPS_MAX)
+		return -ENOSPC;
+	pool->super.remaps[pool->super.remap_count++] = *remap;
+	return super_store(pool);
+}
+
 void pool_reload(struct pool *pool)
 {
 	ag_unload_all(pool);

@@ -63,6 +63,8 @@ unsigned pool_replayed(const struct pool *pool);
 must_check int pool_repair_begin(struct pool *pool);
 must_check int pool_repair_seq(struct pool *pool, uint64_t *seq);
 must_check int pool_repair_end(struct pool *pool, bool clean);
+/* One more entry for the list in the superblock; holds after pool_reload. -ENOSPC: it is full. */
+must_check int pool_repair_remap(struct pool *pool, const struct remap *remap);
 void pool_reload(struct pool *pool);
 
 /* Why the pool no longer takes writes, or NULL. pool_fail makes it so (first reason stays). */

@@ -329,10 +329,15 @@ void fuzz_pool_touch(uint64_t off, size_t len_bytes)
 		touched[page / 64] |= 1ull << page % 64;
 }
 
+bool fuzz_pool_is_touched(uint64_t page)
+{
+	return touched[page / 64] & 1ull << page % 64;
+}
+
 void fuzz_pool_restore(void)
 {
 	for (uint64_t page = 0; page < PAGES; page++) {
-		if (touched[page / 64] & 1ull << page % 64)
+		if (fuzz_pool_is_touched(page))
 			memcpy(bytes + page * BLOCK_SIZE, base + page * BLOCK_SIZE, BLOCK_SIZE);
 	}
 	memset(touched, 0, sizeof(touched));

@@ -59,6 +59,7 @@ uint8_t *fuzz_pool_bytes(void);
 const uint8_t *fuzz_pool_base(void);
 /* Says that a part of the bytes is written to by hand. */
 void fuzz_pool_touch(uint64_t off, size_t len_bytes);
+bool fuzz_pool_is_touched(uint64_t page);
 /* Makes everything as it was. No dax may be open. */
 void fuzz_pool_restore(void);
 

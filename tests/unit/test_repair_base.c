@@ -94,7 +94,7 @@ static void test_unit_alloc(void **state)
 
 	(void)state;
 	env_make(&e, (uint64_t)32 << 20);
-	while ((rc = repair_unit_alloc(&e.rp, 0, &laddr)) == 0) {
+	while ((rc = repair_unit_alloc(&e.rp, 0, false, &laddr)) == 0) {
 		uint64_t lchunk = laddr >> CHUNK_SHIFT;
 		unsigned unit = (unsigned)(laddr >> BLOCK_SHIFT) % CHUNK_BLOCKS;
 		uint64_t off[2];

@@ -71,8 +71,8 @@ int ctl_grow(int argc, char **argv)
 	if (args.json) {
 		struct json_object *o = json_object_new_object();
 
-		json_object_object_add(o, "old_size", json_u64(arg.old_size));
-		json_object_object_add(o, "size", json_u64(arg.size));
+		json_object_object_add(o, "old_size_bytes", json_u64(arg.old_size));
+		json_object_object_add(o, "size_bytes", json_u64(arg.size));
 		return ctl_print_json(o);
 	}
 	printf("%s: %s, was %s\n", args.names[0], args_size_text(arg.size, after, sizeof(after)),

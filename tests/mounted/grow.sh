@@ -1,0 +1,234 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Growing a mounted pool in a plain file: by umbractl grow, by truncate(1) before, while somebody writes, and with the daemon killed
+# in the middle.
+#
+#   grow.sh [CASE...]     prints 'ok grow/CASE', 'not ok grow/CASE: why'
+#
+# Environment: UMBRA_BUILD (the build folder), TMPDIR. Needs root, or the right to mount.
+set -uo pipefail
+
+bin=${UMBRA_BUILD:?}/tools
+ctl=$bin/umbractl fsck=$bin/fsck.umbrafs
+work=$(mktemp -d "${TMPDIR:-/tmp}/grow.XXXXXX") || exit 1
+shm=$(mktemp -d /dev/shm/umbrafs-grow.XXXXXX 2>/dev/null) || shm=$work
+mnt=$work/mnt pool=$shm/pool
+daemon='' writer='' status=0
+
+cleanup()
+{
+	[ -z "$writer" ] || kill -KILL "$writer" 2>/dev/null
+	[ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null
+	mountpoint -q "$mnt" 2>/dev/null && umount -l "$mnt"
+	rm -rf --one-file-system "$work"
+	rm -rf --one-file-system "$shm"
+}
+trap cleanup EXIT
+
+mount_up()
+{
+	local tries
+	"$bin/umbrafs" -f "$@" "$pool" "$mnt" </dev/null >"$work/log" 2>&1 &
+	daemon=$!
+	for ((tries = 0; tries < 500; tries++)); do
+		mountpoint -q "$mnt" && return 0
+		sleep 0.02
+	done
+	echo "no mount: $(tr '\n' '|' <"$work/log")"
+	return 1
+}
+
+mount_down()
+{
+	umount "$mnt" && wait "$daemon"
+	daemon=''
+}
+
+mount_kill()
+{
+	kill -KILL "$daemon"
+	wait "$daemon" 2>/dev/null
+	umount -l "$mnt"
+	daemon=''
+}
+
+new_pool()
+{
+	rm -f "$pool"
+	"$bin/mkfs.umbrafs" "$@" "$pool" >/dev/null && mount_up
+}
+
+sound()
+{
+	"$fsck" -fn "$pool" >"$work/out" 2>&1 || {
+		echo "fsck.umbrafs ends with $?: $(head -c 500 "$work/out" | tr '\n' '|')"
+		return 1
+	}
+}
+
+# size_is BYTES: so large the file system says it is
+size_is()
+{
+	local size
+	size=$("$ctl" info --json "$mnt" | sed -n 's/.*"size_bytes": *\([0-9]*\).*/\1/p' | head -1)
+	[ "$size" = "$1" ] || {
+		echo "size $size, not $1"
+		return 1
+	}
+}
+
+# says PATTERN COMMAND...: it fails, with one line
+says()
+{
+	local pattern=$1
+	shift
+	"$@" >"$work/out" 2>"$work/err" && { echo "worked: $*"; return 1; }
+	[ "$(wc -l <"$work/err")" = 1 ] && grep -qE -- "$pattern" "$work/err" || {
+		echo "$*: $(tr '\n' '|' <"$work/err")"
+		return 1
+	}
+}
+
+blocks()
+{
+	stat -f -c %b "$mnt"
+}
+
+case_size()
+{
+	local before sum
+	new_pool --size 100M --ag-size 32M || return 1
+	head -c 20M /dev/urandom >"$mnt/file" && sum=$(sha256sum <"$mnt/file") || return 1
+	before=$(blocks)
+	"$ctl" grow --size 304M "$mnt" >"$work/out" && grep -q '304 MiB, was 96 MiB' "$work/out" || {
+		echo "grow says: $(cat "$work/out")"
+		return 1
+	}
+	[ "$(blocks)" -gt $((before * 5 / 2)) ] || { echo "statfs: $before blocks, then $(blocks)"; return 1; }
+	[ "$(stat -c %s "$pool")" = $((304 << 20)) ] || { echo "the file has $(stat -c %s "$pool") bytes"; return 1; }
+	head -c 200M /dev/zero >"$mnt/large" && [ "$(sha256sum <"$mnt/file")" = "$sum" ] || return 1
+	mount_down && sound && mount_up && size_is $((304 << 20)) && [ "$(sha256sum <"$mnt/file")" = "$sum" ] || return 1
+	[ "$(stat -c %s "$mnt/large")" = $((200 << 20)) ] || return 1
+	mount_down
+}
+
+case_truncate()
+{
+	new_pool --size 64M || return 1
+	truncate -s 130M "$pool" || return 1
+	"$ctl" grow --json "$mnt" | tr -d ' \n' | grep -q '"old_size_bytes":67108864,"size_bytes":134217728' || { echo "the wrong size"; return 1; }
+	size_is $((128 << 20)) && mount_down && sound
+}
+
+# A size that no pool has is rounded, so that the next mount takes the file.
+case_odd_size()
+{
+	new_pool --size 64M || return 1
+	truncate -s 200000001 "$pool" && "$ctl" grow "$mnt" >"$work/out" && size_is $((190 << 20)) &&
+		mount_down && sound && mount_up && size_is $((190 << 20)) && mount_down
+}
+
+case_refused()
+{
+	new_pool --size 64M || return 1
+	says 'has not grown' "$ctl" grow "$mnt" && says 'no more fits' "$ctl" grow --size 65M "$mnt" &&
+		says 'less than the file has' "$ctl" grow --size 32M "$mnt" &&
+		says 'mount it again' "$ctl" grow --size 2000T "$mnt" &&
+		says 'not a size' "$ctl" grow --size 12345 "$mnt" && size_is $((64 << 20)) || return 1
+	mount_down || return 1
+	truncate -s 256M "$pool" && mount_up -o ro && says 'Read-only' "$ctl" grow "$mnt" && mount_down || return 1
+	mount_up && "$ctl" grow "$mnt" >"$work/out" && size_is $((256 << 20)) && mount_down && sound
+}
+
+# A full pool takes writes again at once.
+case_full()
+{
+	new_pool --size 64M || return 1
+	cat /dev/zero >"$mnt/fill" 2>/dev/null
+	! echo more 2>/dev/null >"$mnt/fill2" || dd if=/dev/zero of="$mnt/fill2" bs=64k 2>/dev/null
+	"$ctl" grow -s 128M "$mnt" >"$work/out" && head -c 20M /dev/urandom >"$mnt/more" || return 1
+	mount_down && sound
+}
+
+# Writes files with their own sums until it cannot. Their folder is on the mount: without it there is none.
+write_on()
+{
+	local n=0
+	while head -c $((1 + RANDOM * 20)) /dev/urandom >"$work/piece.$1" 2>/dev/null &&
+		cp "$work/piece.$1" "$mnt/d/w.$1.$n" 2>/dev/null; do
+		sha256sum <"$work/piece.$1" >"$work/sum.$1.$n"
+		n=$((n + 1))
+		[ $n -lt 60 ] || break
+	done
+}
+
+sums_hold()
+{
+	local sum name
+	for sum in "$work"/sum.*; do
+		[ -s "$sum" ] || continue
+		name=w.${sum#"$work/sum."}
+		[ "$(sha256sum <"$mnt/d/$name")" = "$(cat "$sum")" ] || { echo "$name is not what was written"; return 1; }
+	done
+}
+
+case_writer()
+{
+	local to
+	new_pool --size 64M --ag-size 16M && mkdir "$mnt/d" || return 1
+	rm -f "$work"/sum.*
+	write_on a &
+	writer=$!
+	for to in 66 70 84 100 132 180 256; do
+		"$ctl" grow --size ${to}M "$mnt" >"$work/out" 2>&1 || grep -q 'no more fits' "$work/out" || {
+			cat "$work/out"
+			return 1
+		}
+	done
+	wait "$writer"
+	writer=''
+	sums_hold && size_is $((256 << 20)) && mount_down && sound && mount_up && sums_hold && mount_down
+}
+
+# The daemon is killed somewhere in the middle.
+case_killed()
+{
+	local round size=64 grow i delay_max=$((5000 + RANDOM % 5000)) rounds=${GROW_ROUNDS:-12}
+	new_pool --size 64M --ag-size 16M && mkdir "$mnt/d" || return 1
+	rm -f "$work"/sum.*
+	for ((round = 0; round < rounds; round++)); do
+		size=$((size + 2 + RANDOM % 150 * 2))
+		write_on $round &
+		writer=$!
+		"$ctl" grow --size ${size}M "$mnt" >/dev/null 2>&1 &
+		grow=$!
+		for ((i = RANDOM % delay_max; i > 0; i--)); do :; done
+		mount_kill || return 1
+		wait "$grow"
+		wait "$writer"
+		writer=''
+		mount_up || return 1
+		[ -z "${GROW_TRACE:-}" ] || echo "# $round: $(blocks) blocks of $size MiB: $(head -1 "$work/log")" >&2
+		sums_hold && mount_down && sound && mount_up || return 1
+		"$ctl" grow --size ${size}M "$mnt" >/dev/null 2>&1 || "$ctl" grow "$mnt" >/dev/null 2>&1
+		size_is $((size * 1048576)) >/dev/null || size_is $((size / 16 * 16 * 1048576)) || return 1
+		mount_down && sound && mount_up && sums_hold || return 1
+		rm -f "$mnt"/d/w.* "$work"/sum.*
+	done
+	mount_down && sound
+}
+
+mkdir -p "$mnt"
+[ $# -gt 0 ] || set -- $(declare -F | sed -n 's/^declare -f case_//p')
+for name in "$@"; do
+	if "case_$name" >"$work/why"; then
+		echo "ok grow/$name"
+	else
+		echo "not ok grow/$name: $(head -c 500 "$work/why" | tr '\n' '|')$([ -s "$work/why" ] || echo failed)"
+		status=1
+		[ -z "$writer" ] || kill -KILL "$writer" 2>/dev/null
+		[ -z "$daemon" ] || { kill -KILL "$daemon" && umount -l "$mnt"; } 2>/dev/null
+		daemon='' writer=''
+	fi
+done
+exit $status
