@@ -46,8 +46,8 @@ int inode_kill_priv(struct op *op, struct inode_attr *attr)
 /* Immutable: nothing but the flags themselves (and the project, which comes with them); append-only: neither size, owner nor mode. */
 static int set_may(const struct inode_attr *attr, const struct fs_set *set)
 {
-	uint32_t change = set->what & ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_PROJID | FS_SET_CTIME |
-				       FS_SET_TOUCH);
+	uint32_t change = set->what &
+			  ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_PROJID | FS_SET_CTIME | FS_SET_TOUCH);
 
 	if (attr->flags & INODE_IMMUTABLE && change)
 		return -EPERM;
@@ -108,7 +108,8 @@ static int set_apply(struct op *op, struct inode *inode, struct inode_attr *attr
 
 	if (rc)
 		return rc;
-	attr_touch(op, attr, set->what & FS_SET_TOUCH || (set->what & FS_SET_SIZE && set->size != attr->size));
+	attr_touch(op, attr,
+		   set->what & FS_SET_TOUCH || (set->what & FS_SET_SIZE && set->size != attr->size));
 	rc = set_owner_mode(op, attr, set);
 	if (!rc)
 		rc = set_times(op, inode, attr, set);

@@ -176,14 +176,21 @@ void repair_stray_each(struct repair *rp, uint32_t agno, uint64_t owner,
 
 /* ---- inodes without their tree ---- */
 
+static uint64_t unit_seq(const void *unit)
+{
+	return le64_get(((const struct m_unit_hdr *)unit)->uh_seq);
+}
+
 /*
  * Eight units that could be a cluster: 0, or *free_mask. A record is in use if it has names; those without were on their way out.
  * An older node or value in the same place may have anything in it, even records: where it is still whole, nobody wrote inodes over it.
+ * One that is later than all of the records lies where a cluster has been.
  */
 static unsigned cluster_judge(struct repair *rp, uint64_t first_ino, uint64_t *free_mask)
 {
 	_Alignas(64) uint8_t unit[BLOCK_SIZE];
 	_Alignas(64) struct m_inode m;
+	uint64_t other_seq = 0, seq = 0;
 	unsigned found = 0;
 
 	*free_mask = UINT64_MAX;
@@ -191,14 +198,20 @@ static unsigned cluster_judge(struct repair *rp, uint64_t first_ino, uint64_t *f
 		uint64_t ino = first_ino + i, laddr = ino << INODE_SHIFT;
 
 		if (laddr % BLOCK_SIZE == 0 && stray_read(rp, laddr, 0, unit)) {
+			other_seq = u64_max(other_seq, unit_seq(unit));
 			i += BLOCK_SIZE / INODE_SIZE - 1;
 			continue;
 		}
 		if (ino == 0 || !repair_unit_read(rp, laddr, MAGIC_INODE, ino, &m))
 			continue;
 		found++;
+		seq = u64_max(seq, unit_seq(&m));
 		if (le32_get(m.di_nlink) != 0)
 			*free_mask &= ~(1ull << i);
+	}
+	if (other_seq > seq && first_ino != 0) {
+		*free_mask = UINT64_MAX;
+		return 0;
 	}
 	if (first_ino == 0)
 		*free_mask &= ~3ull;

@@ -226,10 +226,12 @@ static int unit_verify(struct pool *pool, uint64_t laddr, uint32_t magic, uint64
 	_Alignas(64) uint8_t buf[BLOCK_SIZE];
 	bool both = true;
 	const char *why;
-	int rc = copy_load(pool, laddr, 0, magic, buf, off, &why), age;
+	int rc = pool_place(pool, laddr, 0, off), age;
 
-	if (rc == -ENOENT)
-		return -EUCLEAN;
+	/* From here on the group is loaded: under the lock nobody comes back here for its chunk table. */
+	if (rc)
+		return rc == -ENOENT ? -EUCLEAN : rc;
+	rc = copy_load(pool, laddr, 0, magic, buf, off, &why);
 	if (!rc && mirror_age(pool, laddr, magic, buf) == 0) {
 		unit_set_verified(pool, laddr, unit_size(magic), true);
 		return 0;
@@ -311,6 +313,9 @@ int txn_unit_scrub(struct txn *tx, uint64_t laddr, uint32_t magic, bool *healed)
 	}
 	if (unit_size(magic) == 0 || laddr & (unit_size(magic) - 1))
 		return -EUCLEAN;
+	rc = pool_place(pool, laddr, 0, &offs[0]); /* loads the group, as in unit_verify() */
+	if (rc && rc != -ENOENT)
+		return rc;
 	pthread_mutex_lock(&heal_mutex);
 	rc = scrub_judge(pool, laddr, magic, bufs, offs, &stale);
 	if (!rc && stale >= 0) {

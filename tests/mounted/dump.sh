@@ -1,39 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
+# shellcheck disable=SC1091,SC2154 # what tool_lib.sh sets
 # umbradump: what it prints, and images of metadata that hold no contents, and no names if asked.
 #
 #   dump.sh [CASE...]     prints 'ok dump/CASE', 'not ok dump/CASE: why'
-#
-# Environment: UMBRA_BUILD (the build folder), TMPDIR. Needs root, or the right to mount.
 set -uo pipefail
-
-bin=${UMBRA_BUILD:?}/tools
-dump=$bin/umbradump fsck=$bin/fsck.umbrafs
-work=$(mktemp -d "${TMPDIR:-/tmp}/dump.XXXXXX") || exit 1
-shm=$(mktemp -d /dev/shm/umbrafs-dump.XXXXXX 2>/dev/null) || shm=$work
-mnt=$work/mnt pool=$shm/pool
-daemon='' status=0
-
-cleanup()
-{
-	mountpoint -q "$mnt" 2>/dev/null && umount -l "$mnt"
-	[ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null
-	rm -rf --one-file-system "$work"
-	rm -rf --one-file-system "$shm"
-}
-trap cleanup EXIT
+. "$(dirname "${BASH_SOURCE[0]}")/tool_lib.sh"
+dump=$bin/umbradump fsck=$bin/fsck.umbrafs daemon=
 
 mount_up()
 {
-	local tries
-	"$bin/umbrafs" -f "$@" "$mnt" </dev/null >"$work/log" 2>&1 &
+	"$umbrafs" -f "$@" "$mnt" </dev/null >"$work/log" 2>&1 &
 	daemon=$!
-	for ((tries = 0; tries < 500; tries++)); do
-		mountpoint -q "$mnt" && return 0
-		sleep 0.02
-	done
-	echo "no mount: $(tr '\n' '|' <"$work/log")"
-	return 1
+	wait_for mountpoint -q "$mnt" || {
+		echo "no mount: $(tr '\n' '|' <"$work/log")"
+		return 1
+	}
 }
 
 mount_down()
@@ -45,7 +27,7 @@ mount_down()
 # A pool with everything in it that has a name or content; inode numbers go to the variables.
 fill()
 {
-	"$bin/mkfs.umbrafs" --size 256M --label SECRETlabel "$pool" >/dev/null || return 1
+	"$mkfs" --size 256M --label SECRETlabel "$pool" >/dev/null || return 1
 	mount_up "$pool" || return 1
 	mkdir "$mnt/SECRETdir" "$mnt/many" &&
 		echo SECRETsmall >"$mnt/SECRETfile" &&
@@ -194,7 +176,6 @@ case_damaged()
 	grep -q 'its mirror is sound' "$work/out" || { echo "fsck: $(head -c 300 "$work/out")"; return 1; }
 }
 
-mkdir -p "$mnt"
 if ! fill >"$work/why" 2>&1; then
 	echo "not ok dump/fill: $(tr '\n' '|' <"$work/why")"
 	exit 1
@@ -203,13 +184,8 @@ fi
 group=$(("$("$dump" "$pool" inode "$large" data | sed -n 's/.*device block \([0-9]*\).*/\1/p' | head -1)" /
 	"$("$dump" "$pool" | sed -n 's/.* groups of \([0-9]*\) blocks/\1/p' | head -1)"))
 # shellcheck disable=SC2046
-[ $# -gt 0 ] || set -- $(declare -F | sed -n 's/^declare -f case_//p')
+[ $# -gt 0 ] || set -- $(case_names)
 for name in "$@"; do
-	if why=$("case_$name" 2>&1); then
-		echo "ok dump/$name"
-	else
-		echo "not ok dump/$name: $(printf '%s' "${why:-failed}" | head -c 500 | tr '\n' '|')"
-		status=1
-	fi
+	case_run "$name"
 done
-exit $status
+exit "$status"

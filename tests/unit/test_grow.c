@@ -194,12 +194,12 @@ static const struct scene scenes[] = {
 	{ .name = "too short a rest", .size = 50, .max = 80, .to = 78, .ag = 32, .used = 64, .file = 9 },
 	{ .name = "short, and more", .size = 50, .max = 128, .to = 118, .ag = 32, .used = 118, .file = 9 },
 	/* Lanes with chunks of their own. */
-	{ .name = "large lanes", .size = 80, .max = 160, .to = 82, .ag = 64, .used = 82, .lanes = 4,
-	  .lane_size = 1 << 20, .file = 9 },
-	{ .name = "large lanes, short", .size = 116, .max = 160, .to = 146, .ag = 64, .used = 146, .lanes = 4,
-	  .lane_size = 1 << 20, .file = 9 },
-	{ .name = "large lanes, full", .size = 128, .max = 256, .to = 192, .ag = 64, .used = 192, .lanes = 4,
-	  .lane_size = 1 << 20, .file = 9 },
+	{ .name = "large lanes", .size = 48, .max = 96, .to = 50, .ag = 32, .used = 50, .lanes = 2,
+	  .lane_size = 1 << 20, .file = 5 },
+	{ .name = "large lanes, short", .size = 58, .max = 96, .to = 80, .ag = 32, .used = 80, .lanes = 2,
+	  .lane_size = 1 << 20, .file = 5 },
+	{ .name = "large lanes, full", .size = 64, .max = 96, .to = 96, .ag = 32, .used = 96, .lanes = 2,
+	  .lane_size = 1 << 20, .file = 5 },
 };
 
 static void test_sizes(void **state)
@@ -475,10 +475,11 @@ static void image_check(struct loss *l)
 		assert_int_equal(rc, size == l->s->used * MIB ? -EALREADY : 0);
 		assert_int_equal(size_of(&t), l->s->used * MIB);
 	}
-	testfs_remount(&t);
-	testfs_check(&t);
-	file_check(&t, "file");
-	file_check(&t, "after");
+	if (l->images % 4 == 2) {
+		testfs_remount(&t);
+		testfs_check(&t);
+		file_check(&t, "after");
+	}
 	if (l->images % 4 == 1 && end_is_ours(l, size)) {
 		block0_lose(&t);
 		assert_int_equal(size_of(&t), size);

@@ -121,7 +121,7 @@ static bool image_run(uint8_t *image, const char *what, unsigned *found)
 
 	scene_repair(&run, image, NULL, false);
 	fine = run.rc == 0 && run.report.after.findings == 0;
-	scene_repair(&again, image, NULL, !fine);
+	scene_repair(&again, image, NULL, !fine && getenv("UMBRA_LIES"));
 	fine = fine && again.rc == 0 && again.report.before.findings == 0;
 	*found += run.report.before.findings != 0;
 	if (!fine)

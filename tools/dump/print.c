@@ -54,6 +54,8 @@ void dump_super_print(const struct super *s)
 	       s->ro_compat, s->incompat);
 	printf("  size %" PRIu64 " blocks, %u groups of %" PRIu64 " blocks\n", s->size_blk, s->ag_count,
 	       s->ag_size_blk);
+	if (s->grown_from_blk)
+		printf("  growing from %" PRIu64 " blocks\n", s->grown_from_blk);
 	printf("  dir_hash_bits %u, seq_limit %" PRIu64 "\n", s->dir_hash_bits, s->seq_limit);
 	printf("  created_ns %" PRIu64 ", mounted_ns %" PRIu64 ", mount_count %u\n", s->created_ns,
 	       s->mounted_ns, s->mount_count);
