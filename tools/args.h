@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "4096", "0x1000", "16K", "1.5G", "2T" (powers of 1024, an iB or B after it is fine). False: not a size, or too large. */
+/* "4096", "0x1000", "16K", "1.5G", "2T" (powers of 1024; iB after it is fine). False: not a size, or too large. */
 bool args_size(const char *text, uint64_t *bytes);
 
 /* "1.5 GiB"; exact below 10 KiB. Returns text. */

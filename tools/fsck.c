@@ -315,6 +315,9 @@ static int mended(struct fsck *f, const struct repair_report *r)
 			    !f->refused           ? "" :
 			    f->mode == MODE_PREEN ? ": run fsck.umbrafs without -p" :
 						    "");
+	if (r->unfinished)
+		report_note(&f->report,
+			    "what is left could spread: until it is mended it can be mounted read-only only");
 	return left ? FSCK_LEFT : any ? FSCK_CORRECTED : 0;
 }
 

@@ -70,7 +70,7 @@ must_check int dax_open_ram_room(uint64_t size_bytes, uint64_t max_bytes, const 
 				 const struct dax_trace *trace, struct dax **out);
 
 uint64_t dax_size_bytes(const struct dax *dax);
-uint64_t dax_size_max(const struct dax *dax); /* dax_grow() can make it so large */
+uint64_t dax_size_max(const struct dax *dax);    /* dax_grow() can make it so large */
 uint64_t dax_align_bytes(const struct dax *dax); /* alignment that direct mappings of it must respect */
 bool dax_is_device(const struct dax *dax);
 bool dax_is_readonly(const struct dax *dax);

@@ -68,8 +68,8 @@ static void room_take(struct dax *dax, uint64_t size_bytes)
 		return; /* what there is, others need */
 	for (; max_bytes > dax->map_bytes; max_bytes /= 2) {
 		size_t room_bytes = max_bytes + ROOM_ALIGN_BYTES;
-		void *room = mmap(NULL, room_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				  -1, 0);
+		void *room =
+			mmap(NULL, room_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 		if (room == MAP_FAILED)
 			continue;

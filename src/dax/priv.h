@@ -27,10 +27,10 @@ struct dax {
 	enum dax_durability durability;
 	bool device;
 	bool readonly;
-	bool by_libpmem;    /* who mapped it must unmap it */
-	bool by_caller;     /* the memory is not ours */
+	bool by_libpmem;       /* who mapped it must unmap it */
+	bool by_caller;        /* the memory is not ours */
 	atomic_bool by_pwrite; /* large stores may go through the file descriptor */
-	atomic_bool failed; /* the backing store refused an msync: takes no more stores */
+	atomic_bool failed;    /* the backing store refused an msync: takes no more stores */
 	bool traced;
 	struct dax_trace trace;
 	char *path;

@@ -107,7 +107,6 @@ static const char *geometry_check(const struct super *s)
 {
 	bool growing = s->incompat & FEATURE_INCOMPAT_GROWING;
 
-
 	if (s->ag_size_blk == 0 || s->ag_size_blk % CHUNK_BLOCKS != 0 ||
 	    s->ag_size_blk < (uint64_t)AG_MIN_CHUNKS * CHUNK_BLOCKS ||
 	    s->ag_size_blk > (uint64_t)AG_MAX_CHUNKS * CHUNK_BLOCKS)

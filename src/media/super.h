@@ -54,9 +54,9 @@ struct m_super {
 	le64 sb_size_blk;
 	le64 sb_ag_size_blk; /* multiple of a chunk */
 	le32 sb_ag_count;
-	le32 sb_dir_hash_bits; /* 63; fewer only to test collisions */
-	le64 sb_seq_limit;     /* no transaction has a higher sequence number */
-	le64 sb_version_count; /* of this superblock: the higher one of two valid copies holds */
+	le32 sb_dir_hash_bits;  /* 63; fewer only to test collisions */
+	le64 sb_seq_limit;      /* no transaction has a higher sequence number */
+	le64 sb_version_count;  /* of this superblock: the higher one of two valid copies holds */
 	le64 sb_grown_from_blk; /* size before a growth that has not come to its end; 0: none */
 	uint8_t sb_hash_seed[16];
 	uint8_t sb_label[SUPER_LABEL_SIZE];

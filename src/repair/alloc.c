@@ -112,13 +112,13 @@ static void busy_set(struct repair *rp, uint64_t blk, uint64_t count_blk)
 		rp->busy[c / 64] |= 1ull << c % 64;
 }
 
-/* Blocks of owners whose extents are all known are in the facts. */
+/* Blocks of owners whose extents are all known are in the facts. A chunk that no table knows may be one that is to be found again. */
 static bool rmap_is_news(struct repair *rp, const struct rmap *r)
 {
 	const struct seen_inode *seen;
 
 	if (r->owner & OWNER_SPECIAL)
-		return r->owner == OWNER_BAD || r->owner == OWNER_FORWARD;
+		return true;
 	seen = seen_inode_find(rp->facts, r->owner);
 	return seen ? seen->mode_fmt == 0 || seen->mend & SALVAGE_EXTENTS : !rp->inodes_are_done;
 }
@@ -256,6 +256,13 @@ static int chunk_make(struct repair *rp, uint32_t agno, bool less)
 		if (mirror == 0)
 			return -ENOSPC;
 	}
+	/* What lay there, and still looks like units of this very chunk, is not to come to life again. */
+	rc = dax_zero(rp->dax, primary << CHUNK_SHIFT, CHUNK_SIZE);
+	if (!rc && mirror)
+		rc = dax_zero(rp->dax, mirror << CHUNK_SHIFT, CHUNK_SIZE);
+	if (rc)
+		return rc;
+	dax_fence(rp->dax);
 	lchunk = lchunk_of(rp, agno, slot);
 	m.ct_chunks[slot % CHUNKS_PER_UNIT] = (struct m_chunk){
 		.ck_primary = le32_of((uint32_t)primary),

@@ -263,6 +263,8 @@ static int records_bulk(struct group_make *g, enum ag_tree which)
 	count = records_pack(&c);
 	if (!rc && which == AG_LOSSES)
 		losses_told(g, c.rows.data, count);
+	if (!rc && which == AG_FORWARDS && g->rp->incomplete && g->rp->facts->ags[g->agno].header)
+		repair_told(g->rp, REPAIR_LOST, "group %u: where some of its blocks have moved to", g->agno);
 	if (!rc)
 		rc = tree_bulk(g, which, c.rows.data, count);
 	rows_free(&c.rows);

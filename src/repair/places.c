@@ -350,18 +350,22 @@ static int intents_mend(struct repair *rp, uint32_t agno)
 
 /* ---- remap lists ---- */
 
-/* A unit that stands in for another, of which the rmap tells: the block holds that unit. */
+/* The block holds the unit that it is said to stand in for, or inodes of it. */
 static bool stands_in(struct repair *rp, const struct remap *r)
 {
 	_Alignas(64) uint8_t buf[BLOCK_SIZE];
-	const struct m_unit_hdr *h = (const void *)buf;
-	size_t size;
 
 	if (r->place_blk == 0 || r->place_blk >= rp->super->size_blk ||
 	    dax_load(rp->dax, buf, r->place_blk * BLOCK_SIZE, BLOCK_SIZE, NULL) != 0)
 		return false;
-	size = unit_size(le32_get(h->uh_magic));
-	return size != 0 && !unit_check_header(buf, size, 0, r->laddr, &rp->super->uuid);
+	for (size_t at = 0; at < BLOCK_SIZE; at += INODE_SIZE) {
+		size_t size = unit_size(unit_magic(buf + at));
+
+		if (size != 0 && at + size <= BLOCK_SIZE &&
+		    !unit_check_header(buf + at, size, 0, r->laddr + at, &rp->super->uuid))
+			return true;
+	}
+	return false;
 }
 
 static bool remap_seen(void *arg, const struct rmap *r)

@@ -37,7 +37,7 @@ enum group_loaded { GROUP_NOT_LOADED, GROUP_COUNTED, GROUP_LOADED };
 struct group {
 	struct space *space;
 	uint32_t agno;
-	uint32_t chunks; /* physical ones */
+	uint32_t chunks;       /* physical ones */
 	_Atomic uint32_t keep; /* of them kept for metadata */
 	uint64_t start_blk, length_blk;
 
@@ -78,7 +78,7 @@ struct space {
 	bool mirrored;
 	struct group *groups; /* room for as many as there may come to be */
 	pthread_mutex_t refill_lock;
-	pthread_mutex_t grow_lock; /* taken with no transaction open, before pool_freeze() */
+	pthread_mutex_t grow_lock;    /* taken with no transaction open, before pool_freeze() */
 	_Atomic uint64_t chunk_epoch; /* counts chunks that became wholly free */
 	struct windows windows;
 	_Atomic uint32_t dir_next;

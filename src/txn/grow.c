@@ -4,13 +4,13 @@
  *
  *	new groups, zeroes where a superblock could be seen	nobody looks there
  *	| freeze
- *	copy of the superblock at the new end			| fence: block 0 is not the only whole one while it is written
- *	mirror of slot 0 of the last group at its new place	| fence: it must be there before the superblock says so
+ *	copy of the superblock at the new end			block 0 is whole, and still tells of the old size
+ *	mirror of slot 0 of the last group at its new place	| fence: both must be there before block 0 is written
  *	block 0							| fence: the pool is larger, for the time being
  *	transaction on the last group				now it has happened (space/grow.c)
  *	copies of the superblock's fields in all other groups
- *	zeroes over the copy at the former end			| fence: it must not be taken for the copy of a pool that ends there
- *	superblock without the former size
+ *	zeroes over the copy at the former end			it is not to be taken for the copy of a pool that ends there
+ *	superblock without the former size			| fence: both, before that block is used for something else
  *	| thaw
  *
  * With one chunk more the new mirror of slot 0 lies in the former last chunk, over the former copy of the superblock.
@@ -193,12 +193,9 @@ static int switch_write(struct pool *pool, const struct super *next)
 	rc = lanes_wipe(pool, next);
 	if (!rc)
 		rc = dax_store(pool->dax, (next->size_blk - 1) * BLOCK_SIZE, &m, sizeof(m));
-	/* One of the two is whole at any time: the former copy may go, and block 0 may be written. */
-	if (!rc && !sabotage_point("grow-copy-fence"))
-		rc = dax_fence(pool->dax);
 	if (!rc && to_blk != mirror_blk(next, agno, next->grown_from_blk) && !sabotage_point("grow-mirror"))
 		rc = mirror_move(pool, agno, to_blk);
-	/* The mirror is where the superblock says. */
+	/* One of the two superblocks is whole at any time, and the mirror is where they say. */
 	if (!rc && !sabotage_point("grow-mirror-fence"))
 		rc = dax_fence(pool->dax);
 	if (!rc)
@@ -297,9 +294,6 @@ int grow_finish(struct pool *pool)
 	/* The one that ended the pool is nobody's now, but where the mirror of slot 0 has come to lie. */
 	if (!rc && mirror_blk(s, last, s->size_blk) != from_blk - CHUNK_BLOCKS)
 		rc = dax_zero(pool->dax, copy_blk * BLOCK_SIZE, BLOCK_SIZE);
-	/* While the superblock names it, it is not used for anything. */
-	if (!rc && !sabotage_point("grow-end-fence"))
-		rc = dax_fence(pool->dax);
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&pool->super_mutex);

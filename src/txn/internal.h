@@ -136,8 +136,8 @@ struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr);
 /* journal.c */
 must_check int journal_open(struct pool *pool);
 void journal_close(struct pool *pool);
-void lanes_place(struct pool *pool); /* where the superblock says */
-bool lanes_dead(struct pool *pool);  /* one or more */
+void lanes_place(struct pool *pool);       /* where the superblock says */
+bool lanes_dead(struct pool *pool);        /* one or more */
 struct lane *lane_take(struct pool *pool); /* NULL: all are dead */
 void lane_give(struct lane *lane);
 unsigned lane_index(const struct pool *pool, const struct lane *lane);

@@ -45,7 +45,11 @@ static uint64_t content_hash(struct testrepair *e, uint64_t ino)
 
 void testrepair_make(struct testrepair *e, uint64_t size_bytes, bool with_xattrs)
 {
-	struct testfs_opts opts = { .size_bytes = size_bytes };
+	testrepair_make_with(e, &(struct testfs_opts){ .size_bytes = size_bytes }, with_xattrs);
+}
+
+void testrepair_make_with(struct testrepair *e, const struct testfs_opts *opts, bool with_xattrs)
+{
 	static uint8_t value[60000];
 	uint8_t buf[BLOCK_SIZE];
 	struct inode_attr a;
@@ -53,7 +57,7 @@ void testrepair_make(struct testrepair *e, uint64_t size_bytes, bool with_xattrs
 
 	memset(value, 3, sizeof(value));
 	memset(e, 0, sizeof(*e));
-	testfs_make(&e->t, &opts);
+	testfs_make(&e->t, opts);
 	for (unsigned i = 0; i < FILES; i++) {
 		snprintf(name, sizeof(name), "file%u", i);
 		assert_int_equal(testfs_mknod(&e->t, INODE_ROOT, name, S_IFREG | 0600, &a), 0);

@@ -18,6 +18,7 @@ struct testrepair {
 
 /* Many extents in turns, some shared, some given back; with_xattrs: so much metadata that it takes several chunks. */
 void testrepair_make(struct testrepair *e, uint64_t size_bytes, bool with_xattrs);
+void testrepair_make_with(struct testrepair *e, const struct testfs_opts *opts, bool with_xattrs);
 
 /*
  * On a pool that nobody has open (t.dax is still there): repairs it, looks whether a second repair finds nothing, and opens it. At

@@ -264,12 +264,59 @@ os.kill(os.getpid(), signal.SIGINT)
 os.execv(sys.argv[1], sys.argv[1:])' "$fsck" -nf "$pool" && is "the pool" "$(sum)" "$before"
 }
 
-# As a person would: the answers come from a terminal.
+# As a person would: the answers come from a terminal, one for each question. typed STATUS ANSWERS OPTION...
+typed()
+{
+	cat >"$work/typed.py" <<-'END'
+		import os, pty, sys
+		answers, argv = sys.argv[1].split(), sys.argv[2:]
+		child, tty = pty.fork()
+		if child == 0:
+		    os.execv(argv[0], argv)
+		said = b''
+		while True:
+		    try:
+		        piece = os.read(tty, 4096)
+		    except OSError:
+		        break
+		    if not piece:
+		        break
+		    said += piece
+		    if said.endswith(b'a: yes to all) '):
+		        os.write(tty, (answers.pop(0) if answers else 'n').encode() + b'\n')
+		sys.stdout.write(said.decode(errors='replace').replace('\r', ''))
+		status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+		sys.exit(99 if answers else status)
+	END
+	ends "$1" timeout 60 python3 "$work/typed.py" "$2" "$fsck" "${@:3}" "$pool"
+}
+
 case_asks()
 {
-	command -v script >/dev/null || return 77
 	fresh && damage primary $header 64 && before=$(sum) &&
-		ends 4 timeout 60 script -qec "$fsck -f $pool" /dev/null && printed 'y: yes' && is "the pool" "$(sum)" "$before"
+		typed 4 'n' -f && printed 'y: yes' && is "the pool" "$(sum)" "$before" &&
+		typed 4 'what n' -f && is "the pool" "$(sum)" "$before" &&
+		typed 1 'y' -f && printed 'everything was mended' && ends 0 "$fsck" -n -f "$pool" && same_files
+}
+
+case_asks_each()
+{
+	fresh && damage mirror $header 64 && damage primary $((ino * 512 + 100)) 64 &&
+		damage mirror $((ino * 512 + 100)) 64 &&
+		typed 4 'y n' -f && printed 'left as it is' && printed 'mounted read-only only' &&
+		ends 4 "$fsck" -n "$pool" && printed 'did not come to its end' &&
+		ends 4 "$fsck" -p "$pool" && { ! "$umbrafs" "$pool" "$mnt" 2>"$work/err"; } &&
+		grep -q fsck.umbrafs "$work/err" && typed 1 'Yes a' && printed 'LOST: .*/dir/file' &&
+		ends 0 "$fsck" -n -f "$pool" && mount_up && mount_down
+}
+
+case_one_copy_of_everything()
+{
+	rm -f "$pool"
+	"$mkfs" -q --size 64M --metadata=single "$pool" && mount_up && mkdir "$mnt/d" && seq 2000 >"$mnt/d/file" &&
+		(cd "$mnt/d" && seq -f 'n%g' 2000 | xargs touch) && sums=$(sums_of) && mount_down &&
+		damage primary $header 64 && damage mirror $header 64 &&
+		ends 1 "$fsck" -y -f "$pool" && ends 0 "$fsck" -n -f "$pool" && same_files
 }
 
 case_by_fsck()

@@ -219,7 +219,10 @@ case_killed()
 }
 
 mkdir -p "$mnt"
-[ $# -gt 0 ] || set -- $(declare -F | sed -n 's/^declare -f case_//p')
+if [ $# = 0 ]; then
+	mapfile -t names < <(declare -F | sed -n 's/^declare -f case_//p')
+	set -- "${names[@]}"
+fi
 for name in "$@"; do
 	if "case_$name" >"$work/why"; then
 		echo "ok grow/$name"

@@ -22,7 +22,8 @@
 static void test_old_copy(void **state)
 {
 	static const uint8_t zero[BLOCK_SIZE];
-	const struct format_opts first = { .ag_size_bytes = 66 * MIB }, second = { .ag_size_bytes = 64 * MIB };
+	const struct format_opts first = { .ag_size_bytes = 66 * MIB },
+				 second = { .ag_size_bytes = 64 * MIB };
 	const struct pool_opts opts = { 0 };
 	struct super super;
 	struct pool *pool;
@@ -45,7 +46,9 @@ static void test_old_copy(void **state)
 /* Lanes as large as group 0, and a last group with no room for their mirrors; with room in group 0 for both it is made. */
 static void test_many_lanes(void **state)
 {
-	struct format_opts opts = { .ag_size_bytes = 136 * 2 * MIB, .lane_count = 64, .lane_size_bytes = 4 * MIB };
+	struct format_opts opts = { .ag_size_bytes = 136 * 2 * MIB,
+				    .lane_count = 64,
+				    .lane_size_bytes = 4 * MIB };
 	struct rmap owned[FORMAT_OWNERS_MAX];
 	struct super super;
 	struct dax *dax;

@@ -20,6 +20,7 @@
 #include "fs/owners.h"
 #include "lib/testunit.h"
 #include "media/ag.h"
+#include "txn/txn.h"
 
 #define POOL_BYTES ((uint64_t)16 << 20)
 #define FILE_BYTES ((uint64_t)1 << 20)
@@ -265,10 +266,37 @@ static void test_lies_are_survived(void **state)
 	testfs_free(&b.t);
 }
 
+/* A group that cannot be loaded: who asks for its units hears so, again and again, and does not wait for itself. */
+static void test_lost_chunk_table_is_refused(void **state)
+{
+	const struct testfs_opts opts = { .size_bytes = 2 * POOL_BYTES,
+					  .format = { .ag_size_bytes = POOL_BYTES } };
+	const struct pool_opts pool_opts = { .readonly = true };
+	char why[256];
+	const void *unit;
+	struct testfs t;
+	struct pool *pool;
+	struct txn *tx;
+
+	(void)state;
+	testfs_make(&t, &opts);
+	testunit_junk(&t, pool_ag_unit(t.pool, 1, AG_UNIT_TABLE), TESTUNIT_BOTH);
+	assert_int_equal(pool_open(t.dax, &pool_opts, &pool, why, sizeof(why)), 0);
+	alarm(ROUND_LIMIT_S);
+	tx = txn_begin(pool, TXN_READ);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(txn_get(tx, POOL_BYTES + CHUNK_SIZE, MAGIC_NODE, &unit), -EUCLEAN);
+	txn_abort(tx);
+	alarm(0);
+	pool_close(pool, false);
+	testfs_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lies_are_survived),
+		cmocka_unit_test(test_lost_chunk_table_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,7 +107,8 @@ static void file_check(struct testfs *t, const char *name)
 		assert_int_equal(n, (ssize_t)u64_min(PIECE, attr.size - off));
 		for (ssize_t i = 0; i < n; i++)
 			if (buf[i] != pattern(attr.ino, off + (uint64_t)i))
-				fail_msg("%s: byte %llu is wrong", name, (unsigned long long)off + (unsigned)i);
+				fail_msg("%s: byte %llu is wrong", name,
+					 (unsigned long long)off + (unsigned)i);
 	}
 	fs_forget(t->fs, attr.ino, 1);
 	free(buf);
@@ -115,7 +116,9 @@ static void file_check(struct testfs *t, const char *name)
 
 static void make(struct testfs *t, const struct scene *s, const struct dax_trace *trace)
 {
-	const struct scene stale = { .size = s->max, .ag = s->ag, .lanes = s->lanes, .lane_size = s->lane_size };
+	const struct scene stale = {
+		.size = s->max, .ag = s->ag, .lanes = s->lanes, .lane_size = s->lane_size
+	};
 	char name[32];
 
 	memset(t, 0, sizeof(*t));
@@ -160,7 +163,8 @@ static void headers_check(struct testfs *t)
 		const void *unit;
 		const struct m_ag *m;
 
-		assert_int_equal(txn_get(tx, pool_ag_unit(t->pool, agno, AG_UNIT_HEADER), MAGIC_AG, &unit), 0);
+		assert_int_equal(txn_get(tx, pool_ag_unit(t->pool, agno, AG_UNIT_HEADER), MAGIC_AG, &unit),
+				 0);
 		m = unit;
 		assert_int_equal(le64_get(m->ag_super.as_size_blk), pool_size_blk(t->pool));
 		assert_int_equal(le64_get(m->ag_length_blk), pool_ag_length_blk(t->pool, agno));
@@ -194,12 +198,33 @@ static const struct scene scenes[] = {
 	{ .name = "too short a rest", .size = 50, .max = 80, .to = 78, .ag = 32, .used = 64, .file = 9 },
 	{ .name = "short, and more", .size = 50, .max = 128, .to = 118, .ag = 32, .used = 118, .file = 9 },
 	/* Lanes with chunks of their own. */
-	{ .name = "large lanes", .size = 48, .max = 96, .to = 50, .ag = 32, .used = 50, .lanes = 2,
-	  .lane_size = 1 << 20, .file = 5 },
-	{ .name = "large lanes, short", .size = 58, .max = 96, .to = 80, .ag = 32, .used = 80, .lanes = 2,
-	  .lane_size = 1 << 20, .file = 5 },
-	{ .name = "large lanes, full", .size = 64, .max = 96, .to = 96, .ag = 32, .used = 96, .lanes = 2,
-	  .lane_size = 1 << 20, .file = 5 },
+	{ .name = "large lanes",
+	  .size = 48,
+	  .max = 96,
+	  .to = 50,
+	  .ag = 32,
+	  .used = 50,
+	  .lanes = 2,
+	  .lane_size = 1 << 20,
+	  .file = 5 },
+	{ .name = "large lanes, short",
+	  .size = 58,
+	  .max = 96,
+	  .to = 80,
+	  .ag = 32,
+	  .used = 80,
+	  .lanes = 2,
+	  .lane_size = 1 << 20,
+	  .file = 5 },
+	{ .name = "large lanes, full",
+	  .size = 64,
+	  .max = 96,
+	  .to = 96,
+	  .ag = 32,
+	  .used = 96,
+	  .lanes = 2,
+	  .lane_size = 1 << 20,
+	  .file = 5 },
 };
 
 static void test_sizes(void **state)
@@ -489,6 +514,19 @@ static void image_check(struct loss *l)
 	testfs_free(&t);
 }
 
+/* Block 0 is torn, the copy at the former end has been written over, and nothing else is there yet. */
+static void torn_pick(const struct loss *l, struct pending *p)
+{
+	for (size_t k = 0; k < p->piece_count; k++) {
+		struct piece *piece = &p->pieces[k];
+		bool block0 = piece->off < BLOCK_SIZE && piece->off / LINE_SIZE % 2 == 0;
+
+		piece->arrived = 0;
+		if (block0 || piece->off / BLOCK_SIZE == l->s->size * MIB / BLOCK_SIZE - 1)
+			piece->arrived = piece->all;
+	}
+}
+
 static void images_check(struct loss *l, unsigned samples)
 {
 	struct pending p;
@@ -497,6 +535,8 @@ static void images_check(struct loss *l, unsigned samples)
 	for (unsigned n = 0; n < (p.piece_count ? samples : 1); n++) {
 		memcpy(l->image, l->durable, l->s->to * MIB);
 		pending_sample(&p, n, &l->random);
+		if (n == 2)
+			torn_pick(l, &p);
 		pending_apply(&p, l->image);
 		image_check(l);
 	}
@@ -543,8 +583,8 @@ static void test_power_loss(void **state)
 		l.done = true;
 		images_check(&l, 4);
 		l.armed = false;
-		print_message("# %s: %u fences, %u images, %u of them old, %u grown\n", s->name, l.fences, l.images,
-			      l.old, l.grown);
+		print_message("# %s: %u fences, %u images, %u of them old, %u grown\n", s->name, l.fences,
+			      l.images, l.old, l.grown);
 		assert_true(l.old > 0 && l.grown > 0);
 		testfs_free(&t);
 		record_free(&l.record);
@@ -581,10 +621,14 @@ static void test_taken_back(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_nothing_is_lost),
-		cmocka_unit_test(test_again_and_again), cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_full),	       cmocka_unit_test(test_writers),
-		cmocka_unit_test(test_power_loss),     cmocka_unit_test(test_taken_back),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_nothing_is_lost),
+		cmocka_unit_test(test_again_and_again),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_writers),
+		cmocka_unit_test(test_power_loss),
+		cmocka_unit_test(test_taken_back),
 	};
 
 	return cmocka_run_group_tests_name("grow", tests, NULL, NULL);

@@ -11,8 +11,12 @@
 
 #include <cmocka.h>
 
+#include "btree/btree.h"
 #include "lib/testrepair.h"
 #include "media/node.h"
+#include "media/super.h"
+#include "space/space.h"
+#include "txn/txn.h"
 
 static uint64_t fixed(struct testrepair *e, uint32_t agno, uint32_t unit)
 {
@@ -51,6 +55,7 @@ static void lose_header(struct testrepair *e)
 	junk_unit(e, fixed(e, 0, AG_UNIT_HEADER));
 }
 
+/* Each third of them. */
 static void lose_leaf(struct testrepair *e, enum ag_tree which, size_t at_least)
 {
 	static uint64_t laddrs[1000];
@@ -183,6 +188,107 @@ static void old_clusters(struct testrepair *e)
 	testunit_store(&e->t, fixed(e, 0, AG_UNIT_HEADER), &m, sizeof(m), TESTUNIT_BOTH);
 }
 
+/* ---- forward records ---- */
+
+#define FORWARDS 300u
+
+/* Blocks of the group that would lie in another one now. No call makes them. */
+static void forwards_make(struct testrepair *e)
+{
+	uint64_t far_blk = pool_ag_start_blk(e->t.pool, 1);
+	struct txn *tx = txn_begin(e->t.pool, TXN_FREEING);
+	struct btree bt;
+
+	assert_int_equal(space_ag_tree(tx, 0, AG_FORWARDS, &bt), 0);
+	for (uint64_t i = 0; i < FORWARDS; i++) {
+		struct m_forward m = {
+			.fw_old_blk = le64_of(6000 + 3 * i),
+			.fw_new_blk = le64_of(far_blk + 3000 + 3 * i),
+			.fw_count_blk = le32_of(2),
+		};
+
+		assert_int_equal(bt_insert(&bt, &m, sizeof(m)), 0);
+	}
+	assert_int_equal(txn_commit(tx), 0);
+}
+
+static size_t forwards_count(struct testrepair *e)
+{
+	static uint64_t laddrs[1000];
+	size_t n = testrepair_nodes(e, 0, AG_FORWARDS, true, laddrs), count = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		_Alignas(64) struct m_node node;
+		const struct m_node_body *body = (const void *)node.nd_body;
+
+		testunit_load(&e->t, laddrs[i], &node, sizeof(node));
+		count += node_count(body);
+	}
+	return count;
+}
+
+static void lose_forward_leaf(struct testrepair *e)
+{
+	lose_leaf(e, AG_FORWARDS, 2);
+}
+
+static void forwards(void (*damage)(struct testrepair *e), unsigned lost_max, size_t least, size_t most)
+{
+	struct testrepair e;
+	size_t count;
+
+	testrepair_make(&e, (uint64_t)256 << 20, false);
+	forwards_make(&e);
+	fs_close(e.t.fs);
+	assert_int_equal(forwards_count(&e), FORWARDS);
+	damage(&e);
+	pool_close(e.t.pool, true);
+	testrepair_mend(&e, lost_max);
+	count = forwards_count(&e);
+	assert_true(count >= least && count <= most);
+	testrepair_verify(&e);
+	testfs_free(&e.t);
+}
+
+static void test_forwards(void **state)
+{
+	(void)state;
+	forwards(lose_bitmap, 0, FORWARDS, FORWARDS);
+	/* Its leaves tell by themselves what they are. */
+	forwards(lose_header, 0, FORWARDS, FORWARDS);
+	forwards(lose_forward_leaf, 1, FORWARDS / 4, FORWARDS - 1);
+}
+
+/* ---- one copy of most metadata ---- */
+
+static void single(void (*damage)(struct testrepair *e), unsigned lost_max)
+{
+	const struct testfs_opts opts = { .size_bytes = (uint64_t)256 << 20, .format.metadata_single = true };
+	struct testrepair e;
+
+	testrepair_make_with(&e, &opts, true);
+	fs_close(e.t.fs);
+	damage(&e);
+	pool_close(e.t.pool, true);
+	testrepair_mend(&e, lost_max);
+	/* What has one copy has it afterwards too. */
+	assert_false(pool_super(e.t.pool)->incompat & FEATURE_INCOMPAT_META_DUP);
+	testrepair_verify(&e);
+	testfs_free(&e.t);
+}
+
+static void test_single(void **state)
+{
+	(void)state;
+	single(lose_header, 0);
+	single(lose_table, 0);
+	single(lose_bitmap, 0);
+	single(lose_refcount_root, 0);
+	single(lose_clusters, 0);
+	single(map_double, 0);
+	single(fill_chunk, 0);
+}
+
 static void test_double(void **state)
 {
 	(void)state;
@@ -253,6 +359,7 @@ int main(void)
 		cmocka_unit_test(test_table),     cmocka_unit_test(test_all_headers),
 		cmocka_unit_test(test_double),    cmocka_unit_test(test_metadata_mapped),
 		cmocka_unit_test(test_full),      cmocka_unit_test(test_clusters),
+		cmocka_unit_test(test_forwards),  cmocka_unit_test(test_single),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -170,7 +170,7 @@ static void test_lies(void **state)
 	scene(false, lie_remap, 0);
 }
 
-/* ---- superblocks ---- */
+/* ---- units that lie elsewhere ---- */
 
 static void zero(struct testrepair *e, uint64_t blk)
 {
@@ -184,6 +184,95 @@ static void lose_supers(struct testrepair *e)
 	zero(e, 0);
 	zero(e, s->size_blk - 1);
 }
+
+/* A block of the group that nobody has, by the bitmap; number so many of them. */
+static uint64_t free_blk(struct testrepair *e, uint32_t agno, unsigned number)
+{
+	_Alignas(64) struct m_bitmap m;
+
+	testunit_load(&e->t, fixed(e, agno, AG_UNIT_TABLE + ag_table_units(ag_chunks(e))), &m, sizeof(m));
+	for (uint64_t blk = 0; blk < pool_ag_length_blk(e->t.pool, agno); blk++) {
+		if (!(m.bm_bits[blk / CHUNK_BLOCKS][blk % CHUNK_BLOCKS / 8] >> blk % 8 & 1) && number-- == 0)
+			return pool_ag_start_blk(e->t.pool, agno) + blk;
+	}
+	fail_msg("no free block");
+	return 0;
+}
+
+/* One copy of a unit moves to a block; where it was there is nothing any more. */
+static struct remap unit_move(struct testrepair *e, uint64_t laddr, unsigned copy, uint64_t blk)
+{
+	uint64_t off;
+
+	assert_int_equal(pool_place(e->t.pool, laddr, copy, &off), 0);
+	assert_int_equal(dax_move(e->t.dax, blk * BLOCK_SIZE, off, BLOCK_SIZE), 0);
+	assert_int_equal(dax_zero(e->t.dax, off, BLOCK_SIZE), 0);
+	return (struct remap){ .laddr = laddr, .place_blk = blk, .copy = copy };
+}
+
+static void list_add(struct m_remaps *m, const struct remap *r)
+{
+	uint32_t count = le32_get(m->rl_count);
+
+	m->rl_entries[count] =
+		(struct m_remap){ le64_of(r->laddr), le64_of(r->place_blk), le32_of(r->copy), le32_of(0) };
+	m->rl_count = le32_of(count + 1);
+}
+
+static void super_lists(struct testrepair *e, uint64_t laddr, unsigned copy, uint64_t blk)
+{
+	const struct super *s = pool_super(e->t.pool);
+
+	assert_int_equal(s->remap_count, 1);
+	assert_int_equal(s->remaps[0].laddr, laddr);
+	assert_int_equal(s->remaps[0].copy, copy);
+	assert_int_equal(s->remaps[0].place_blk, blk);
+}
+
+/* Units of both kinds: in the list of a group, and in that of the superblock. */
+static void test_remaps(void **state)
+{
+	_Alignas(64) struct m_remaps list, now;
+	struct remap moved[3];
+	struct testrepair e;
+	uint64_t inode;
+
+	(void)state;
+	testrepair_make(&e, POOL_BYTES, false);
+	fs_close(e.t.fs);
+	inode = e.inos[0] << INODE_SHIFT & ~(uint64_t)(BLOCK_SIZE - 1);
+	testunit_load(&e.t, fixed(&e, 0, AG_UNIT_REMAP), &list, sizeof(list));
+	moved[0] = unit_move(&e, fixed(&e, 0, AG_UNIT_INTENTS), 1, free_blk(&e, 0, 10));
+	moved[1] = unit_move(&e, inode, 0, free_blk(&e, 1, 20));
+	moved[2] = unit_move(&e, fixed(&e, 1, AG_UNIT_HEADER), 0, free_blk(&e, 0, 30));
+	/* By address: an inode of the first cluster comes before the fixed units. */
+	list_add(&list, &moved[moved[0].laddr > inode]);
+	list_add(&list, &moved[moved[0].laddr < inode]);
+	testunit_store(&e.t, fixed(&e, 0, AG_UNIT_REMAP), &list, sizeof(list), TESTUNIT_BOTH);
+	assert_int_equal(pool_repair_remap(e.t.pool, &moved[2]), 0);
+	pool_close(e.t.pool, true);
+	/* Their blocks get their owner. */
+	testrepair_mend(&e, 0);
+	super_lists(&e, moved[2].laddr, moved[2].copy, moved[2].place_blk);
+
+	fs_close(e.t.fs);
+	junk_unit(&e, fixed(&e, 0, AG_UNIT_REMAP));
+	pool_close(e.t.pool, true);
+	testrepair_mend(&e, 0);
+	testunit_load(&e.t, fixed(&e, 0, AG_UNIT_REMAP), &now, sizeof(now));
+	assert_int_equal(le32_get(now.rl_count), 2);
+	assert_memory_equal(now.rl_entries, list.rl_entries, sizeof(now.rl_entries));
+
+	fs_close(e.t.fs);
+	lose_supers(&e);
+	pool_close(e.t.pool, false);
+	testrepair_mend(&e, 0);
+	super_lists(&e, moved[2].laddr, moved[2].copy, moved[2].place_blk);
+	testrepair_verify(&e);
+	testfs_free(&e.t);
+}
+
+/* ---- superblocks ---- */
 
 static void test_supers(void **state)
 {
@@ -285,6 +374,89 @@ static void test_unfinished(void **state)
 	dax_close(dax);
 }
 
+struct answers {
+	bool yes[REPAIR_PARTS];
+	unsigned asked;
+};
+
+static bool answer(void *arg, enum repair_part part, bool safe, const char *what)
+{
+	struct answers *a = arg;
+
+	(void)safe, (void)what;
+	a->asked++;
+	return a->yes[part];
+}
+
+/* What is left could spread: the next mount reads only. What does no harm is no reason for that. */
+static void partly(void (*damage)(struct testrepair *e), const struct answers *given, bool changed,
+		   bool unfinished)
+{
+	const struct pool_opts plain = { 0 }, look = { .readonly = true };
+	struct answers answers = *given;
+	struct repair_opts opts = { .may = answer, .arg = &answers, .force = true };
+	struct repair_report report;
+	struct testrepair e;
+	struct pool *pool;
+	char why[256];
+
+	testrepair_make(&e, POOL_BYTES, false);
+	fs_close(e.t.fs);
+	damage(&e);
+	pool_close(e.t.pool, true);
+	assert_int_equal(repair_pool(e.t.dax, &opts, &report, why, sizeof(why)), 0);
+	assert_true(answers.asked != 0);
+	assert_true(report.after.findings != 0);
+	assert_true(report.changed == changed);
+	assert_true(report.unfinished == unfinished);
+	assert_int_equal(pool_open(e.t.dax, &look, &pool, why, sizeof(why)), 0);
+	assert_true(!!(pool_super(pool)->state & SUPER_STATE_REPAIR) == unfinished);
+	/* Where nothing was written it is still what it was. */
+	assert_true(!!(pool_super(pool)->state & SUPER_STATE_CLEAN) == !changed);
+	pool_close(pool, false);
+	if (unfinished)
+		assert_int_equal(pool_open(e.t.dax, &plain, &pool, why, sizeof(why)), -EUCLEAN);
+	testrepair_mend(&e, TESTREPAIR_FILES);
+	testfs_free(&e.t);
+}
+
+static void spoil_copy(struct testrepair *e)
+{
+	testunit_junk(&e->t, fixed(e, 0, AG_UNIT_HEADER), TESTUNIT_MIRROR);
+}
+
+static void spoil_copy_and_inode(struct testrepair *e)
+{
+	spoil_copy(e);
+	junk_unit(e, e->inos[7] << INODE_SHIFT);
+}
+
+static void leak_unit(struct testrepair *e)
+{
+	_Alignas(64) struct m_chunks m;
+	_Alignas(64) struct m_ag ag;
+
+	testunit_load(&e->t, fixed(e, 0, AG_UNIT_TABLE), &m, sizeof(m));
+	m.ct_chunks[0].ck_used[CHUNK_BLOCKS / 8 - 1] |= 0x80;
+	m.ct_chunks[0].ck_used_count = le32_of(le32_get(m.ct_chunks[0].ck_used_count) + 1);
+	testunit_store(&e->t, fixed(e, 0, AG_UNIT_TABLE), &m, sizeof(m), TESTUNIT_BOTH);
+	testunit_load(&e->t, fixed(e, 0, AG_UNIT_HEADER), &ag, sizeof(ag));
+	ag.ag_meta_free_units = le32_of(le32_get(ag.ag_meta_free_units) - 1);
+	testunit_store(&e->t, fixed(e, 0, AG_UNIT_HEADER), &ag, sizeof(ag), TESTUNIT_BOTH);
+	spoil_copy(e);
+}
+
+static void test_partly(void **state)
+{
+	const struct answers none = { 0 }, mirrors = { .yes[REPAIR_MIRRORS] = true };
+
+	(void)state;
+	partly(spoil_copy, &none, false, false);
+	partly(spoil_copy_and_inode, &none, false, false);
+	partly(spoil_copy_and_inode, &mirrors, true, true);
+	partly(leak_unit, &mirrors, true, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -293,10 +465,12 @@ int main(void)
 		cmocka_unit_test(test_tables_and_rmaps),
 		cmocka_unit_test(test_plain),
 		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_remaps),
 		cmocka_unit_test(test_supers),
 		cmocka_unit_test(test_supers_and_places),
 		cmocka_unit_test(test_no_pool),
 		cmocka_unit_test(test_unfinished),
+		cmocka_unit_test(test_partly),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

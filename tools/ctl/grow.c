@@ -38,8 +38,10 @@ static int failed(const char *path, int error, bool sized)
 	case EBUSY:
 		return ctl_say(path, "it is being grown already");
 	case EINVAL:
-		return ctl_say(path, sized ? "that is less than the file has, or it is on a device (leave --size out)" :
-					     "its device or file is smaller than it was");
+		return ctl_say(
+			path,
+			sized ? "that is less than the file has, or it is on a device (leave --size out)" :
+				"its device or file is smaller than it was");
 	case EOVERFLOW:
 		return ctl_say(path, "too much for this mount: unmount it and mount it again, then grow it");
 	default:
@@ -49,7 +51,8 @@ static int failed(const char *path, int error, bool sized)
 
 int ctl_grow(int argc, char **argv)
 {
-	static const struct option longs[] = { { "size", required_argument, NULL, 's' }, { NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "size", required_argument, NULL, 's' },
+					       { NULL, 0, NULL, 0 } };
 	struct umbra_grow arg = { 0 };
 	uint64_t size = 0;
 	struct ctl_args args = {
