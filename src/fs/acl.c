@@ -198,6 +198,8 @@ int acl_inherit(struct op *op, const struct inode_attr *dir, struct inode_attr *
 	if (rc)
 		return rc;
 	acl->access = txn_alloc(op->tx, acl->dflt_size);
+	if (!acl->access)
+		return -ENOMEM;
 	acl->access_size = acl->dflt_size;
 	memcpy(acl->access, acl->dflt, acl->dflt_size);
 	acl_apply(acl->access, acl->access_size, &bits, true);

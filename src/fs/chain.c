@@ -200,9 +200,11 @@ static int intents_read(struct pool *pool, uint32_t agno, struct resume *list, u
 	const struct m_intents *m;
 	const void *unit;
 	/* Not txn_lock_ag(): a mount must not read the chunk tables of all groups. */
-	int rc = txn_lock(tx, pool_ag_lock(pool, agno), true);
+	int rc = !tx ? -ENOMEM : txn_lock(tx, pool_ag_lock(pool, agno), true);
 
 	*count = 0;
+	if (!tx)
+		return rc;
 	if (!rc)
 		rc = txn_get(tx, laddr, MAGIC_INTENTS, &unit);
 	if (rc)

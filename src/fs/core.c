@@ -30,7 +30,7 @@ struct op_locks {
 	unsigned count, size;
 };
 
-static void wants_add(struct op_locks *locks, uint64_t order, bool write)
+static int wants_add(struct op_locks *locks, uint64_t order, bool write)
 {
 	unsigned at = 0;
 
@@ -42,12 +42,13 @@ static void wants_add(struct op_locks *locks, uint64_t order, bool write)
 		at++;
 	if (at < locks->count && locks->wants[at].order == order) {
 		locks->wants[at].write |= write;
-		return;
+		return 0;
 	}
 	if (locks->count == locks->size) {
 		struct op_want *more = malloc(locks->size * 2 * sizeof(*more));
 
-		assert(more);
+		if (!more)
+			return -ENOMEM;
 		memcpy(more, locks->wants, locks->count * sizeof(*more));
 		if (locks->wants != locks->few)
 			free(locks->wants);
@@ -57,27 +58,29 @@ static void wants_add(struct op_locks *locks, uint64_t order, bool write)
 	memmove(&locks->wants[at + 1], &locks->wants[at], (locks->count - at) * sizeof(*locks->wants));
 	locks->wants[at] = (struct op_want){ order, write };
 	locks->count++;
+	return 0;
 }
 
 /* Remembers what this round held and what it could not have. */
-static void wants_note(struct op *op, struct op_locks *locks)
+static int wants_note(struct op *op, struct op_locks *locks)
 {
 	uint64_t blocked = txn_blocked_on(op->tx);
 	bool upgrade = false;
+	int rc = 0;
 
-	for (unsigned i = 0; i < op->held_count; i++) {
+	for (unsigned i = 0; i < op->held_count && !rc; i++) {
 		struct txn_lock *lock = &op->held[i]->lock;
 
 		if (!txn_holds(op->tx, lock, false))
 			continue;
-		wants_add(locks, lock->order, txn_holds(op->tx, lock, true));
+		rc = wants_add(locks, lock->order, txn_holds(op->tx, lock, true));
 		upgrade |= lock->order == blocked;
 	}
-	for (uint32_t agno = 0; agno < pool_ag_count(op->fs->pool); agno++) {
+	for (uint32_t agno = 0; agno < pool_ag_count(op->fs->pool) && !rc; agno++) {
 		if (txn_holds(op->tx, pool_ag_lock(op->fs->pool, agno), false))
-			wants_add(locks, TXN_ORDER_AG | agno, true);
+			rc = wants_add(locks, TXN_ORDER_AG | agno, true);
 	}
-	wants_add(locks, blocked, upgrade || txn_mode(op->tx) != TXN_READ);
+	return rc ? rc : wants_add(locks, blocked, upgrade || txn_mode(op->tx) != TXN_READ);
 }
 
 static int wants_take(struct op *op, const struct op_locks *locks)
@@ -115,12 +118,15 @@ static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cre
 	clock_gettime(CLOCK_REALTIME, &now);
 	op.now = (struct inode_time){ now.tv_sec, (uint32_t)now.tv_nsec };
 	op.tx = txn_begin(fs->pool, mode);
+	*retry = false;
+	if (!op.tx)
+		return -ENOMEM;
 	rc = wants_take(&op, locks);
 	if (!rc)
 		rc = fn(&op, arg);
 	*retry = rc < 0;
-	if (rc == -EDEADLK)
-		wants_note(&op, locks);
+	if (rc == -EDEADLK && wants_note(&op, locks) != 0)
+		rc = -ENOMEM;
 	if (rc < 0) {
 		txn_abort(op.tx);
 	} else {
@@ -194,12 +200,13 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 	return rc;
 }
 
-static void held_add(struct op *op, struct inode *inode)
+static int held_add(struct op *op, struct inode *inode)
 {
 	if (op->held_count == op->held_size) {
 		struct inode **more = malloc(op->held_size * 2 * sizeof(*more));
 
-		assert(more);
+		if (!more)
+			return -ENOMEM;
 		memcpy(more, op->held, op->held_count * sizeof(*more));
 		if (op->held != op->held_few)
 			free(op->held);
@@ -207,6 +214,7 @@ static void held_add(struct op *op, struct inode *inode)
 		op->held_size *= 2;
 	}
 	op->held[op->held_count++] = inode;
+	return 0;
 }
 
 int op_hold(struct op *op, uint64_t ino, bool write, struct inode **out)
@@ -224,7 +232,11 @@ int op_hold(struct op *op, uint64_t ino, bool write, struct inode **out)
 		inode = inode_pin(op->fs, ino, 1, true);
 		if (!inode)
 			return -ENOMEM;
-		held_add(op, inode);
+		rc = held_add(op, inode);
+		if (rc) {
+			inode_unpin(op->fs, inode, 1);
+			return rc;
+		}
 	}
 	rc = txn_lock(op->tx, &inode->lock, write);
 	if (rc)

@@ -124,6 +124,8 @@ int xattr_load(struct op *op, uint64_t ino, const char *name, void **value, size
 	if (rc)
 		return rc == -ENOSPC ? -ENODATA : rc;
 	copy = txn_alloc(op->tx, value_len(slot.rec));
+	if (!copy)
+		return -ENOMEM;
 	rc = value_load(op, slot.rec, copy);
 	if (rc)
 		return rc;
@@ -256,7 +258,7 @@ static int copy_one(struct op *op, const struct m_attr *m, uint64_t to)
 {
 	void *value = txn_alloc(op->tx, value_len(m));
 	char name[XATTR_NAME_MAX + 1];
-	int rc = value_load(op, m, value);
+	int rc = value ? value_load(op, m, value) : -ENOMEM;
 
 	memcpy(name, m->at_data, m->at_namelen);
 	name[m->at_namelen] = 0;

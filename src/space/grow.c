@@ -150,8 +150,11 @@ static int group_lengthen(struct txn *tx, const struct growth *w)
 static int growth_commit(const struct growth *w)
 {
 	struct txn *tx = txn_begin(w->space->pool, TXN_FREEING);
-	int rc = group_lengthen(tx, w);
+	int rc;
 
+	if (!tx)
+		return -ENOMEM;
+	rc = group_lengthen(tx, w);
 	if (!rc)
 		return txn_commit(tx);
 	txn_abort(tx);

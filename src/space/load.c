@@ -138,6 +138,10 @@ static int group_load_to(struct group *g, enum group_loaded how_far)
 	if (g->loaded >= (int)how_far)
 		goto out;
 	tx = txn_begin(g->space->pool, TXN_READ);
+	if (!tx) {
+		rc = -ENOMEM;
+		goto out;
+	}
 	if (g->loaded == GROUP_NOT_LOADED)
 		rc = load_counts(g, tx);
 	if (!rc && how_far == GROUP_LOADED) {

@@ -198,6 +198,12 @@ static int chunk_make(struct chunk_pair *pair)
 	uint64_t lchunk;
 	int rc;
 
+	if (!tx) {
+		group_give(pair->primary_g, pair->blk, CHUNK_BLOCKS);
+		if (pair->mirror_g)
+			group_give(pair->mirror_g, pair->mirror_blk, CHUNK_BLOCKS);
+		return -ENOMEM;
+	}
 	grab_add(tx, pair->primary_g, pair->blk, CHUNK_BLOCKS, NULL);
 	if (pair->mirror_g)
 		grab_add(tx, pair->mirror_g, pair->mirror_blk, CHUNK_BLOCKS, NULL);
@@ -296,8 +302,11 @@ static int pair_find(struct group *g, struct chunk_pair *pair)
 	struct txn *tx = txn_begin(space->pool, TXN_READ);
 	const struct m_chunk *entry;
 	struct group_tx *at;
-	int rc = group_enter(tx, g->agno, &at);
+	int rc;
 
+	if (!tx)
+		return -ENOMEM;
+	rc = group_enter(tx, g->agno, &at);
 	if (rc)
 		goto out;
 	for (pair->slot = g->slot_end; pair->slot > 1 && g->units_free[pair->slot - 1] != CHUNK_BLOCKS;)
@@ -364,8 +373,11 @@ static int chunk_unmake(const struct chunk_pair *pair)
 	struct pair_tx ptx;
 	struct m_chunk *entry;
 	bool remapped = true;
-	int rc = pair_enter(tx, pair, &ptx);
+	int rc;
 
+	if (!tx)
+		return -ENOMEM;
+	rc = pair_enter(tx, pair, &ptx);
 	if (!rc)
 		rc = meta_slot_edit(ptx.at, pair->slot, &entry);
 	if (!rc)

@@ -268,11 +268,13 @@ static int header_renew(struct pool *pool, uint32_t agno)
 {
 	struct txn *tx = txn_begin(pool, TXN_FREEING);
 	/* Not txn_lock_ag(): this must not read the chunk tables of all groups. */
-	int rc = txn_lock(tx, pool_ag_lock(pool, agno), true);
+	int rc = !tx ? -ENOMEM : txn_lock(tx, pool_ag_lock(pool, agno), true);
 	void *unit;
 
 	if (!rc)
 		rc = txn_edit(tx, pool_ag_unit(pool, agno, AG_UNIT_HEADER), MAGIC_AG, &unit);
+	if (!tx)
+		return rc;
 	if (rc) {
 		txn_abort(tx);
 		log_warn("group %u does not note the new size: %s", agno, strerror(-rc));

@@ -64,6 +64,7 @@ struct pool {
 	_Atomic uint32_t remap_count;
 	pthread_rwlock_t remap_lock;
 	struct remap *remaps; /* sorted by laddr, copy; under remap_lock */
+	uint32_t remap_room;
 	struct pool_stats stats;
 	void (*event_fn)(void *arg, const struct pool_event *event);
 	void *event_arg;
@@ -111,7 +112,8 @@ struct txn {
 	struct txn_end_hook *hooks, *last_hook;
 	struct held_lock *held;
 	unsigned held_count, held_size;
-	struct arena_block *arena;
+	struct arena_block *arena; /* never NULL */
+	bool starved;              /* there was no memory: it can only end */
 };
 
 /* unit.c: the unit at home, checked on first touch; heals one copy from the other. */

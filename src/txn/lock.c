@@ -60,14 +60,19 @@ int txn_lock(struct txn *tx, struct txn_lock *lock, bool write)
 	struct held_lock *held = held_find(tx, lock);
 	int rc;
 
+	if (tx->starved)
+		return -ENOMEM;
 	if (held && (held->write || !write))
 		return 0;
 	if (held) /* an upgrade would have to wait for other readers that may wait for us */
 		goto blocked;
 	if (tx->held_count == tx->held_size) {
+		struct held_lock *more = realloc(tx->held, 2 * tx->held_size * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		tx->held = more;
 		tx->held_size *= 2;
-		tx->held = realloc(tx->held, tx->held_size * sizeof(*tx->held));
-		assert(tx->held);
 	}
 	if (may_wait(tx, lock))
 		rc = write ? pthread_rwlock_wrlock(&lock->rw) : pthread_rwlock_rdlock(&lock->rw);

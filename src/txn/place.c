@@ -90,22 +90,27 @@ static uint64_t remap_find(struct pool *pool, uint64_t unit_laddr, unsigned copy
 	return blk;
 }
 
-static void remaps_add(struct pool *pool, const struct remap *add, uint32_t count)
+must_check static int remaps_add(struct pool *pool, const struct remap *add, uint32_t count)
 {
+	uint32_t sum = pool->remap_count + count;
 	struct remap *all;
 
 	pthread_rwlock_wrlock(&pool->remap_lock);
-	all = malloc((pool->remap_count + count) * sizeof(*all));
-	assert(all);
-	for (uint32_t i = 0; i < pool->remap_count; i++)
-		all[i] = pool->remaps[i];
+	if (sum > pool->remap_room) {
+		all = realloc(pool->remaps, sum * sizeof(*all));
+		if (!all) {
+			pthread_rwlock_unlock(&pool->remap_lock);
+			return -ENOMEM;
+		}
+		pool->remaps = all;
+		pool->remap_room = sum;
+	}
 	for (uint32_t i = 0; i < count; i++)
-		all[pool->remap_count + i] = add[i];
-	free(pool->remaps);
-	pool->remaps = all;
-	pool->remap_count += count;
-	qsort(all, pool->remap_count, sizeof(*all), remap_compare);
+		pool->remaps[pool->remap_count + i] = add[i];
+	pool->remap_count = sum;
+	qsort(pool->remaps, sum, sizeof(*all), remap_compare);
 	pthread_rwlock_unlock(&pool->remap_lock);
+	return 0;
 }
 
 static int place_in_chunk(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t chunk, uint64_t *off)
@@ -170,9 +175,7 @@ static int ag_load_remaps(struct pool *pool, uint32_t agno)
 			.copy = le32_get(m->rl_entries[i].rp_copy),
 		};
 	}
-	if (count != 0)
-		remaps_add(pool, add, count);
-	return 0;
+	return count != 0 ? remaps_add(pool, add, count) : 0;
 }
 
 static int ag_load_table(struct pool *pool, uint32_t agno)
@@ -229,8 +232,9 @@ void ag_unload_all(struct pool *pool)
 		}
 	}
 	pool->remap_count = 0;
-	if (pool->super.remap_count != 0)
-		remaps_add(pool, pool->super.remaps, pool->super.remap_count);
+	if (pool->super.remap_count != 0 &&
+	    remaps_add(pool, pool->super.remaps, pool->super.remap_count) != 0)
+		assert(0); /* there is always room for them */
 }
 
 void pool_chunk_set(struct pool *pool, uint64_t lchunk, uint32_t primary_chunk, uint32_t mirror_chunk)

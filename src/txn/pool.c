@@ -36,7 +36,10 @@ static int pool_alloc(struct pool *pool)
 	/* For all that it can grow to: nobody has to look out for an array that moves. Unused pages of it are not there. */
 	pool->ag_room = (uint32_t)u64_max(room, pool->super.ag_count);
 	pool->ags = calloc(pool->ag_room, sizeof(*pool->ags));
-	if (!pool->ags)
+	/* Those of the superblock have to be had again at any time. */
+	pool->remaps = calloc(SUPER_REMAPS_MAX, sizeof(*pool->remaps));
+	pool->remap_room = SUPER_REMAPS_MAX;
+	if (!pool->ags || !pool->remaps)
 		return -ENOMEM;
 	rc = pool_ags_make(pool, pool->super.ag_count);
 	if (rc)
@@ -47,7 +50,7 @@ static int pool_alloc(struct pool *pool)
 
 static void pool_free(struct pool *pool)
 {
-	if (pool->ags) {
+	if (pool->ags && pool->remaps) {
 		ag_unload_all(pool);
 		for (uint32_t i = 0; i < pool->ag_made; i++) {
 			free(pool->ags[i].chunks);

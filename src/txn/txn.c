@@ -3,6 +3,9 @@
  * A transaction's life: images of units in DRAM, end hooks, locks given back at the end.
  *
  * A thread keeps the memory of its last transaction for the next one.
+ *
+ * Memory may run out. Images then cannot be had (-ENOMEM); small pieces can: the arena always has ARENA_RESERVE for them. Once that has to be
+ * touched the transaction is starved, and the next lock or image that it asks for is refused, so that it ends soon.
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,6 +16,7 @@
 
 #define TABLE_START 64u
 #define ARENA_BLOCK ((size_t)256 << 10)
+#define ARENA_RESERVE ((size_t)64 << 10)
 
 static pthread_key_t spare_key;
 static pthread_once_t spare_once = PTHREAD_ONCE_INIT;
@@ -40,17 +44,35 @@ static void spare_init(void)
 	(void)rc;
 }
 
+/* A new block of the arena, for a piece of so many bytes. */
+static bool arena_grow(struct txn *tx, size_t need)
+{
+	size_t size = u64_max(ARENA_BLOCK, need + ARENA_RESERVE);
+	struct arena_block *block = aligned_alloc(64, u64_align_up(sizeof(*block) + size, 64));
+
+	if (!block)
+		return false;
+	block->next = tx->arena;
+	block->used = 0;
+	block->size = size;
+	tx->arena = block;
+	return true;
+}
+
 static struct txn *txn_make(void)
 {
 	struct txn *tx = calloc(1, sizeof(*tx));
 
-	assert(tx);
+	if (!tx)
+		return NULL;
 	tx->table_size = TABLE_START;
 	tx->table = calloc(TABLE_START, sizeof(*tx->table));
 	tx->held_size = 16;
 	tx->held = malloc(tx->held_size * sizeof(*tx->held));
-	assert(tx->table && tx->held);
-	return tx;
+	if (tx->table && tx->held && arena_grow(tx, 0))
+		return tx;
+	txn_free_memory(tx);
+	return NULL;
 }
 
 static void txn_take_seq(struct txn *tx)
@@ -73,6 +95,10 @@ struct txn *txn_begin(struct pool *pool, enum txn_mode mode)
 		pthread_setspecific(spare_key, NULL);
 	else
 		tx = txn_make();
+	if (!tx) {
+		pool_release(pool);
+		return NULL;
+	}
 	tx->pool = pool;
 	tx->mode = mode;
 	tx->seq = 0;
@@ -87,23 +113,26 @@ static void txn_clear(struct txn *tx)
 {
 	struct arena_block *arena = tx->arena;
 
-	while (arena && arena->next) {
+	while (arena->next) {
 		struct arena_block *next = arena->next;
 
 		free(arena);
 		arena = next;
 	}
-	if (arena)
-		arena->used = 0;
+	arena->used = 0;
 	tx->arena = arena;
+	tx->starved = false;
 	if (tx->table_size > TABLE_START) {
-		free(tx->table);
-		tx->table_size = TABLE_START;
-		tx->table = calloc(TABLE_START, sizeof(*tx->table));
-		assert(tx->table);
-	} else if (tx->image_count != 0) {
-		memset(tx->table, 0, TABLE_START * sizeof(*tx->table));
+		struct image **table = calloc(TABLE_START, sizeof(*table));
+
+		if (table) {
+			free(tx->table);
+			tx->table = table;
+			tx->table_size = TABLE_START;
+		}
 	}
+	if (tx->image_count != 0)
+		memset(tx->table, 0, tx->table_size * sizeof(*tx->table));
 	tx->images = NULL;
 	tx->images_tail = &tx->images;
 	tx->image_count = 0;
@@ -233,19 +262,18 @@ bool txn_is_dirty(const struct txn *tx)
 
 void *txn_alloc(struct txn *tx, size_t size_bytes)
 {
-	struct arena_block *block = tx->arena;
 	size_t need = u64_align_up(size_bytes, 64);
+	struct arena_block *block = tx->arena;
 	void *p;
 
-	if (!block || block->size - block->used < need) {
-		size_t size = u64_max(ARENA_BLOCK, need);
-
-		block = aligned_alloc(64, u64_align_up(sizeof(*block) + size, 64));
-		assert(block);
-		block->next = tx->arena;
-		block->used = 0;
-		block->size = size;
-		tx->arena = block;
+	if (block->size - block->used < need + ARENA_RESERVE) {
+		if (!arena_grow(tx, need)) {
+			tx->starved = true;
+			if (size_bytes > TXN_ALLOC_SMALL)
+				return NULL;
+			assert(block->size - block->used >= need); /* nobody takes so much without asking for a lock or an image */
+		}
+		block = tx->arena;
 	}
 	p = block->bytes + block->used;
 	block->used += need;
@@ -276,25 +304,40 @@ static void table_put(struct txn *tx, struct image *image)
 	tx->table[i] = image;
 }
 
+/* Twice as large. Without memory for it the table goes on being used until it is nearly full. */
+static bool table_grow(struct txn *tx)
+{
+	struct image **table = calloc(tx->table_size * 2, sizeof(*table));
+
+	if (!table) {
+		tx->starved = true;
+		return tx->image_count + 8 < tx->table_size;
+	}
+	free(tx->table);
+	tx->table = table;
+	tx->table_size *= 2;
+	for (struct image *i = tx->images; i; i = i->next)
+		table_put(tx, i);
+	return true;
+}
+
+/* NULL: no memory. One of INODE_SIZE can always be had while the transaction is not starved. */
 static struct image *image_add(struct txn *tx, uint64_t laddr, uint32_t magic)
 {
-	struct image *image = txn_alloc(tx, sizeof(*image));
+	struct image *image;
+	void *data;
 
-	*image = (struct image){ .laddr = laddr, .magic = magic };
-	image->data = txn_alloc(tx, unit_size(magic));
+	if (tx->image_count * 2 >= tx->table_size && !table_grow(tx))
+		return NULL;
+	data = txn_alloc(tx, unit_size(magic));
+	if (!data)
+		return NULL;
+	image = txn_alloc(tx, sizeof(*image));
+	*image = (struct image){ .laddr = laddr, .magic = magic, .data = data };
 	*tx->images_tail = image;
 	tx->images_tail = &image->next;
 	tx->image_count++;
-	if (tx->image_count * 2 > tx->table_size) {
-		free(tx->table);
-		tx->table_size *= 2;
-		tx->table = calloc(tx->table_size, sizeof(*tx->table));
-		assert(tx->table);
-		for (struct image *i = tx->images; i; i = i->next)
-			table_put(tx, i);
-	} else {
-		table_put(tx, image);
-	}
+	table_put(tx, image);
 	return image;
 }
 
@@ -326,7 +369,9 @@ int txn_edit(struct txn *tx, uint64_t laddr, uint32_t magic, void **unit)
 	rc = unit_home(tx->pool, laddr, magic, &home);
 	if (rc)
 		return rc;
-	image = image_add(tx, laddr, magic);
+	image = tx->starved ? NULL : image_add(tx, laddr, magic);
+	if (!image)
+		return -ENOMEM;
 	memcpy(image->data, home, unit_size(magic));
 	*unit = image->data;
 	return 0;
@@ -335,12 +380,21 @@ int txn_edit(struct txn *tx, uint64_t laddr, uint32_t magic, void **unit)
 int txn_new(struct txn *tx, uint64_t laddr, uint32_t magic, uint64_t owner, void **unit)
 {
 	struct image *image = image_find(tx, laddr);
+	void *data;
 
 	assert(tx->mode != TXN_READ && laddr % unit_size(magic) == 0);
-	if (!image)
+	if (tx->starved)
+		return -ENOMEM;
+	if (!image) {
 		image = image_add(tx, laddr, magic);
-	else if (unit_size(image->magic) < unit_size(magic))
-		image->data = txn_alloc(tx, unit_size(magic));
+		if (!image)
+			return -ENOMEM;
+	} else if (unit_size(image->magic) < unit_size(magic)) {
+		data = txn_alloc(tx, unit_size(magic));
+		if (!data)
+			return -ENOMEM;
+		image->data = data;
+	}
 	image->magic = magic;
 	image->fresh = true;
 	image->forgotten = false;
@@ -356,6 +410,7 @@ void txn_forget(struct txn *tx, uint64_t laddr)
 
 	if (!image) {
 		image = image_add(tx, laddr, MAGIC_INODE);
+		assert(image); /* small */
 	}
 	image->forgotten = true;
 }

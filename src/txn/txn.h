@@ -43,7 +43,7 @@ enum txn_mode {
 	TXN_FREEING, /* as TXN_WRITE, and may use the reserve: it gives back space */
 };
 
-/* Never fails; the transaction has a new sequence number unless TXN_READ. */
+/* NULL: no memory. The transaction has a new sequence number unless TXN_READ. */
 struct txn *txn_begin(struct pool *pool, enum txn_mode mode);
 
 /* Steps 1 to 4 of DESIGN section 4, then the commit hooks, then unlock. On error (-EIO, -EROFS, -EFBIG: more lines than
@@ -68,7 +68,7 @@ uint64_t txn_seq(const struct txn *tx);
 enum txn_mode txn_mode(const struct txn *tx);
 bool txn_is_dirty(const struct txn *tx);
 
-/* 0, or -EDEADLK. Taking a lock that is held already is fine; read to write upgrade is only tried (never waits). */
+/* 0, -EDEADLK or -ENOMEM. Taking a lock that is held already is fine; read to write upgrade is only tried (never waits). */
 must_check int txn_lock(struct txn *tx, struct txn_lock *lock, bool write);
 must_check int txn_lock_ag(struct txn *tx, uint32_t agno); /* for writing; TXN_READ: shared */
 bool txn_holds(const struct txn *tx, const struct txn_lock *lock, bool write);
@@ -76,7 +76,7 @@ uint64_t txn_blocked_on(const struct txn *tx); /* order of the lock that gave -E
 
 /* The unit at laddr of that kind; size follows from magic. -EUCLEAN: both copies are damaged (reported once). */
 must_check int txn_get(struct txn *tx, uint64_t laddr, uint32_t magic, const void **unit);
-/* A writable image of it. */
+/* A writable image of it. -ENOMEM. */
 must_check int txn_edit(struct txn *tx, uint64_t laddr, uint32_t magic, void **unit);
 /* A zeroed image with its header filled, for a unit whose former content does not matter. */
 must_check int txn_new(struct txn *tx, uint64_t laddr, uint32_t magic, uint64_t owner, void **unit);
@@ -89,7 +89,8 @@ must_check int txn_unit_scrub(struct txn *tx, uint64_t laddr, uint32_t magic, bo
 /* The unit has been given back: its image, if any, is not written. */
 void txn_forget(struct txn *tx, uint64_t laddr);
 
-/* Memory that lives as long as the transaction (until txn_roll or txn_undo); never NULL. */
+/* Memory that lives as long as the transaction (until txn_roll or txn_undo). NULL (no memory) only for more than TXN_ALLOC_SMALL bytes. */
+#define TXN_ALLOC_SMALL 1024u
 void *txn_alloc(struct txn *tx, size_t size_bytes);
 
 /* File data was stored into blocks that nothing referred to before: the commit fences it first (step 1). */

@@ -4,6 +4,7 @@
 import json
 import os
 import subprocess
+import time
 
 from targets import Skip
 
@@ -67,6 +68,8 @@ ROWS = [
     Row('mount_clean', 'mount with 100,000 files', 'ms', work='fill', goal=('<=', 7)),
     Row('mount_crash', 'mount with 100,000 files after a crash', 'ms', work='fill',
         goal=('<=', 10)),
+    Row('fsck_small', 'fsck -n of 100,000 files of 4 KiB', 'ms', work='create_write', goal=('<=', 120)),
+    Row('fsck_large', 'fsck -n of 4 GiB in one file', 'ms', work='seq_write', goal=('<=', 20)),
     Row('getattr', 'getattr, one round trip'),
     Row('mkdir', 'mkdir'),
     Row('rename', 'rename'),
@@ -77,19 +80,23 @@ ROWS = [
     Row('ls_l', 'ls -l cold, entries'),
 ]
 
-DEFAULTS = {'clone_20k': 20000, 'clone_tree': 2000, 'fill': 100000}
-SIZES_MIB = {'seq_write': 512, 'seq_overwrite': 512, 'seq_read_cold': 512, 'clone_1g': 1024}
+# By row, or by its work.
+DEFAULTS = {'clone_20k': 20000, 'clone_tree': 2000, 'fill': 100000, 'fsck_small': 100000}
+SIZES_MIB = {'seq_write': 512, 'seq_overwrite': 512, 'seq_read_cold': 512, 'clone_1g': 1024,
+             'fsck_large': 4096}
+AT_REST = ('mount', 'fsck')     # rows whose work is not what is timed
 FILES_COUNT = 20000
 
 
 def work_args(row, scale):
     """Counts and sizes of a row; scale < 1 makes a quick run of the rates."""
-    if row.kind == 'ms' and scale >= 0.1 and not row.name.startswith('mount'):
+    if row.kind == 'ms' and scale >= 0.1 and not row.name.startswith(AT_REST):
         scale = 1.0
     if row.work in SIZES_MIB:
-        mib = max(int(SIZES_MIB[row.work] * scale), 16)
+        mib = max(int(SIZES_MIB.get(row.name, SIZES_MIB[row.work]) * scale), 16)
         return ['--size', str(mib << 20)]
-    return ['--count', str(max(int(DEFAULTS.get(row.work, FILES_COUNT) * scale), 50))]
+    count = DEFAULTS.get(row.name, DEFAULTS.get(row.work, FILES_COUNT))
+    return ['--count', str(max(int(count * scale), 50))]
 
 
 def run_work(row, target, prefix, program, scale, args=None):
@@ -114,6 +121,8 @@ def run_work(row, target, prefix, program, scale, args=None):
 def check_row(row, target):
     if row.name.startswith('mount') and not target.is_persistent:
         raise Skip('keeps nothing across mounts')
+    if row.name.startswith('fsck') and not target.fsck:
+        raise Skip('no fsck of it')
     if row.name == 'mount_crash' and not target.can_crash:
         raise Skip('no way to crash it')
     if row.name in COPY_LIMIT and not target.can_clone:
@@ -128,9 +137,23 @@ def measure(row, target, prefix, program, scale):
     elif row.name == 'mount_crash':
         target.crash()
         result['wall_ns'] = int(target.mount() * 1e9)
+    elif row.name.startswith('fsck'):
+        target.unmount()
+        result['wall_ns'] = int(timed(list(prefix) + target.fsck + [target.pool]) * 1e9)
     if row.name.startswith('mount'):
         check_tree(target.dir, result)
     return result
+
+
+def timed(argv):
+    """Seconds that a program takes, its start included."""
+    begin = time.perf_counter()
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          stdin=subprocess.DEVNULL, check=False)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise RuntimeError('%s: exit %d: %s' % (' '.join(argv), done.returncode, done.stdout.strip()[-300:]))
+    return seconds
 
 
 def check_tree(path, result):

@@ -59,6 +59,7 @@ class Target:
     can_clone = False       # copy_file_range shares blocks
     is_persistent = True    # content is there after unmount and mount
     can_crash = False
+    fsck = None             # command that looks at the unmounted pool and changes nothing
 
     def __init__(self, scratch, builder, opts='', pool_mib=6144):
         self.scratch = scratch
@@ -304,6 +305,10 @@ class Umbrafs(Target):
             self.umbractl = self.builder.product('umbractl')
         except Skip:
             self.umbractl = None
+        try:
+            self.fsck = [self.builder.product('fsck.umbrafs'), '-n', '-f']
+        except Skip:
+            self.fsck = None
 
     def make(self):
         call(self.mkfs, '--size', '%dM' % self.pool_mib, self.pool)

@@ -17,6 +17,9 @@ struct fs_call {
 extern const struct fs_call fs_calls[];
 extern const unsigned fs_call_count;
 
+/* Takes away what a call has made before it failed, where it may do a part: so that it can be made again. */
+void fs_calls_undo(struct testfs *t);
+
 /* The pool to begin with: FS_CALLS_BYTES bytes, the caller's to free. */
 void *fs_calls_image(void);
 

@@ -395,6 +395,97 @@ static void live_make(struct scene *s, struct testfs *t, struct cut *cut)
 	u->record = true;
 }
 
+/* ---- images ---- */
+
+void scene_image_make(const struct scene *s, struct scene_image *im)
+{
+	im->bytes = aligned_alloc(BLOCK_SIZE, SCENE_BYTES);
+	im->written = calloc(SCENE_BYTES / BLOCK_SIZE, 1);
+	assert(im->bytes && im->written);
+	memcpy(im->bytes, s->image, SCENE_BYTES);
+}
+
+void scene_image_reset(const struct scene *s, struct scene_image *im)
+{
+	for (size_t blk = 0; blk < SCENE_BYTES / BLOCK_SIZE; blk++) {
+		if (im->written[blk])
+			memcpy(im->bytes + blk * BLOCK_SIZE, s->image + blk * BLOCK_SIZE, BLOCK_SIZE);
+	}
+	memset(im->written, 0, SCENE_BYTES / BLOCK_SIZE);
+}
+
+void scene_image_free(struct scene_image *im)
+{
+	free(im->bytes);
+	free(im->written);
+}
+
+void scene_image_mark(struct scene_image *im, uint64_t off, size_t len_bytes)
+{
+	if (len_bytes)
+		memset(im->written + off / BLOCK_SIZE, 1,
+		       (off + len_bytes - 1) / BLOCK_SIZE - off / BLOCK_SIZE + 1);
+}
+
+/* What is stored is marked, and told on. */
+struct marking {
+	struct scene_image *im;
+	const struct dax_trace *trace; /* may be NULL */
+};
+
+static void mark_store(void *ctx, uint64_t off, const void *src, size_t len_bytes)
+{
+	const struct marking *m = ctx;
+
+	scene_image_mark(m->im, off, len_bytes);
+	if (m->trace)
+		m->trace->store(m->trace->ctx, off, src, len_bytes);
+}
+
+static void mark_zero(void *ctx, uint64_t off, size_t len_bytes)
+{
+	const struct marking *m = ctx;
+
+	scene_image_mark(m->im, off, len_bytes);
+	if (m->trace)
+		m->trace->zero(m->trace->ctx, off, len_bytes);
+}
+
+static void mark_fence(void *ctx)
+{
+	const struct marking *m = ctx;
+
+	if (m->trace)
+		m->trace->fence(m->trace->ctx);
+}
+
+static struct dax *image_open(struct marking *m)
+{
+	const struct dax_trace trace = { mark_store, mark_zero, mark_fence, m };
+	struct dax *dax;
+
+	MUST(dax_open_memory(m->im->bytes, SCENE_BYTES, &trace, &dax));
+	return dax;
+}
+
+/* As a mount sees it. */
+static void image_look(struct scene_image *im, struct snapshot *snap)
+{
+	const struct pool_opts opts = { 0 };
+	struct marking marking = { .im = im };
+	struct dax *dax = image_open(&marking);
+	struct pool *pool;
+	struct fs *fs;
+	char why[256];
+
+	MUST(pool_open(dax, &opts, &pool, why, sizeof(why)));
+	MUST(fs_open(pool, &scene_opts.fs, &fs));
+	snapshot_take(fs, snap);
+	fs_close(fs);
+	pool_close(pool, false);
+	dax_close(dax);
+}
+
 static void look_at(const uint8_t *image, struct snapshot *snap)
 {
 	struct testfs t;
@@ -444,8 +535,8 @@ void scene_free(struct scene *s)
 
 /* ---- damage ---- */
 
-bool scene_damage(const struct scene *s, uint8_t *image, const struct scene_unit *u, enum scene_damage how,
-		  unsigned copies, uint64_t *random)
+bool scene_damage(const struct scene *s, struct scene_image *im, const struct scene_unit *u,
+		  enum scene_damage how, unsigned copies, uint64_t *random)
 {
 	uint64_t bit = testfs_below(random, u->record ? 64 * 8 : u->size * 8);
 	const uint8_t *other = s->image + s->units[0].off[0];
@@ -456,11 +547,12 @@ bool scene_damage(const struct scene *s, uint8_t *image, const struct scene_unit
 			other = s->image + s->units[i].off[0];
 	}
 	for (unsigned copy = 0; copy < 2; copy++) {
-		uint8_t *at = image + u->off[copy];
+		uint8_t *at = im->bytes + u->off[copy];
 		const uint8_t *was = s->older + u->off[copy];
 
 		if (!(copies & 1u << copy))
 			continue;
+		scene_image_mark(im, u->off[copy], u->size);
 		switch (how) {
 		case SCENE_ZERO:
 			memset(at, 0, u->size);
@@ -517,16 +609,16 @@ static void heard_told(void *arg, enum repair_act act, const char *text)
 	h->lost_size += len + 1;
 }
 
-void scene_repair(struct scene_run *run, uint8_t *image, const struct dax_trace *trace, bool loud)
+void scene_repair(struct scene_run *run, struct scene_image *im, const struct dax_trace *trace, bool loud)
 {
 	struct hearing h = { .run = run, .loud = loud };
 	const struct repair_opts opts = {
 		.found = heard_found, .limit = 10, .told = heard_told, .arg = &h, .force = true
 	};
-	struct dax *dax;
+	struct marking marking = { im, trace };
+	struct dax *dax = image_open(&marking);
 
 	*run = (struct scene_run){ 0 };
-	MUST(dax_open_memory(image, SCENE_BYTES, trace, &dax));
 	run->rc = repair_pool(dax, &opts, &run->report, run->why, sizeof(run->why));
 	dax_close(dax);
 }
@@ -663,15 +755,16 @@ static bool compare(const struct scene *s, const struct snapshot *seen, const st
 	return true;
 }
 
-bool scene_is_mended(const struct scene *s, uint8_t *image, const struct scene_unit *u, enum scene_damage how,
-		     unsigned copies, const struct scene_run *run, char *why, size_t why_size)
+bool scene_is_mended(const struct scene *s, struct scene_image *im, const struct scene_unit *u,
+		     enum scene_damage how, unsigned copies, const struct scene_run *run, char *why,
+		     size_t why_size)
 {
 	const struct snapshot_mix none = { 0 };
 	struct scene_run again;
 	struct snapshot seen;
 	bool fine;
 
-	scene_repair(&again, image, NULL, false);
+	scene_repair(&again, im, NULL, false);
 	if (again.rc || again.report.before.findings || again.report.after.findings ||
 	    again.report.acts[REPAIR_MENDED] || again.report.acts[REPAIR_LOST] ||
 	    again.report.acts[REPAIR_LEFT]) {
@@ -681,7 +774,7 @@ bool scene_is_mended(const struct scene *s, uint8_t *image, const struct scene_u
 		return false;
 	}
 	scene_run_free(&again);
-	look_at(image, &seen);
+	image_look(im, &seen);
 	if (seen.error)
 		snprintf(why, why_size, "%s", seen.error_at);
 	if (seen.error)

@@ -138,6 +138,7 @@ static void call_once(const struct fs_call *call, uint64_t first, uint64_t end, 
 		fail();
 	}
 	if (rc == -ENOMEM) {
+		fs_calls_undo(&t);
 		assert_int_equal(fs_calls_sum(&t), sum);
 		if (call->fn(&t) < 0)
 			fail_msg("%s cannot be done after allocation %llu failed", call->name,

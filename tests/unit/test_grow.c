@@ -527,6 +527,14 @@ static void torn_pick(const struct loss *l, struct pending *p)
 	}
 }
 
+/* So many for each fence: UMBRA_GROW_IMAGES, 2 if it is not set. */
+static unsigned samples_wanted(void)
+{
+	const char *text = getenv("UMBRA_GROW_IMAGES");
+
+	return text ? (unsigned)strtoul(text, NULL, 10) : 2;
+}
+
 static void images_check(struct loss *l, unsigned samples)
 {
 	struct pending p;
@@ -535,7 +543,7 @@ static void images_check(struct loss *l, unsigned samples)
 	for (unsigned n = 0; n < (p.piece_count ? samples : 1); n++) {
 		memcpy(l->image, l->durable, l->s->to * MIB);
 		pending_sample(&p, n, &l->random);
-		if (n == 2)
+		if (n == 2 || (n == 1 && l->fences % 2))
 			torn_pick(l, &p);
 		pending_apply(&p, l->image);
 		image_check(l);
@@ -551,7 +559,7 @@ static void loss_fence(void *ctx)
 	if (!l->armed)
 		return;
 	l->fences++;
-	images_check(l, 4);
+	images_check(l, samples_wanted());
 	pending_init(&p, &l->record, 0, l->record.count, l->durable);
 	pending_sample(&p, 1, &l->random);
 	pending_apply(&p, l->durable);
@@ -581,7 +589,7 @@ static void test_power_loss(void **state)
 		l.armed = true;
 		assert_int_equal(space_grow(t.pool, 0), 0);
 		l.done = true;
-		images_check(&l, 4);
+		images_check(&l, samples_wanted());
 		l.armed = false;
 		print_message("# %s: %u fences, %u images, %u of them old, %u grown\n", s->name, l.fences,
 			      l.images, l.old, l.grown);

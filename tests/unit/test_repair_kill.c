@@ -68,31 +68,34 @@ static void on_fence(void *ctx)
 }
 
 /* The first count stores, and if torn a half of the one after them. */
-static void tape_play(const struct tape *tape, uint8_t *image, size_t count, bool torn)
+static void tape_play(const struct tape *tape, struct scene_image *im, size_t count, bool torn)
 {
 	for (size_t i = 0; i < count + torn; i++) {
 		const struct tape_store *st = &tape->stores[i];
 
-		memcpy(image + st->off, tape->bytes + st->at, i < count ? st->len : st->len / 2);
+		scene_image_mark(im, st->off, st->len);
+		memcpy(im->bytes + st->off, tape->bytes + st->at, i < count ? st->len : st->len / 2);
 	}
 }
 
-static bool killed_at(const struct scene *s, const struct scene_unit *u, const uint8_t *damaged,
-		      const struct tape *tape, size_t count, bool torn, uint8_t *image)
+static bool killed_at(const struct scene *s, const struct scene_unit *u, const struct tape *tape,
+		      size_t count, bool torn, struct scene_image *im)
 {
+	uint64_t no_random = 0;
 	struct scene_run run;
 	char why[512] = "";
 	bool fine;
 
-	memcpy(image, damaged, SCENE_BYTES);
-	tape_play(tape, image, count, torn);
-	scene_repair(&run, image, NULL, false);
+	scene_image_reset(s, im);
+	assert_true(scene_damage(s, im, u, SCENE_ZERO, 3, &no_random));
+	tape_play(tape, im, count, torn);
+	scene_repair(&run, im, NULL, false);
 	if (run.rc || run.report.after.findings) {
 		fine = false;
 		snprintf(why, sizeof(why), "rc %d, %llu findings left, %s", run.rc,
 			 (unsigned long long)run.report.after.findings, run.why);
 	} else {
-		fine = scene_is_mended(s, image, u, SCENE_ZERO, 3, NULL, why, sizeof(why));
+		fine = scene_is_mended(s, im, u, SCENE_ZERO, 3, NULL, why, sizeof(why));
 	}
 	if (!fine)
 		print_message("# %s, killed after %zu of %zu stores%s: %s\n", u->name, count, tape->count,
@@ -102,7 +105,7 @@ static bool killed_at(const struct scene *s, const struct scene_unit *u, const u
 }
 
 /* Both copies are lost, so that there is something to do. */
-static unsigned unit_run(const struct scene *s, const struct scene_unit *u, uint8_t *damaged, uint8_t *image,
+static unsigned unit_run(const struct scene *s, const struct scene_unit *u, struct scene_image *im,
 			 uint64_t *random)
 {
 	struct tape tape = { 0 };
@@ -111,19 +114,18 @@ static unsigned unit_run(const struct scene *s, const struct scene_unit *u, uint
 	struct scene_run run;
 	unsigned bad = 0;
 
-	memcpy(damaged, s->image, SCENE_BYTES);
-	assert_true(scene_damage(s, damaged, u, SCENE_ZERO, 3, random));
-	memcpy(image, damaged, SCENE_BYTES);
-	scene_repair(&run, image, &trace, false);
+	scene_image_reset(s, im);
+	assert_true(scene_damage(s, im, u, SCENE_ZERO, 3, random));
+	scene_repair(&run, im, &trace, false);
 	scene_run_free(&run);
 	assert_true(tape.count > 1);
 	for (size_t k = 0; all && k < tape.count; k++)
-		bad += !killed_at(s, u, damaged, &tape, k, k % 2, image);
+		bad += !killed_at(s, u, &tape, k, k % 2, im);
 	for (unsigned i = 0; !all && i < SOME_STORES; i++) {
 		/* Some at the end, where the pieces are put together. */
 		uint64_t back = testfs_below(random, i % 2 ? tape.count : u64_min(tape.count, 40));
 
-		bad += !killed_at(s, u, damaged, &tape, tape.count - 1 - back, i & 2, image);
+		bad += !killed_at(s, u, &tape, tape.count - 1 - back, i & 2, im);
 	}
 	free(tape.stores);
 	free(tape.bytes);
@@ -132,8 +134,7 @@ static unsigned unit_run(const struct scene *s, const struct scene_unit *u, uint
 
 static void test_killed(void **state)
 {
-	uint8_t *damaged = aligned_alloc(BLOCK_SIZE, SCENE_BYTES);
-	uint8_t *image = aligned_alloc(BLOCK_SIZE, SCENE_BYTES);
+	struct scene_image im;
 	const char *only = getenv("UMBRA_MATRIX_ONLY");
 	uint64_t random = seed;
 	struct scene s;
@@ -141,14 +142,14 @@ static void test_killed(void **state)
 
 	(void)state;
 	scene_make(&s, false);
+	scene_image_make(&s, &im);
 	for (unsigned i = 0; i < s.unit_count; i++) {
 		if (!only || strstr(s.units[i].name, only))
-			bad += unit_run(&s, &s.units[i], damaged, image, &random);
+			bad += unit_run(&s, &s.units[i], &im, &random);
 	}
 	assert_int_equal(bad, 0);
+	scene_image_free(&im);
 	scene_free(&s);
-	free(damaged);
-	free(image);
 }
 
 int main(void)

@@ -41,11 +41,11 @@ static uint64_t lie(uint64_t *random)
 }
 
 /* Both copies, with a good CRC. What the unit itself cannot be is a lost unit then. */
-static void unit_lies(uint8_t *image, const struct scene_unit *u, uint64_t *random)
+static void unit_lies(struct scene_image *im, const struct scene_unit *u, uint64_t *random)
 {
 	_Alignas(64) uint8_t unit[BLOCK_SIZE];
 
-	memcpy(unit, image + u->off[0], u->size);
+	memcpy(unit, im->bytes + u->off[0], u->size);
 	for (uint64_t i = 1 + testfs_below(random, 3); i > 0; i--) {
 		size_t width = (size_t)1 << testfs_below(random, 4);
 		size_t room = testfs_below(random, 2) ? u->size :
@@ -56,8 +56,10 @@ static void unit_lies(uint8_t *image, const struct scene_unit *u, uint64_t *rand
 		memcpy(unit + (at < u->size - width ? at : u->size - width), &value, width);
 	}
 	unit_seal(unit, u->size, le64_get(((struct m_unit_hdr *)(void *)unit)->uh_seq));
-	memcpy(image + u->off[0], unit, u->size);
-	memcpy(image + u->off[1], unit, u->size);
+	for (unsigned copy = 0; copy < 2; copy++) {
+		scene_image_mark(im, u->off[copy], u->size);
+		memcpy(im->bytes + u->off[copy], unit, u->size);
+	}
 }
 
 /* ---- the walk ---- */
@@ -115,15 +117,15 @@ static void walk_is_the_same(uint8_t *image)
 
 /* ---- repair ---- */
 
-static bool image_run(uint8_t *image, unsigned number, const char *what, unsigned *found)
+static bool image_run(struct scene_image *im, unsigned number, const char *what, unsigned *found)
 {
 	bool loud = getenv("UMBRA_LIES_AT") != NULL;
 	struct scene_run run, again;
 	bool fine;
 
-	scene_repair(&run, image, NULL, loud);
+	scene_repair(&run, im, NULL, loud);
 	fine = run.rc == 0 && run.report.after.findings == 0;
-	scene_repair(&again, image, NULL, loud);
+	scene_repair(&again, im, NULL, loud);
 	fine = fine && again.rc == 0 && again.report.before.findings == 0;
 	*found += run.report.before.findings != 0;
 	if (!fine)
@@ -139,34 +141,35 @@ static void test_lies(void **state)
 {
 	const char *given = getenv("UMBRA_LIES"), *at = getenv("UMBRA_LIES_AT");
 	unsigned images = given ? (unsigned)strtoul(given, NULL, 0) : IMAGES, bad = 0, found = 0;
-	uint8_t *image = aligned_alloc(BLOCK_SIZE, SCENE_BYTES);
 	uint64_t random = testfs_seed();
+	struct scene_image im;
 	struct scene s;
 
 	(void)state;
 	scene_make(&s, false);
+	scene_image_make(&s, &im);
 	for (unsigned i = 0; i < images; i++) {
 		char what[300] = "";
 		size_t len = 0;
 
-		memcpy(image, s.image, SCENE_BYTES);
+		scene_image_reset(&s, &im);
 		for (uint64_t k = 1 + testfs_below(&random, 4); k > 0; k--) {
 			/* The superblock is believed: whoever makes one with a good CRC owns the pool. */
 			const struct scene_unit *u = &s.units[1 + testfs_below(&random, s.unit_count - 1)];
 
-			unit_lies(image, u, &random);
+			unit_lies(&im, u, &random);
 			len += (size_t)snprintf(what + len, sizeof(what) - len, "%s%s", len ? ", " : "",
 						u->name);
 		}
 		if (at && i != strtoul(at, NULL, 0))
 			continue;
-		walk_is_the_same(image);
-		bad += !image_run(image, i, what, &found);
+		walk_is_the_same(im.bytes);
+		bad += !image_run(&im, i, what, &found);
 	}
 	assert_int_equal(bad, 0);
 	assert_true(at || found > images / 3);
+	scene_image_free(&im);
 	scene_free(&s);
-	free(image);
 }
 
 int main(void)

@@ -22,7 +22,7 @@ static const char *const copies_names[] = { "", "primary", "mirror", "both" };
 static uint64_t seed;
 
 static bool cell_run(const struct scene *s, const struct scene_unit *u, enum scene_damage how,
-		     unsigned copies, uint8_t *image)
+		     unsigned copies, struct scene_image *im)
 {
 	const char *only = getenv("UMBRA_MATRIX_ONLY");
 	uint64_t random = seed;
@@ -33,12 +33,12 @@ static bool cell_run(const struct scene *s, const struct scene_unit *u, enum sce
 	snprintf(name, sizeof(name), "%s, %s, %s", u->name, scene_damage_names[how], copies_names[copies]);
 	if (only && !strstr(name, only))
 		return true;
-	memcpy(image, s->image, SCENE_BYTES);
-	if (!scene_damage(s, image, u, how, copies, &random))
+	scene_image_reset(s, im);
+	if (!scene_damage(s, im, u, how, copies, &random))
 		return true;
 	if (only)
 		print_message("# %s\n", name);
-	scene_repair(&run, image, NULL, only != NULL);
+	scene_repair(&run, im, NULL, only != NULL);
 	if (run.rc || run.report.after.findings || run.report.acts[REPAIR_LEFT]) {
 		fine = false;
 		snprintf(why, sizeof(why), "rc %d, %llu findings left, %s", run.rc,
@@ -47,7 +47,7 @@ static bool cell_run(const struct scene *s, const struct scene_unit *u, enum sce
 		fine = false;
 		snprintf(why, sizeof(why), "one copy is damaged, and lost: %s", run.lost);
 	} else {
-		fine = scene_is_mended(s, image, u, how, copies, &run, why, sizeof(why));
+		fine = scene_is_mended(s, im, u, how, copies, &run, why, sizeof(why));
 	}
 	if (!fine)
 		print_message("# %s: %s\n", name, why);
@@ -57,24 +57,25 @@ static bool cell_run(const struct scene *s, const struct scene_unit *u, enum sce
 
 static void matrix_run(bool live, unsigned copies_from, unsigned copies_to)
 {
-	uint8_t *image = aligned_alloc(BLOCK_SIZE, SCENE_BYTES);
+	struct scene_image im;
 	unsigned bad = 0, cells = 0;
 	struct scene s;
 
 	scene_make(&s, live);
+	scene_image_make(&s, &im);
 	for (unsigned i = 0; i < s.unit_count; i++) {
 		for (unsigned how = 0; how < SCENE_DAMAGES; how++) {
 			for (unsigned copies = copies_from; copies <= copies_to; copies++) {
 				cells++;
-				bad += !cell_run(&s, &s.units[i], how, copies, image);
+				bad += !cell_run(&s, &s.units[i], how, copies, &im);
 			}
 		}
 	}
 	if (bad)
 		print_message("# %u of %u cells failed\n", bad, cells);
 	assert_int_equal(bad, 0);
+	scene_image_free(&im);
 	scene_free(&s);
-	free(image);
 }
 
 /* Nothing is lost, ever: the file system reads as before, to the last byte and second. */
@@ -101,15 +102,18 @@ static void test_journal(void **state)
 static void test_sound(void **state)
 {
 	struct scene s;
+	struct scene_image im;
 	struct scene_run run;
 
 	(void)state;
 	scene_make(&s, false);
-	scene_repair(&run, s.image, NULL, true);
+	scene_image_make(&s, &im);
+	scene_repair(&run, &im, NULL, true);
 	assert_int_equal(run.rc, 0);
 	assert_int_equal(run.report.before.findings, 0);
 	assert_int_equal(run.report.after.findings, 0);
 	scene_run_free(&run);
+	scene_image_free(&im);
 	scene_free(&s);
 }
 
