@@ -46,7 +46,6 @@ struct session {
 	struct fuse_session *se;
 	int fd; /* /dev/fuse */
 	struct wire wire;
-	bool direct_bulk; /* the kernel keeps its cache right beside direct writes */
 	struct defer *defer;
 	struct token_table *tokens;
 	struct scrub *scrub;

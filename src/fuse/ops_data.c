@@ -3,8 +3,7 @@
  * Requests about file contents. A reply's data always lies in ordinary memory: the kernel must never copy straight out of the
  * device, where a bad line would stop it.
  *
- * FLUSH, FSYNC and FSYNCDIR have no handler: the kernel writes its dirty pages before it would ask, learns once that the request
- * is not known, and from then on does not ask. What it wrote is durable already.
+ * FLUSH and FSYNCDIR have no handler: the kernel learns once that the request is not known, and from then on does not ask.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +18,11 @@ static bool open_writes(const struct fuse_file_info *fi)
 	return (fi->flags & O_ACCMODE) != O_RDONLY;
 }
 
-/* flags: INODE_* */
-static bool open_is_direct(const struct session *session, uint32_t flags, const struct fuse_file_info *fi)
+/*
+ * Flags: INODE_*. Never by itself: the kernel lets a page be dirtied through a mapping while a direct write to it is on its way, and
+ * then writes the whole page over it.
+ */
+static bool open_is_direct(const struct session *session, uint32_t flags)
 {
 	switch (session->opts.dax) {
 	case SESSION_DAX_ALWAYS:
@@ -30,9 +32,7 @@ static bool open_is_direct(const struct session *session, uint32_t flags, const 
 	case SESSION_DAX_INODE:
 		break;
 	}
-	if (flags & INODE_DAX)
-		return true;
-	return session->direct_bulk && (fi->flags & O_ACCMODE) == O_WRONLY;
+	return flags & INODE_DAX;
 }
 
 static void open_fill(const struct session *session, uint32_t flags, struct fuse_file_info *fi)
@@ -44,7 +44,7 @@ static void open_fill(const struct session *session, uint32_t flags, struct fuse
 		fi->fh |= OPS_FH_READ;
 	if (fi->flags & O_APPEND)
 		fi->fh |= OPS_FH_APPEND;
-	fi->direct_io = open_is_direct(session, flags, fi);
+	fi->direct_io = open_is_direct(session, flags);
 	if (fi->direct_io)
 		fi->fh |= OPS_FH_DIRECT;
 	fi->keep_cache = 1;

@@ -29,8 +29,6 @@
 #define GRACE_MS 2000
 #define READAHEAD_KIB 1024u
 #define BACKGROUND_MAX 64
-/* First protocol whose kernel drops cached pages after a direct write too (before it, a read at the same time left old ones). */
-#define DIRECT_BULK_MINOR 42u
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
@@ -42,7 +40,7 @@ static void want(struct fuse_conn_info *conn, unsigned caps)
 
 static void ops_init(void *userdata, struct fuse_conn_info *conn)
 {
-	struct session *session = userdata;
+	(void)userdata;
 
 	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_IOCTL_DIR |
 			   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
@@ -60,7 +58,6 @@ static void ops_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_background = BACKGROUND_MAX;
 	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
 	conn->time_gran = 1;
-	session->direct_bulk = conn->proto_minor >= DIRECT_BULK_MINOR;
 }
 
 const struct fuse_lowlevel_ops ops_all = {

@@ -20,7 +20,7 @@ struct session;
 
 /* Which opens bypass the kernel's page cache. */
 enum session_dax {
-	SESSION_DAX_INODE,  /* those of files marked so, and those for writing only (bulk data) */
+	SESSION_DAX_INODE,  /* those of files marked so */
 	SESSION_DAX_ALWAYS, /* all */
 	SESSION_DAX_NEVER,  /* none */
 };

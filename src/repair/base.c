@@ -25,6 +25,14 @@ void repair_told(struct repair *rp, enum repair_act act, const char *fmt, ...)
 	rp->opts->told(rp->opts->arg, act, text);
 }
 
+void repair_text_clean(char *text)
+{
+	for (; *text; text++) {
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+	}
+}
+
 bool repair_step(struct repair *rp, const char *what, uint64_t done, uint64_t total)
 {
 	if (!rp->error && rp->opts->step && !rp->opts->step(rp->opts->arg, what, done, total))

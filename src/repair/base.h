@@ -65,6 +65,8 @@ struct repair_claim {
 /* One line for each thing that was mended or lost. */
 void repair_told(struct repair *rp, enum repair_act act, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Names go to people: no control characters. */
+void repair_text_clean(char *text);
 /* Before the first write: from then on until the end of the run nobody mounts the pool for writing. */
 must_check int repair_begin(struct repair *rp);
 /* opts->step: false: the run is to end (rp->error is set). */

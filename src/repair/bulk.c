@@ -137,7 +137,8 @@ static int leaves_build(struct builder *b, size_t room)
 		struct entry *e = &b->entries[b->entry_count];
 		int rc;
 
-		assert(b->entry_count < room);
+		if (b->entry_count == room)
+			return -EOVERFLOW;
 		memset(b->node, 0, sizeof(*b->node));
 		n = leaf_fill(b, first, b->node->nd_body, NODE_BODY_SIZE, NODE_FILL);
 		*e = (struct entry){ 0 };

@@ -109,6 +109,28 @@ void rows_sort(struct rows *rows, size_t row_size, int (*compare)(const void *a,
 		qsort(rows->data, rows->count, row_size, compare);
 }
 
+const void *rows_find(const struct rows *rows, size_t row_size, size_t field_off, uint64_t value,
+		      size_t *count)
+{
+	const uint8_t *all = rows->data;
+	size_t lo = 0, hi = rows->count;
+
+#define FIELD(i) (*(const uint64_t *)(const void *)(all + (i)*row_size + field_off))
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (FIELD(mid) < value)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (hi = lo; hi < rows->count && FIELD(hi) == value; hi++)
+		;
+#undef FIELD
+	*count = hi - lo;
+	return all ? all + lo * row_size : NULL;
+}
+
 void rows_free(struct rows *rows)
 {
 	free(rows->data);

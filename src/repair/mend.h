@@ -7,7 +7,7 @@
 #define UMBRA_REPAIR_MEND_H
 
 #include "fs/names.h"
-#include "repair/base.h"
+#include "repair/salvage.h"
 
 #define MEND_PATH_SIZE 4096u
 

@@ -47,20 +47,11 @@ int mend_run(struct mend *m, op_fn fn, void *arg, const char *what, uint64_t ino
 	}
 }
 
-/* Paths go to people: no control characters. */
-static void text_clean(char *text)
-{
-	for (; *text; text++) {
-		if ((unsigned char)*text < ' ' || *text == 0x7f)
-			*text = '?';
-	}
-}
-
 const char *mend_path(struct mend *m, uint64_t ino)
 {
 	if (fs_path(m->fs, ino, m->path, MEND_PATH_SIZE) != 0)
 		snprintf(m->path, sizeof(m->path), "inode %" PRIu64, ino);
-	text_clean(m->path);
+	repair_text_clean(m->path);
 	return m->path;
 }
 
@@ -72,7 +63,7 @@ const char *mend_entry_path(struct mend *m, uint64_t dir, const struct mend_name
 	len = strlen(m->path);
 	snprintf(m->path + len, sizeof(m->path) - len, "%s%.*s", len == 1 ? "" : "/", (int)name->len,
 		 name->bytes);
-	text_clean(m->path);
+	repair_text_clean(m->path);
 	return m->path;
 }
 
@@ -99,26 +90,6 @@ static int phase_inodes(struct mend *m)
 }
 
 /* ---- phase 2: entries ---- */
-
-/* The rows of entries that lead to a child. */
-static const struct seen_name *rows_of(const struct rows *rows, uint64_t child, size_t *count)
-{
-	const struct seen_name *all = rows->data;
-	size_t lo = 0, hi = rows->count;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (all[mid].child < child)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (hi = lo; hi < rows->count && all[hi].child == child; hi++)
-		;
-	*count = hi - lo;
-	return all ? all + lo : NULL;
-}
 
 static bool has_item(const struct mend *m, const struct seen_name *entry)
 {
@@ -288,7 +259,7 @@ static void ways_from(struct ways *w, size_t top, uint8_t state)
 static bool is_named_well(const struct mend *m, uint64_t ino)
 {
 	size_t count;
-	const struct seen_name *rows = rows_of(&m->ck->names, ino, &count);
+	const struct seen_name *rows = salvage_rows(&m->ck->names, ino, &count);
 
 	for (size_t i = 0; i < count; i++) {
 		if (has_item(m, &rows[i]))
@@ -444,7 +415,7 @@ static bool needs_name(const struct seen_inode *in)
 static bool waits_for_dir(struct mend *m, const struct seen_inode *in)
 {
 	size_t count;
-	const struct seen_name *items = rows_of(&m->ck->parents, in->ino, &count);
+	const struct seen_name *items = salvage_rows(&m->ck->parents, in->ino, &count);
 
 	for (size_t i = 0; i < count; i++) {
 		if (is_restorable(m, &items[i]) && items[i].dir != in->ino)

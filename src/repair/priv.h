@@ -148,6 +148,9 @@ bool check_step(struct check *ck, const char *what, uint64_t done, uint64_t tota
 void rows_sort(struct rows *rows, size_t row_size, int (*compare)(const void *a, const void *b));
 /* A new row at the end, or NULL when there is no memory (ck->error is set then). */
 void *rows_add(struct check *ck, struct rows *rows, size_t row_size);
+/* Of rows sorted by the number at field_off those that have this one; NULL: there are no rows at all. */
+const void *rows_find(const struct rows *rows, size_t row_size, size_t field_off, uint64_t value,
+		      size_t *count);
 void rows_free(struct rows *rows);
 
 /* ---- parts.c ---- */

@@ -188,73 +188,23 @@ void salvage_leaves(struct salvage *s, struct patient *p, enum node_kind kind, s
 
 const struct stray *salvage_strays(const struct salvage *s, uint64_t owner, size_t *count)
 {
-	const struct stray *all = s->strays.data;
-	size_t lo = 0, hi = s->strays.count;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (all[mid].owner < owner)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (hi = lo; hi < s->strays.count && all[hi].owner == owner; hi++)
-		;
-	*count = hi - lo;
-	return all ? all + lo : NULL;
+	return rows_find(&s->strays, sizeof(struct stray), offsetof(struct stray, owner), owner, count);
 }
 
 const struct rmap *salvage_rmap(const struct salvage *s, uint64_t owner, size_t *count)
 {
-	const struct rmap *all = s->rmap.data;
-	size_t lo = 0, hi = s->rmap.count;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (all[mid].owner < owner)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (hi = lo; hi < s->rmap.count && all[hi].owner == owner; hi++)
-		;
-	*count = hi - lo;
-	return all ? all + lo : NULL;
-}
-
-/* Rows sorted by one of their numbers. */
-static const struct seen_name *rows_find(const struct rows *rows, size_t field_off, uint64_t value,
-					 size_t *count)
-{
-	const struct seen_name *all = rows->data;
-	size_t lo = 0, hi = rows->count;
-
-#define FIELD(i) (*(const uint64_t *)(const void *)((const uint8_t *)&all[i] + field_off))
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (FIELD(mid) < value)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (hi = lo; hi < rows->count && FIELD(hi) == value; hi++)
-		;
-#undef FIELD
-	*count = hi - lo;
-	return all ? all + lo : NULL;
+	return rows_find(&s->rmap, sizeof(struct rmap), offsetof(struct rmap, owner), owner, count);
 }
 
 const struct seen_name *salvage_rows(const struct rows *rows, uint64_t child, size_t *count)
 {
-	return rows_find(rows, offsetof(struct seen_name, child), child, count);
+	return rows_find(rows, sizeof(struct seen_name), offsetof(struct seen_name, child), child, count);
 }
 
 const struct seen_name *salvage_items(const struct salvage *s, uint64_t dir, size_t *count)
 {
-	return rows_find(&s->items_by_dir, offsetof(struct seen_name, dir), dir, count);
+	return rows_find(&s->items_by_dir, sizeof(struct seen_name), offsetof(struct seen_name, dir), dir,
+			 count);
 }
 
 /* ---- names ---- */
@@ -316,6 +266,7 @@ bool salvage_entry_name(struct salvage *s, const struct seen_name *entry, struct
 	const struct m_node_body *body;
 	size_t size_bytes;
 
+	name->len = 0;
 	if (!repair_unit_read(s->rp, entry->dir << INODE_SHIFT, MAGIC_INODE, entry->dir, &m))
 		return false;
 	body = root_of(&m, NODE_DIR, &size_bytes);
@@ -341,6 +292,7 @@ bool salvage_item_name(struct salvage *s, const struct seen_name *item, struct n
 	struct patient p = { .m = &m, .attr = { .ino = item->child } };
 	struct name_find f = { .want = item, .name = name };
 
+	name->len = 0;
 	if (!repair_unit_read(s->rp, item->child << INODE_SHIFT, MAGIC_INODE, item->child, &m))
 		return false;
 	salvage_leaves(s, &p, NODE_ATTR, item_look, &f);
@@ -398,9 +350,6 @@ const char *salvage_path(struct salvage *s, uint64_t ino)
 	} else if (s->path[at] == 0) {
 		s->path[--at] = '/';
 	}
-	for (size_t i = at; s->path[i]; i++) {
-		if ((unsigned char)s->path[i] < ' ' || s->path[i] == 0x7f)
-			s->path[i] = '?';
-	}
+	repair_text_clean(s->path + at);
 	return s->path + at;
 }

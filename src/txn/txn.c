@@ -4,8 +4,9 @@
  *
  * A thread keeps the memory of its last transaction for the next one.
  *
- * Memory may run out. Images then cannot be had (-ENOMEM); small pieces can: the arena always has ARENA_RESERVE for them. Once that has to be
- * touched the transaction is starved, and the next lock or image that it asks for is refused, so that it ends soon.
+ * Memory may run out. Images then cannot be had (-ENOMEM); small pieces can: the arena always has ARENA_RESERVE for
+ * them. Once that has to be touched the transaction is starved: the next lock or image that it asks for is refused, so
+ * that it ends soon.
  */
 #include <assert.h>
 #include <errno.h>
@@ -271,7 +272,8 @@ void *txn_alloc(struct txn *tx, size_t size_bytes)
 			tx->starved = true;
 			if (size_bytes > TXN_ALLOC_SMALL)
 				return NULL;
-			assert(block->size - block->used >= need); /* nobody takes so much without asking for a lock or an image */
+			/* Nobody takes so many small ones without asking for a lock or an image in between. */
+			assert(block->size - block->used >= need);
 		}
 		block = tx->arena;
 	}

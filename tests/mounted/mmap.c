@@ -305,6 +305,58 @@ static void case_mremap_fork_madvise(void)
 	ERR(ENOMEM, msync(map, 8 * PAGE, MS_SYNC));
 }
 
+enum { MIXED_ROUNDS = 6000 };
+
+/* Stores the even bytes through a mapping until it is ended. */
+static void store_even(void *arg)
+{
+	int fd = file_open("f", O_RDWR);
+	unsigned char *map = map_make(fd, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	for (volatile bool *stop = arg; !*stop;) {
+		for (size_t i = 0; i < PAGE; i += 2)
+			map[i]++;
+		MUST(msync(map, PAGE, MS_SYNC));
+	}
+}
+
+/* Others write the odd bytes, each byte by one only: none of them is lost. */
+static void case_store_beside_write(void)
+{
+	static const int modes[] = { O_WRONLY, O_RDWR };
+	unsigned char mine[PAGE] = { 0 }, got[PAGE];
+	bool *stop = (bool *)mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	for (size_t m = 0; m < 2; m++) {
+		unsigned lost = 0;
+		pid_t pid;
+		int fd;
+
+		file_make("f", mine, PAGE);
+		fd = file_open("f", modes[m]);
+		*stop = false;
+		pid = child_start(store_even, stop);
+		for (unsigned i = 1; i <= MIXED_ROUNDS; i++) {
+			size_t at = i * 797 % (PAGE / 2) * 2 + 1;
+
+			mine[at] = (unsigned char)i;
+			MUST((int)pwrite(fd, &mine[at], 1, (off_t)at) - 1);
+		}
+		*stop = true;
+		child_wait(pid);
+		close(fd);
+		fd = file_open("f", O_RDONLY);
+		MUST(fsync(fd));
+		EQ(PAGE, pread(fd, got, PAGE, 0));
+		for (size_t at = 1; at < PAGE; at += 2)
+			lost += got[at] != mine[at];
+		check_context("open for %s", m ? "reading and writing" : "writing only");
+		EQ(0, lost);
+		close(fd);
+		MUST(unlink("f"));
+	}
+}
+
 static const struct check_case cases[] = {
 	{ "shared_coherence", case_shared_coherence },
 	{ "survives_close", case_survives_close },
@@ -317,6 +369,7 @@ static const struct check_case cases[] = {
 	{ "between_processes", case_between_processes },
 	{ "io_from_mapping", case_io_from_mapping },
 	{ "mremap_madvise", case_mremap_fork_madvise },
+	{ "store_beside_write", case_store_beside_write },
 };
 
 CHECK_MAIN(cases)

@@ -3,12 +3,13 @@
  * The load under which the daemon or the machine is killed, and the check of what was acknowledged.
  *
  *	stress_load prepare DIR WORKERS
- *	stress_load write DIR LOG WORKERS SEED [STEPS]
+ *	stress_load write DIR LOG WORKERS SEED [STEPS [MARK]]
  *	stress_load verify DIR LOG WORKERS SEED [STEPS]
  *
  * prepare makes directories and the file that all share blocks of. write: each worker does one step after the other, until the file system
  * goes away (or so many), and appends a line to LOG.WORKER once a step has returned: its number and a checksum of the files that it has touched.
- * With '-' as LOG the lines go to standard output, with 'wWORKER ' before them, for a machine that will not outlive them.
+ * With '-' as LOG the lines go to standard output, a serial line, with 'wWORKER ' before them, for a machine that will not outlive them; after
+ * MARK steps the first worker says 'kill-me'.
  *
  * verify: a call that has returned is durable, so after the crash there must be what all steps of the log made, with the step after them done or not
  * done; one on bytes of a file may have left each of them old or new. LOG.WORKER.state, if it is there, is what the worker began with;
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "steps.h"
@@ -31,7 +33,7 @@ struct worker {
 	struct model model;
 	const char *log; /* "-": standard output */
 	uint64_t seed;
-	uint64_t steps_max;
+	uint64_t steps_max, mark;
 };
 
 static uint8_t base[MODEL_BASE_SIZE];
@@ -75,7 +77,7 @@ static int prepare(unsigned workers)
 	return good ? 0 : 1;
 }
 
-/* One write(2) for each line: it must not stay in a buffer, nor be cut in two. */
+/* One write(2) for each line: it must not stay in a buffer, nor be cut in two. From a serial line it has gone out when this returns. */
 static bool line_put(const struct worker *w, int fd, uint64_t index, uint64_t sum)
 {
 	char line[80];
@@ -83,7 +85,10 @@ static bool line_put(const struct worker *w, int fd, uint64_t index, uint64_t su
 
 	len += snprintf(line + len, sizeof(line) - (size_t)len, "%lu %016lx\n", (unsigned long)index,
 			(unsigned long)sum);
-	return write(fd, line, (size_t)len) == len;
+	if (w->log[0] == '-' && index == w->mark && w->place.worker == 0)
+		len += snprintf(line + len, sizeof(line) - (size_t)len, "kill-me\n");
+	return write(fd, line, (size_t)len) == len &&
+	       (tcdrain(fd) == 0 || errno == ENOTTY || errno == EINVAL);
 }
 
 /* Errors that a file system gives when it is gone. */
@@ -197,6 +202,7 @@ static int work(int argc, char **argv, bool writing)
 		w.log = argv[3];
 		w.seed = model_mix(seed * WORKERS_MAX + i);
 		w.steps_max = argc > 6 ? strtoull(argv[6], NULL, 0) : UINT64_MAX;
+		w.mark = argc > 7 ? strtoull(argv[7], NULL, 0) : UINT64_MAX;
 		if (!state_load(&w))
 			exit(1);
 		exit(writing ? worker_write(&w) : worker_verify(&w));
@@ -218,6 +224,7 @@ int main(int argc, char **argv)
 		return prepare((unsigned)atoi(argv[3]));
 	if (argc >= 6 && (strcmp(argv[1], "write") == 0 || strcmp(argv[1], "verify") == 0))
 		return work(argc, argv, argv[1][0] == 'w');
-	fprintf(stderr, "usage: stress_load prepare DIR WORKERS | write|verify DIR LOG WORKERS SEED [STEPS]\n");
+	fprintf(stderr,
+		"usage: stress_load prepare DIR WORKERS | write|verify DIR LOG WORKERS SEED [STEPS]\n");
 	return 2;
 }

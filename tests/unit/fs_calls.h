@@ -7,7 +7,7 @@
 
 #include "lib/testfs.h"
 
-#define FS_CALLS_BYTES ((uint64_t)24 << 20)
+#define FS_CALLS_BYTES ((uint64_t)18 << 20)
 
 struct fs_call {
 	const char *name;

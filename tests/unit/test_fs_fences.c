@@ -63,8 +63,9 @@ static uint64_t reopened(const void *bytes)
 /* A call that stores bytes in place, or commits piece by piece, may have come to any of them when it failed. */
 static bool is_in_pieces(const char *name)
 {
-	static const char *const names[] = { "write big", "overwrite",	     "append", "write", "alloc", "punch",
-					     "zero",	  "clone unaligned", "tmpfile", "clone files", "unshare" };
+	static const char *const names[] = { "write big", "overwrite",   "append", "write",
+					     "alloc",     "punch",       "zero",   "clone unaligned",
+					     "tmpfile",   "clone files", "unshare" };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(name, names[i]) == 0)

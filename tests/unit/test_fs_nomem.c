@@ -6,6 +6,7 @@
  * The linker leads malloc() and the like to the functions below (meson.build).
  */
 #include <errno.h>
+#include <linux/falloc.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -117,6 +119,7 @@ static bool mem_disarm(void)
 /* ---- calls ---- */
 
 static void *image;
+static uint64_t image_sum;
 static const struct testfs_opts opts = { .size_bytes = FS_CALLS_BYTES };
 
 /* One call with allocations refused; *hit: some were. live: what a file system that was closed again leaves. */
@@ -124,11 +127,8 @@ static void call_once(const struct fs_call *call, uint64_t first, uint64_t end, 
 {
 	struct testfs t;
 	int64_t rc;
-	uint64_t sum;
 
-	testfs_open_image(&t, image, &opts);
-	sum = fs_calls_sum(&t);
-	testfs_remount(&t); /* inodes are not in memory */
+	testfs_open_image(&t, image, &opts); /* no inode is in memory */
 	mem_arm(first, end);
 	rc = call->fn(&t);
 	*hit = mem_disarm();
@@ -139,13 +139,12 @@ static void call_once(const struct fs_call *call, uint64_t first, uint64_t end, 
 	}
 	if (rc == -ENOMEM) {
 		fs_calls_undo(&t);
-		assert_int_equal(fs_calls_sum(&t), sum);
+		assert_int_equal(fs_calls_sum(&t), image_sum);
 		if (call->fn(&t) < 0)
 			fail_msg("%s cannot be done after allocation %llu failed", call->name,
 				 (unsigned long long)first);
 	}
 	fs_work(t.fs);
-	testfs_check(&t);
 	testfs_remount(&t);
 	testfs_check(&t);
 	testfs_free(&t);
@@ -164,7 +163,7 @@ static void calls_sweep(bool all_after)
 		call_once(&fs_calls[i], UINT64_MAX, UINT64_MAX, INT64_MAX, &hit);
 		live = atomic_load(&mem.live);
 		hit = true;
-		for (uint64_t n = 1; hit; n++)
+		for (uint64_t n = 1; hit; n += all_after && n > 8 ? 4 : 1)
 			call_once(&fs_calls[i], n, all_after ? UINT64_MAX : n + 1, live, &hit);
 	}
 }
@@ -179,6 +178,60 @@ static void test_all_allocations_fail_from_one_on(void **state)
 {
 	(void)state;
 	calls_sweep(true);
+}
+
+/* ---- operations of several transactions ---- */
+
+#define LONG_BYTES ((uint64_t)40 << 20)
+#define LONG_EXTENTS 4500u
+
+static uint64_t long_ino;
+
+static void *long_image(void)
+{
+	struct testfs_opts o = { .size_bytes = LONG_BYTES, .format.lane_size_bytes = 256u << 10 };
+	void *bytes = malloc(LONG_BYTES);
+	struct testfs t;
+
+	testfs_make(&t, &o);
+	long_ino = testfs_node(&t, INODE_ROOT, "a", S_IFREG | 0644);
+	for (uint64_t i = 0; i < LONG_EXTENTS; i++)
+		assert_int_equal(fs_write(t.fs, &testfs_root, long_ino, &i, sizeof(i), 2 * i * BLOCK_SIZE, 0),
+				 sizeof(i));
+	testfs_remount(&t);
+	memcpy(bytes, dax_ptr(t.dax, 0), LONG_BYTES);
+	testfs_free(&t);
+	return bytes;
+}
+
+/* Half-way there is no way back: it goes on when there is memory again. */
+static void test_long_operation_goes_on(void **state)
+{
+	static const int modes[] = { FALLOC_FL_INSERT_RANGE, FALLOC_FL_COLLAPSE_RANGE };
+	struct testfs_opts o = { .size_bytes = LONG_BYTES };
+	void *bytes = long_image();
+	struct testfs t;
+	bool hit;
+	int rc;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+		hit = true;
+		for (uint64_t n = 1; hit; n++) {
+			testfs_open_image(&t, bytes, &o);
+			mem_arm(n, n + 1);
+			rc = fs_fallocate(t.fs, &testfs_root, long_ino, modes[i], 2 * BLOCK_SIZE,
+					  6 * BLOCK_SIZE);
+			hit = mem_disarm();
+			if (rc != 0 && rc != -ENOMEM)
+				fail_msg("mode %d without allocation %llu: %d", modes[i],
+					 (unsigned long long)n, rc);
+			assert_false(pool_failed(t.pool));
+			testfs_check(&t);
+			testfs_free(&t);
+		}
+	}
+	free(bytes);
 }
 
 /* ---- opening, looking, mending ---- */
@@ -286,8 +339,13 @@ static void test_repair(void **state)
 
 static int group_make(void **state)
 {
+	struct testfs t;
+
 	(void)state;
 	image = fs_calls_image();
+	testfs_open_image(&t, image, &opts);
+	image_sum = fs_calls_sum(&t);
+	testfs_free(&t);
 	return 0;
 }
 
@@ -306,6 +364,7 @@ int main(void)
 		cmocka_unit_test(test_repair),
 		cmocka_unit_test(test_one_allocation_fails),
 		cmocka_unit_test(test_all_allocations_fail_from_one_on),
+		cmocka_unit_test(test_long_operation_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, group_make, group_free);
