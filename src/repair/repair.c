@@ -244,7 +244,7 @@ static int walk_first(struct run *run)
 	return failed(run, repair_walk(rp, &look, &rp->report->before), "walk");
 }
 
-/* One copy of some units is not sound: both are, after another walk. */
+/* One copy of some units is not sound, or headers lie where the place tells better: both are right after another walk. */
 static int mirrors_mend(struct run *run)
 {
 	struct repair *rp = &run->rp;
@@ -253,7 +253,8 @@ static int mirrors_mend(struct run *run)
 	int rc;
 
 	if (found->by_kind[CHECK_SUPER] + found->by_kind[CHECK_UNIT_COPY] +
-		    found->by_kind[CHECK_UNIT_DIFFERS] ==
+		    found->by_kind[CHECK_UNIT_DIFFERS] + found->by_kind[CHECK_UNIT_SEQ] +
+		    found->by_kind[CHECK_UNIT_OWNER] ==
 	    0)
 		return 0;
 	rc = may(run, REPAIR_MIRRORS, true, "write damaged copies of metadata anew from the sound ones?");

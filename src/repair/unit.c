@@ -99,6 +99,28 @@ static void lost_keep(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t
 		*row = (struct lost_unit){ laddr, owner, magic };
 }
 
+/* What the place of a unit says by itself: who owns fixed units of a group and inodes cannot be anybody else. */
+static bool owner_is_fixed(uint32_t magic)
+{
+	return magic != MAGIC_NODE && magic != MAGIC_XVAL;
+}
+
+/* A sound unit whose header lies: sealed anew, one copy after the other. */
+static void header_heal(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t owner, void *buf)
+{
+	struct m_unit_hdr *hdr = buf;
+	uint64_t seq = le64_get(hdr->uh_seq);
+	bool foreign = owner_is_fixed(magic) && le64_get(hdr->uh_owner) != owner;
+
+	if (!ck->opts->heal || (!foreign && seq < ck->seq_end))
+		return;
+	if (foreign)
+		hdr->uh_owner = le64_of(owner);
+	unit_seal(buf, unit_size(magic), u64_min(seq, ck->super->seq_limit));
+	for (unsigned copy = 0; copy < 2; copy++)
+		copy_heal(ck, laddr, copy, magic, buf, "its header was wrong");
+}
+
 bool check_unit(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t owner, void *buf)
 {
 	_Alignas(64) uint8_t mirror[BLOCK_SIZE];
@@ -134,6 +156,7 @@ bool check_unit(struct check *ck, uint64_t laddr, uint32_t magic, uint64_t owner
 	}
 out:
 	header_check(ck, laddr, owner, buf);
+	header_heal(ck, laddr, magic, owner, buf);
 	return true;
 }
 

@@ -163,11 +163,36 @@ static void lie_remap(struct testrepair *e)
 	testunit_store(&e->t, fixed(e, 0, AG_UNIT_REMAP), &m, sizeof(m), TESTUNIT_BOTH);
 }
 
+/* Content and CRC are right in both copies; the headers name other owners, or transactions to come. */
+static void lie_header(struct testrepair *e, uint64_t laddr, size_t size, uint64_t owner, uint64_t seq)
+{
+	_Alignas(64) uint8_t unit[BLOCK_SIZE];
+	struct m_unit_hdr *hdr = (void *)unit;
+
+	testunit_load(&e->t, laddr, unit, size);
+	if (owner)
+		hdr->uh_owner = le64_of(owner);
+	if (seq)
+		hdr->uh_seq = le64_of(seq);
+	testunit_store(&e->t, laddr, unit, size, TESTUNIT_BOTH);
+}
+
+static void lie_headers(struct testrepair *e)
+{
+	uint64_t seq = pool_super(e->t.pool)->seq_limit;
+
+	lie_header(e, fixed(e, 0, AG_UNIT_REMAP), BLOCK_SIZE, 0x24800000003, 0);
+	lie_header(e, fixed(e, 0, AG_UNIT_HEADER), BLOCK_SIZE, 0, seq + 1);
+	lie_header(e, fixed(e, 1, AG_UNIT_TABLE), BLOCK_SIZE, 77, seq << 20);
+	lie_header(e, INODE_ROOT << INODE_SHIFT, INODE_SIZE, 0, 1ull << 62);
+}
+
 static void test_lies(void **state)
 {
 	(void)state;
 	scene(true, lie_table, 0);
 	scene(false, lie_remap, 0);
+	scene(false, lie_headers, 0);
 }
 
 /* ---- units that lie elsewhere ---- */
