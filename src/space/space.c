@@ -266,7 +266,7 @@ static uint64_t journal_blk(const struct super *super)
 	return blk;
 }
 
-int space_totals(struct pool *pool, struct space_totals *totals)
+static int totals_sum(struct pool *pool, struct space_totals *totals)
 {
 	struct space *space = space_of(pool);
 	struct space_totals sum = { .total_blk = pool_size_blk(pool) - journal_blk(pool_super(pool)) };
@@ -295,6 +295,16 @@ int space_totals(struct pool *pool, struct space_totals *totals)
 	}
 	*totals = sum;
 	return 0;
+}
+
+int space_totals(struct pool *pool, struct space_totals *totals)
+{
+	int rc;
+
+	pool_hold(pool); /* superblock and groups stay as many as they are */
+	rc = totals_sum(pool, totals);
+	pool_release(pool);
+	return rc;
 }
 
 uint32_t space_dir_group(struct pool *pool, uint32_t parent_agno)

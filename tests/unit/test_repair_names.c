@@ -302,11 +302,14 @@ static void bad_name_of_two(struct env *e)
 static void bad_dots(struct env *e)
 {
 	union {
-		struct m_dirent m;
 		uint8_t bytes[32];
-	} u = { .m = { .de_key = le64_of(777), .de_len_bytes = le16_of(32), .de_type = DT_REG } };
+		struct m_dirent m;
+	} u = { .bytes = { 0 } };
 	struct edit edit;
 
+	u.m.de_key = le64_of(777);
+	u.m.de_len_bytes = le16_of(sizeof(u));
+	u.m.de_type = DT_REG;
 	u.m.de_namelen = 2;
 	u.m.de_ino = le64_of(e->clone);
 	memcpy(u.bytes + sizeof(u.m), "..", 2);
