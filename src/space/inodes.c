@@ -12,8 +12,11 @@
 #include "space/priv.h"
 #include "util/sabotage.h"
 
-/* Free inodes that stay in a group when it gives back a cluster. */
-#define INODES_SPARE (2 * CLUSTER_INODES)
+/*
+ * Free inodes that stay in a group when it gives back a cluster. Fewer than the cluster that is never given back has, so that of
+ * files that are all deleted no cluster stays, and with it no chunk.
+ */
+#define INODES_SPARE (CLUSTER_INODES / 2)
 
 struct cluster {
 	uint64_t first_ino, free_mask;
@@ -99,6 +102,8 @@ static int clusters_scan(struct group_tx *at)
 		g->clusters_seen = c.first_ino + 1;
 		if (c.free_mask != 0) {
 			cluster_mark(g, c.first_ino);
+			if (c.free_mask == ~0ull)
+				g->cluster_empty = c.first_ino;
 			return 0;
 		}
 	}
@@ -249,6 +254,23 @@ static int cluster_give(struct group_tx *at, struct bt_cursor *cur, const struct
 	return 0;
 }
 
+/* Gives back the cluster that lost its last inode while there was none to spare, if it is still so. */
+static int cluster_empty_give(struct group_tx *at)
+{
+	uint64_t first_ino = at->g->cluster_empty;
+	struct bt_cursor cur;
+	struct cluster c;
+	int rc;
+
+	if (first_ino == 0)
+		return 0;
+	rc = cluster_find(at, first_ino, &cur, &c);
+	if (!rc && c.free_mask == ~0ull)
+		return cluster_give(at, &cur, &c);
+	at->g->cluster_empty = 0;
+	return rc == -ENOENT ? 0 : rc;
+}
+
 int space_inode_free(struct txn *tx, uint64_t ino)
 {
 	uint64_t first_ino = ino & ~(uint64_t)(CLUSTER_INODES - 1), bit = 1ull << ino % CLUSTER_INODES;
@@ -256,6 +278,7 @@ int space_inode_free(struct txn *tx, uint64_t ino)
 	struct bt_cursor cur;
 	struct group_tx *at;
 	struct cluster c;
+	bool empty, spare;
 	uint32_t agno;
 	int rc;
 
@@ -271,13 +294,18 @@ int space_inode_free(struct txn *tx, uint64_t ino)
 	c.free_mask |= bit;
 	at->now.inode_free++;
 	txn_forget(tx, ino << INODE_SHIFT);
-	if (c.free_mask == ~0ull && first_ino << INODE_SHIFT != slot_laddr(at->g, 0, 0) &&
-	    at->now.inode_free >= CLUSTER_INODES + INODES_SPARE) {
+	empty = c.free_mask == ~0ull && first_ino << INODE_SHIFT != slot_laddr(at->g, 0, 0);
+	spare = at->now.inode_free >= CLUSTER_INODES + INODES_SPARE;
+	if (empty && spare) {
 		rc = cluster_give(at, &cur, &c);
 	} else {
 		cluster_mark(at->g, first_ino);
 		cluster_encode(&m, &c);
 		rc = sabotage_point("inode-free") ? 0 : bt_replace(&cur, &m, sizeof(m));
+		if (!rc && spare)
+			rc = cluster_empty_give(at);
+		if (empty)
+			at->g->cluster_empty = first_ino;
 	}
 	return rc ? rc : group_counts_put(at);
 }

@@ -62,6 +62,7 @@ struct group {
 	uint64_t *clusters; /* of each slot: bit per run of 8 units: an inode cluster that may have free inodes */
 	uint64_t clusters_seen; /* inode clusters below this number are known */
 	uint32_t clusters_low;  /* no bit in clusters[] below this slot */
+	uint64_t cluster_empty; /* a cluster without inodes, if it is still so; 0: none known */
 };
 
 struct windows {

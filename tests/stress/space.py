@@ -144,7 +144,6 @@ def clones(cycles, seed):
     files = Files(seed)
     for i in range(7):
         os.mkdir(f"d{i}")
-    warm_up()
     start = statfs().f_bfree
     for _ in range(cycles):
         files.fill()
@@ -157,15 +156,6 @@ def clones(cycles, seed):
         wait_for_free(start)
     for i in range(7):
         os.rmdir(f"d{i}")
-
-
-def warm_up():
-    """The first fill leaves room for metadata behind that stays: what is measured begins after it."""
-    before = -1
-    while statfs().f_bfree != before:
-        before = statfs().f_bfree
-        os.sync()
-        time.sleep(0.05)
 
 
 def inodes(cycles, _seed):
