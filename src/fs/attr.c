@@ -170,9 +170,20 @@ int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const st
 
 struct open_arg {
 	uint64_t ino;
-	bool write, truncate, kill_priv;
+	unsigned flags; /* FS_OPEN_* */
+	bool kill_priv;
 	struct inode *inode;
 };
+
+/*
+ * Up to now direct writes did not care for pages that were read at the same time, as no mapping could store into them. With this open
+ * one can.
+ */
+static bool open_is_behind(const struct inode *inode, unsigned flags)
+{
+	return flags & FS_OPEN_MAP && atomic_load(&inode->page_reads) > 0 &&
+	       atomic_load(&inode->write_opens) > atomic_load(&inode->map_opens);
+}
 
 static int open_truncate(struct op *op, struct open_arg *a, struct inode *inode, struct inode_attr *attr)
 {
@@ -187,7 +198,8 @@ static int open_op(struct op *op, void *arg)
 	struct open_arg *a = arg;
 	struct inode_attr attr;
 	struct inode *inode;
-	int rc = op_inode(op, a->ino, a->truncate, &inode);
+	bool write = a->flags & FS_OPEN_WRITE, truncate = a->flags & FS_OPEN_TRUNCATE, behind;
+	int rc = op_inode(op, a->ino, truncate, &inode);
 
 	if (!rc)
 		rc = inode_get(op, a->ino, &attr);
@@ -195,36 +207,36 @@ static int open_op(struct op *op, void *arg)
 		return rc;
 	if (attr.nlink == 0 && !atomic_load(&inode->refs) && !atomic_load(&inode->opens))
 		return -ESTALE; /* an orphan that waits for its end */
-	if (a->write && attr.flags & INODE_IMMUTABLE)
+	if (write && attr.flags & INODE_IMMUTABLE)
 		return -EPERM;
-	if (a->truncate)
+	if (truncate)
 		rc = open_truncate(op, a, inode, &attr);
 	if (rc)
 		return rc;
 	atomic_fetch_add(&inode->pins, 1);
 	atomic_fetch_add(&inode->opens, 1);
-	atomic_fetch_add(&inode->write_opens, a->write);
+	behind = open_is_behind(inode, a->flags);
+	atomic_fetch_add(&inode->write_opens, write);
+	atomic_fetch_add(&inode->map_opens, !!(a->flags & FS_OPEN_MAP));
 	a->inode = inode;
-	return 0;
+	return behind;
 }
 
-static void open_undo(struct fs *fs, struct inode *inode, bool write)
+static void open_undo(struct fs *fs, struct inode *inode, unsigned flags)
 {
-	atomic_fetch_sub(&inode->write_opens, write);
+	atomic_fetch_sub(&inode->write_opens, !!(flags & FS_OPEN_WRITE));
+	atomic_fetch_sub(&inode->map_opens, !!(flags & FS_OPEN_MAP));
 	atomic_fetch_sub(&inode->opens, 1);
 	inode_unpin(fs, inode, 1);
 }
 
-int fs_opened(struct fs *fs, uint64_t ino, bool write, bool truncate, const struct fs_cred *cred)
+int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred)
 {
-	struct open_arg a = { .ino = ino,
-			      .write = write,
-			      .truncate = truncate,
-			      .kill_priv = !cred || !cred->kill_priv_exempt };
-	int rc = op_run(fs, truncate ? TXN_FREEING : TXN_READ, cred, open_op, &a);
+	struct open_arg a = { .ino = ino, .flags = flags, .kill_priv = !cred || !cred->kill_priv_exempt };
+	int rc = op_run(fs, flags & FS_OPEN_TRUNCATE ? TXN_FREEING : TXN_READ, cred, open_op, &a);
 
-	if (rc && a.inode)
-		open_undo(fs, a.inode, write);
+	if (rc < 0 && a.inode)
+		open_undo(fs, a.inode, flags);
 	return rc;
 }
 
@@ -233,8 +245,11 @@ static int stream_op(struct op *op, void *arg)
 	struct inode *inode;
 	int rc = op_hold(op, *(uint64_t *)arg, true, &inode);
 
-	if (!rc)
+	if (!rc) {
 		space_stream_release(op->fs->pool, &inode->stream);
+		if (atomic_load(&inode->write_opens) == 0)
+			atomic_store(&inode->page_reads, 0);
+	}
 	return rc;
 }
 
@@ -250,13 +265,16 @@ static bool count_down(_Atomic uint32_t *count)
 	return false;
 }
 
-void fs_closed(struct fs *fs, uint64_t ino, bool write)
+void fs_closed(struct fs *fs, uint64_t ino, unsigned flags)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);
 
 	if (!inode)
 		return;
-	if (write && count_down(&inode->write_opens) && atomic_load(&inode->write_opens) == 0) {
+	if (flags & FS_OPEN_MAP)
+		(void)count_down(&inode->map_opens);
+	if (flags & FS_OPEN_WRITE && count_down(&inode->write_opens) &&
+	    atomic_load(&inode->write_opens) == 0) {
 		/* The last writer is gone: what was set aside for him goes back. */
 		int rc = op_run(fs, TXN_READ, NULL, stream_op, &ino);
 

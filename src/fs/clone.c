@@ -22,7 +22,9 @@
 struct clone_call {
 	uint64_t src, src_off, dst, dst_off, len;
 	unsigned flags;
+	uint64_t copy_max;                 /* at most so much by copying */
 	uint64_t done_bytes, shared_bytes; /* out */
+	uint64_t stored_bytes;             /* out, of a copy that failed: how far it got */
 };
 
 /* FICLONERANGE's rule: whole blocks, the last one may end both files. Small files that have no blocks are copied all the same. */
@@ -62,7 +64,7 @@ static int clone_check(const struct inode_attr *src, const struct inode_attr *ds
 	return 0;
 }
 
-/* Copies [src_off, +len) through memory, as far as fits; *done. */
+/* Copies [src_off, +len) through memory, as far as fits; *done, with an error too. */
 static int copy_bytes(struct op *op, struct inode *dst_inode, struct inode_attr *src, struct inode_attr *dst,
 		      uint64_t src_off, uint64_t dst_off, uint64_t len, uint64_t *done)
 {
@@ -75,10 +77,9 @@ static int copy_bytes(struct op *op, struct inode *dst_inode, struct inode_attr 
 		struct data_src bytes = { buf, to };
 
 		rc = data_read(op, src, src_off + *done, buf, part);
-		if (!rc)
-			rc = data_write(op, dst_inode, dst, &bytes, to, to + part, &stored_end);
 		if (rc)
 			break;
+		rc = data_write(op, dst_inode, dst, &bytes, to, to + part, &stored_end);
 		*done = stored_end - dst_off;
 		if (stored_end < to + part)
 			break;
@@ -167,7 +168,7 @@ int clone_put(struct op *op, struct clone_ends *ends)
 	return rc ? rc : inode_put(op, &ends->dst);
 }
 
-static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clone_call *c, uint64_t len,
+static int clone_ranges(struct op *op, struct clone_ends *ends, struct clone_call *c, uint64_t len,
 			uint64_t *done, uint64_t *shared)
 {
 	uint64_t head, share, part = 0;
@@ -178,7 +179,9 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, const struct clo
 	*done = *shared = 0;
 	if (head != 0) {
 		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off, c->dst_off,
-				u64_min(head, COPY_MAX), done);
+				u64_min(head, c->copy_max), done);
+		if (rc)
+			c->stored_bytes = *done;
 		if (rc || *done < head)
 			return rc;
 		attr_touch(op, &ends->dst, true); /* what follows may commit it by itself */
@@ -214,6 +217,7 @@ static int clone_once(struct op *op, void *arg)
 	uint64_t len, done = 0, shared = 0;
 	int rc = clone_lock(op, &ends, c->src, c->dst);
 
+	c->stored_bytes = 0;
 	if (!rc)
 		rc = clone_check(&ends.src, &ends.dst, c, &len);
 	if (rc)
@@ -246,11 +250,18 @@ int clone_lock(struct op *op, struct clone_ends *ends, uint64_t src, uint64_t ds
 int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off, uint64_t dst,
 		 uint64_t dst_off, uint64_t len, unsigned flags, uint64_t *shared_bytes)
 {
-	struct clone_call c = {
-		.src = src, .src_off = src_off, .dst = dst, .dst_off = dst_off, .len = len, .flags = flags
-	};
-	int rc = op_run(fs, TXN_WRITE, cred, clone_once, &c);
+	struct clone_call c = { .src = src,
+				.src_off = src_off,
+				.dst = dst,
+				.dst_off = dst_off,
+				.len = len,
+				.flags = flags,
+				.copy_max = COPY_MAX };
+	int rc;
 
+	/* What was stored in place cannot be taken back, so it counts: once more, as far as there was space. */
+	while ((rc = op_run(fs, TXN_WRITE, cred, clone_once, &c)) == -ENOSPC && c.stored_bytes > 0)
+		c.copy_max = c.stored_bytes;
 	if (rc)
 		return rc;
 	if (shared_bytes)

@@ -27,13 +27,15 @@ struct inode {
 	uint64_t ino;
 	_Atomic uint64_t
 		pins; /* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
-	_Atomic uint64_t refs; /* lookups of the kernel */
-	_Atomic uint32_t opens, write_opens;
-	_Atomic bool checked;       /* the inode tree says that it is allocated; set under (l), any mode */
-	_Atomic bool unlinked;      /* no name left: free it when refs and opens are gone */
-	_Atomic bool freeing;       /* somebody is about to free it, or it is in fs->orphans */
-	bool atime_queued;          /* in fs->atimes; under work_lock */
-	_Atomic int64_t atime_ns;   /* newer access time, not on media yet, since 1970; 0: none */
+	_Atomic uint64_t refs;                          /* lookups of the kernel */
+	_Atomic uint32_t opens, write_opens, map_opens; /* counted up under (l), any mode */
+	_Atomic uint64_t
+		page_reads;       /* into the page cache while write_opens > 0; counted under (l), any mode */
+	_Atomic bool checked;     /* the inode tree says that it is allocated; set under (l), any mode */
+	_Atomic bool unlinked;    /* no name left: free it when refs and opens are gone */
+	_Atomic bool freeing;     /* somebody is about to free it, or it is in fs->orphans */
+	bool atime_queued;        /* in fs->atimes; under work_lock */
+	_Atomic int64_t atime_ns; /* newer access time, not on media yet, since 1970; 0: none */
 	struct space_stream stream; /* (l) */
 	struct cds_list_head orphan_link, atime_link;
 	struct cds_lfht_node node;

@@ -61,7 +61,8 @@ struct data_src {
 };
 
 /* Stores [off, end) into a locked file in extent format: in place where it is alone with its blocks, else into new ones. Stops early
- * when the transaction is full: *stored_end. Grows attr->blocks, not attr->size. */
+ * when the transaction is full: *stored_end, which with an error says how far it got (what was stored in place stays). Grows
+ * attr->blocks, not attr->size. */
 must_check int data_store(struct op *op, struct inode *inode, struct inode_attr *attr,
 			  const struct data_src *src, uint64_t off, uint64_t end, uint64_t *stored_end);
 /* The same for any format: small files stay inline; a gap past the end is zeroed; attr->size follows. src has bytes. */

@@ -115,20 +115,39 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 
 /* ---- data ---- */
 
-/* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
-must_check int fs_opened(struct fs *fs, uint64_t ino, bool write, bool truncate, const struct fs_cred *cred);
-void fs_closed(struct fs *fs, uint64_t ino, bool write);
+#define FS_OPEN_WRITE 0x1u
+#define FS_OPEN_MAP 0x2u      /* for reading too, so that a mapping may be stored to */
+#define FS_OPEN_TRUNCATE 0x4u /* to nothing */
+/*
+ * Counts opens, so that an unlinked file stays until the last close (references alone keep the number). 1: the page cache may have
+ * older pages than the file, drop them before a mapping of this open is stored to.
+ */
+must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred);
+/* Flags: those of the open. */
+void fs_closed(struct fs *fs, uint64_t ino, unsigned flags);
 /* Whether somebody has it open for writing now (so that pages of a mapping may be dirty). */
 bool fs_is_written(struct fs *fs, uint64_t ino);
 
 /* Bytes read (short at the end of the file). Holes and unwritten ranges read as zero. Guarded: -EIO on bad memory. */
 must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
+/* The same for pages that the kernel keeps: counted while the file is open for writing. */
+must_check ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
+/* How many there were; 0 again when the last writer has closed it. */
+uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
 #define FS_WRITE_APPEND 0x1u    /* at the end, whatever off says */
 #define FS_WRITE_KILLPRIV 0x2u  /* clear setuid and setgid */
 #define FS_WRITE_DROP_CAPS 0x8u /* take file capabilities (security.capability) away */
 #define FS_WRITE_CACHED 0x4u    /* write-back of a page: never past the end of the file */
+#define FS_WRITE_NO_PAGES 0x10u /* of fs_write_direct() */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);
+/*
+ * A write around the page cache. -EAGAIN, and nothing was written, if pages have been read since there were page_reads of such reads
+ * and a mapping may store into them; with FS_WRITE_NO_PAGES also if none may. A page read before the write and written back after it
+ * would take its bytes away again.
+ */
+must_check ssize_t fs_write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
+				   size_t size_bytes, uint64_t off, unsigned flags, uint64_t page_reads);
 /*
  * mode: FALLOC_FL_* of <linux/falloc.h>, all of them. UNSHARE_RANGE allocates as mode 0 does, and copies what is shared. -ENOSPC: of an
  * allocation a part may have been made, of a range to be zeroed a part may be zero; of a range to be punched only bytes in blocks that
@@ -142,7 +161,8 @@ must_check int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, ui
 /*
  * Copies len bytes by sharing blocks wherever both offsets allow it; len is cut at the end of the source. Returns bytes copied;
  * *shared_bytes (may be NULL) how many of them without copying. What is shared comes all at once or, with an error or a crash, not at
- * all; bytes at the edges that have to be copied may have been stored then. -EINVAL: overlap within one file. CLONE_STRICT:
+ * all; bytes at the edges that have to be copied may have been stored then. Where all has to be copied (offsets that lie differently in
+ * their blocks) it comes as far as there is space; -ENOSPC: nothing was stored. -EINVAL: overlap within one file. CLONE_STRICT:
  * FICLONERANGE's rules of what can be asked (whole blocks or to the end of both files, else -EINVAL; len 0 = to the end).
  */
 #define FS_CLONE_STRICT 0x1u

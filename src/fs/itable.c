@@ -220,6 +220,8 @@ static void itable_disown(struct fs *fs, struct inode *inode)
 	uint64_t dead = atomic_exchange(&inode->refs, 0) + atomic_exchange(&inode->opens, 0);
 
 	atomic_store(&inode->write_opens, 0);
+	atomic_store(&inode->map_opens, 0);
+	atomic_store(&inode->page_reads, 0);
 	if (dead)
 		inode_unpin(fs, inode, dead);
 }

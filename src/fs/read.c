@@ -13,6 +13,7 @@
 struct read_call {
 	uint64_t ino, off, size_bytes;
 	uint8_t *buf;
+	bool pages;          /* the kernel keeps them */
 	uint64_t done_bytes; /* out */
 };
 
@@ -95,6 +96,8 @@ static int read_once(struct op *op, void *arg)
 	if (!S_ISREG(attr.mode))
 		return S_ISDIR(attr.mode) ? -EISDIR : -EINVAL;
 	r->done_bytes = 0;
+	if (r->pages && atomic_load(&inode->write_opens) > 0)
+		atomic_fetch_add(&inode->page_reads, 1);
 	if (r->off >= attr.size)
 		return 0;
 	len = u64_min(r->size_bytes, attr.size - r->off);
@@ -112,6 +115,24 @@ ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint6
 	int rc = op_run(fs, TXN_READ, NULL, read_once, &r);
 
 	return rc ? rc : (ssize_t)r.done_bytes;
+}
+
+ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
+{
+	struct read_call r = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .pages = true };
+	int rc = op_run(fs, TXN_READ, NULL, read_once, &r);
+
+	return rc ? rc : (ssize_t)r.done_bytes;
+}
+
+uint64_t fs_page_reads(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, false);
+	uint64_t count = inode ? atomic_load(&inode->page_reads) : 0;
+
+	if (inode)
+		inode_unpin(fs, inode, 1);
+	return count;
 }
 
 struct seek_call {

@@ -22,7 +22,7 @@ struct store {
 	const struct data_src *src;
 	struct btree bt;
 	uint64_t pos, end;
-	bool no_space; /* the step that failed had changed nothing: there were no blocks for it */
+	bool no_space; /* the step that failed had edited nothing: there were no blocks for it */
 };
 
 int data_may_write(const struct inode_attr *attr)
@@ -216,22 +216,16 @@ int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 	       uint64_t off, uint64_t end, uint64_t *stored_end)
 {
 	struct store s = { .op = op, .inode = inode, .attr = attr, .src = src, .pos = off, .end = end };
+	int rc = 0;
 
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &s.bt);
-	while (s.pos < end) {
-		int rc;
-
-		if (s.pos > off && !txn_has_room(op->tx, DATA_STEP_UNITS))
-			break;
+	while (!rc && s.pos < end && (s.pos == off || txn_has_room(op->tx, DATA_STEP_UNITS)))
 		rc = store_step(&s);
-		/* What was stored in place cannot be taken back, so it counts: the caller hears of a short store. */
-		if (rc == -ENOSPC && s.no_space && s.pos > off)
-			break;
-		if (rc)
-			return rc;
-	}
+	/* What was stored in place cannot be taken back, so it counts: the caller hears of a short store. */
+	if (rc == -ENOSPC && s.no_space && s.pos > off)
+		rc = 0;
 	*stored_end = s.pos;
-	return 0;
+	return rc;
 }
 
 int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, const struct extent *extent,
@@ -320,9 +314,11 @@ int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 {
 	int rc;
 
-	*stored_end = end;
+	*stored_end = off;
 	if (attr->data_format != DATA_EXTENTS && u64_max(end, attr->size) <= INODE_INLINE_MAX) {
 		rc = write_inline(op, attr, src, off, end);
+		if (!rc)
+			*stored_end = end;
 	} else {
 		rc = data_to_extents(op, inode, attr);
 		if (!rc && off > attr->size)
@@ -341,7 +337,10 @@ struct write_call {
 	uint64_t ino, off, size_bytes;
 	const uint8_t *buf;
 	unsigned flags;
-	uint64_t done_bytes; /* out */
+	bool direct;
+	uint64_t page_reads;   /* known to a direct write */
+	uint64_t done_bytes;   /* out */
+	uint64_t stored_bytes; /* out, of a store that failed: how far it got */
 };
 
 static int write_once(struct op *op, void *arg)
@@ -353,6 +352,10 @@ static int write_once(struct op *op, void *arg)
 	uint64_t end;
 	int rc = op_inode(op, w.ino, true, &inode);
 
+	call->stored_bytes = 0;
+	if (!rc && w.direct && atomic_load(&inode->page_reads) != w.page_reads &&
+	    (w.flags & FS_WRITE_NO_PAGES || atomic_load(&inode->map_opens) > 0))
+		rc = -EAGAIN;
 	if (!rc)
 		rc = inode_get(op, w.ino, &attr);
 	if (!rc)
@@ -377,8 +380,10 @@ static int write_once(struct op *op, void *arg)
 	w.size_bytes = u64_min(w.size_bytes, FS_SIZE_MAX - w.off);
 	src = (struct data_src){ w.buf, w.off };
 	rc = data_write(op, inode, &attr, &src, w.off, w.off + w.size_bytes, &end);
-	if (rc)
+	if (rc) {
+		call->stored_bytes = end - w.off;
 		return rc;
+	}
 	attr_touch(op, &attr, true);
 	if (w.flags & FS_WRITE_KILLPRIV)
 		rc = inode_kill_priv(op, &attr);
@@ -392,20 +397,27 @@ static int write_once(struct op *op, void *arg)
 	return rc;
 }
 
-ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf, size_t size_bytes,
-		 uint64_t off, unsigned flags)
+/* There is no space for all of it: up to where there was, since bytes may be stored in place there, else a half. False: it is one block. */
+static bool write_less(struct write_call *w)
 {
-	struct write_call w = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .flags = flags };
-	size_t done = 0;
+	if (w->stored_bytes > 0)
+		w->size_bytes = w->stored_bytes;
+	else if (w->size_bytes > BLOCK_SIZE)
+		w->size_bytes = u64_align_up(w->size_bytes / 2, BLOCK_SIZE);
+	else
+		return false;
+	return true;
+}
+
+static ssize_t write_all(struct fs *fs, const struct fs_cred *cred, struct write_call w)
+{
+	size_t size_bytes = w.size_bytes, done = 0;
 
 	while (done < size_bytes) {
 		int rc = op_run(fs, TXN_WRITE, cred, write_once, &w);
 
-		if (rc == -ENOSPC && w.size_bytes > BLOCK_SIZE) {
-			w.size_bytes =
-				u64_align_up(w.size_bytes / 2, BLOCK_SIZE); /* as much as there is room for */
+		if (rc == -ENOSPC && write_less(&w))
 			continue;
-		}
 		if (rc)
 			return done ? (ssize_t)done : rc;
 		done += w.done_bytes;
@@ -414,4 +426,22 @@ ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const 
 		w.size_bytes = size_bytes - done;
 	}
 	return (ssize_t)done;
+}
+
+ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf, size_t size_bytes,
+		 uint64_t off, unsigned flags)
+{
+	struct write_call w = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .flags = flags };
+
+	return write_all(fs, cred, w);
+}
+
+ssize_t fs_write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
+			size_t size_bytes, uint64_t off, unsigned flags, uint64_t page_reads)
+{
+	struct write_call w = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .flags = flags };
+
+	w.direct = true;
+	w.page_reads = page_reads;
+	return write_all(fs, cred, w);
 }

@@ -25,6 +25,7 @@
 #define OPS_TIMEOUT_S (30.0 * 86400)
 
 #define OPS_WRITE_MAX (1u << 20) /* bytes of one READ or WRITE */
+#define OPS_BACKGROUND_MAX 256   /* requests without a waiting caller that the kernel sends at a time */
 #define OPS_PATH_MAX 8192u       /* bytes of a path that a report names */
 
 struct worker {
@@ -49,6 +50,7 @@ struct session {
 	struct defer *defer;
 	struct token_table *tokens;
 	struct scrub *scrub;
+	_Atomic unsigned writes_waiting; /* for pages to be dropped */
 	struct worker *workers;
 	struct place *place;      /* of the workers */
 	_Atomic unsigned running; /* workers */
@@ -124,13 +126,15 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
-void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-	       struct fuse_file_info *fi);
 void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
 void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 			 fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
 void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* ops_write.c */
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	       struct fuse_file_info *fi);
 
 /* ops_xattr.c */
 void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,

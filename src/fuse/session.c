@@ -28,7 +28,7 @@
 #define KICK_SIGNAL SIGUSR1
 #define GRACE_MS 2000
 #define READAHEAD_KIB 1024u
-#define BACKGROUND_MAX 64
+#define CONGESTED_COUNT 48  /* the kernel reads ahead less */
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
@@ -55,8 +55,8 @@ static void ops_init(void *userdata, struct fuse_conn_info *conn)
 			    FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC);
 	conn->max_write = OPS_WRITE_MAX;
 	conn->max_readahead = OPS_WRITE_MAX;
-	conn->max_background = BACKGROUND_MAX;
-	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	conn->max_background = OPS_BACKGROUND_MAX;
+	conn->congestion_threshold = CONGESTED_COUNT;
 	conn->time_gran = 1;
 }
 

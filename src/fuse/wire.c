@@ -18,6 +18,8 @@
 #define FEATURE_INIT_EXT (1ull << 30)
 #define FEATURE_DIRECT_IO_MMAP (1ull << 36)
 
+#define DIRECT_BULK_MINOR 44u
+
 #define SETATTR_KILL_SUIDGID (1u << 11)
 #define OPEN_KILL_SUIDGID (1u << 0)
 #define WRITE_KILL_SUIDGID (1u << 2)
@@ -86,10 +88,18 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 		break;
 	case FUSE_INTERRUPT: /* nothing here waits for long, and the answer is on its way */
 		return WIRE_DROP;
+	case FUSE_READ: /* what goes to or from a process's memory names the owner of its locks */
+		if (body_size >= sizeof(struct fuse_read_in))
+			wire_now.direct = ((const struct fuse_read_in *)body)->read_flags &
+					  FUSE_READ_LOCKOWNER;
+		break;
 	case FUSE_WRITE:
-		if (body_size >= sizeof(struct fuse_write_in))
-			wire_now.kill_suidgid = ((const struct fuse_write_in *)body)->write_flags &
-						WRITE_KILL_SUIDGID;
+		if (body_size >= sizeof(struct fuse_write_in)) {
+			uint32_t flags = ((const struct fuse_write_in *)body)->write_flags;
+
+			wire_now.kill_suidgid = flags & WRITE_KILL_SUIDGID;
+			wire_now.direct = flags & FUSE_WRITE_LOCKOWNER;
+		}
 		break;
 	case FUSE_OPEN:
 		if (body_size >= sizeof(struct fuse_open_in))
@@ -148,4 +158,9 @@ bool wire_kill_flags(const struct wire *wire)
 bool wire_direct_mmap(const struct wire *wire)
 {
 	return wire->agreed & FEATURE_DIRECT_IO_MMAP;
+}
+
+bool wire_direct_bulk(const struct wire *wire)
+{
+	return wire->minor >= DIRECT_BULK_MINOR;
 }

@@ -32,6 +32,7 @@ struct wire_now {
 	bool kill_suidgid;  /* write, open, setattr: clear setuid and setgid */
 	bool acl_kill_sgid; /* setxattr of an access ACL: clear setgid */
 	bool tmpfile;       /* create without a name */
+	bool direct;        /* read, write: around the page cache */
 };
 extern _Thread_local struct wire_now wire_now;
 
@@ -51,6 +52,11 @@ void wire_reply(struct wire *wire, const struct iovec *iov, int count);
 bool wire_kill_flags(const struct wire *wire);
 /* Whether files that bypass the page cache can still be mapped shared. */
 bool wire_direct_mmap(const struct wire *wire);
+/*
+ * Whether direct writes and the page cache can be kept coherent: pages are dropped after a direct write too (since 7.42), and
+ * dropping a page waits for its write-back (since 7.44; before, a copy of it was on its way).
+ */
+bool wire_direct_bulk(const struct wire *wire);
 
 /* STATX (since 7.39), in the layout of the protocol; system headers may be older. */
 struct wire_statx_in {

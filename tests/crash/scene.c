@@ -114,7 +114,7 @@ static void dir_clear(struct testfs *t, uint64_t dir)
 void scene_end(struct scene *s)
 {
 	for (; s->opens > 0; s->opens--)
-		fs_closed(s->t->fs, s->file, true);
+		fs_closed(s->t->fs, s->file, FS_OPEN_WRITE);
 	if (s->tmp)
 		fs_forget(s->t->fs, s->tmp, 1);
 	dir_clear(s->t, INODE_ROOT);

@@ -283,10 +283,10 @@ static int64_t truncate_up(struct scene *s)
 
 static int64_t open_truncate(struct scene *s)
 {
-	int rc = fs_opened(s->t->fs, s->file, true, true, &testfs_root);
+	int rc = fs_opened(s->t->fs, s->file, FS_OPEN_WRITE | FS_OPEN_TRUNCATE, &testfs_root);
 
 	if (!rc)
-		fs_closed(s->t->fs, s->file, true);
+		fs_closed(s->t->fs, s->file, FS_OPEN_WRITE);
 	return rc;
 }
 

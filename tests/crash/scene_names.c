@@ -122,7 +122,7 @@ static void make_default_acl(struct scene *s)
 
 static void make_open(struct scene *s)
 {
-	if (fs_opened(s->t->fs, s->file, true, false, &testfs_root) == 0)
+	if (fs_opened(s->t->fs, s->file, FS_OPEN_WRITE, &testfs_root) == 0)
 		s->opens++;
 }
 
@@ -311,7 +311,7 @@ static int64_t close_unlinked(struct scene *s)
 	if (s->opens == 0)
 		return -ENOENT;
 	s->opens--;
-	fs_closed(s->t->fs, s->file, true);
+	fs_closed(s->t->fs, s->file, FS_OPEN_WRITE);
 	fs_work(s->t->fs);
 	return 0;
 }

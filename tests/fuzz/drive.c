@@ -386,9 +386,10 @@ void drive_change(struct fs *fs, uint64_t seed, unsigned steps)
 			change_names(&c);
 			break;
 		default:
-			if (fs_opened(fs, ino, true, below(&c, 2), &testfs_root) == 0) {
+			if (fs_opened(fs, ino, FS_OPEN_WRITE | (below(&c, 2) ? FS_OPEN_TRUNCATE : 0),
+				      &testfs_root) == 0) {
 				change_names(&c);
-				fs_closed(fs, ino, true);
+				fs_closed(fs, ino, FS_OPEN_WRITE);
 			}
 			fs_work(fs);
 		}

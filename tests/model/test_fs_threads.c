@@ -155,14 +155,17 @@ static struct held_file file_at(struct job *j, bool make, bool plain)
 
 static void file_open(struct job *j, struct held_file *f)
 {
-	expect("open", fs_opened(t.fs, f->ino, true, below(j, 20) == 0, &testfs_root), ALLOW(0));
+	expect("open",
+	       fs_opened(t.fs, f->ino, FS_OPEN_WRITE | (below(j, 20) == 0 ? FS_OPEN_TRUNCATE : 0),
+			 &testfs_root),
+	       ALLOW(0));
 	f->open = true;
 }
 
 static void file_put(struct held_file *f)
 {
 	if (f->open)
-		fs_closed(t.fs, f->ino, true);
+		fs_closed(t.fs, f->ino, FS_OPEN_WRITE);
 	if (f->ino)
 		fs_forget(t.fs, f->ino, 1);
 	*f = (struct held_file){ 0 };

@@ -315,11 +315,11 @@ static void do_open(struct model *m)
 	if (i == 0)
 		return;
 	if (!n->open) {
-		expect(m, "open", fs_opened(m->t.fs, n->ino, false, false, &testfs_root), 0);
+		expect(m, "open", fs_opened(m->t.fs, n->ino, 0, &testfs_root), 0);
 		n->open = true;
 		return;
 	}
-	fs_closed(m->t.fs, n->ino, false);
+	fs_closed(m->t.fs, n->ino, 0);
 	n->open = false;
 	if (n->nlink == 0)
 		node_gone(m, n);
@@ -344,7 +344,7 @@ static void do_tmpfile(struct model *m)
 	i = node_add(m, attr.ino, S_IFREG, NONE);
 	m->nodes[i].nlink = 0;
 	m->nodes[i].open = true;
-	assert_int_equal(fs_opened(m->t.fs, attr.ino, true, false, &testfs_root), 0);
+	assert_int_equal(fs_opened(m->t.fs, attr.ino, FS_OPEN_WRITE, &testfs_root), 0);
 	fs_forget(m->t.fs, attr.ino, 1);
 }
 

@@ -81,13 +81,15 @@ static void do_file(struct job *j, uint64_t dir, const char *name)
 		return;
 	if (S_ISREG(attr.mode)) {
 		expect_one_of("open",
-			      fs_opened(t.fs, attr.ino, true, testfs_below(&j->random, 2), &testfs_root),
+			      fs_opened(t.fs, attr.ino,
+					FS_OPEN_WRITE | (testfs_below(&j->random, 2) ? FS_OPEN_TRUNCATE : 0),
+					&testfs_root),
 			      ALLOW(0));
 		expect_one_of("write",
 			      (int)fs_write(t.fs, &testfs_root, attr.ino, &byte, 1,
 					    testfs_below(&j->random, 9000), 0),
 			      ALLOW(0));
-		fs_closed(t.fs, attr.ino, true);
+		fs_closed(t.fs, attr.ino, FS_OPEN_WRITE);
 	}
 	fs_forget(t.fs, attr.ino, 1);
 }

@@ -320,41 +320,135 @@ static void store_even(void *arg)
 	}
 }
 
-/* Others write the odd bytes, each byte by one only: none of them is lost. */
+/* Stores the first byte of each page, all in turn. */
+static void store_first_of_pages(void *arg)
+{
+	int fd = file_open("f", O_RDWR);
+	size_t size = (size_t)fd_stat(fd).st_size;
+	unsigned char *map = map_make(fd, size, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	for (volatile bool *stop = arg; !*stop;) {
+		for (size_t i = 0; i < size; i += PAGE)
+			map[i]++;
+		MUST(msync(map, size, MS_SYNC));
+	}
+}
+
+/* As store_even, with the file opened anew each time. */
+static void open_and_store_even(void *arg)
+{
+	for (volatile bool *stop = arg; !*stop;) {
+		int fd = file_open("f", O_RDWR);
+		unsigned char *map = map_make(fd, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+		for (size_t i = 0; i < PAGE; i += 2)
+			map[i]++;
+		MUST(munmap(map, PAGE));
+		close(fd);
+	}
+}
+
+/* Has the kernel fetch the page again and again. */
+static void read_all_the_time(void *arg)
+{
+	int fd = file_open("f", O_RDONLY);
+	unsigned char got[PAGE];
+
+	for (volatile bool *stop = arg; !*stop;) {
+		EQ(PAGE, pread(fd, got, PAGE, 0));
+		MUST(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+	}
+}
+
+static unsigned odd_bytes_lost(int fd, const unsigned char *want)
+{
+	unsigned char got[PAGE];
+	unsigned lost = 0;
+
+	EQ(PAGE, pread(fd, got, PAGE, 0));
+	for (size_t at = 1; at < PAGE; at += 2)
+		lost += got[at] != want[at];
+	return lost;
+}
+
+/* The odd bytes are written, each byte by this process only, while the others are at work: none of them is lost. */
+static void odd_bytes_stay(int mode, void (*other)(void *), void (*third)(void *))
+{
+	unsigned char mine[PAGE] = { 0 };
+	bool *stop = (bool *)mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned lost = 0;
+	pid_t pids[2] = { 0 };
+	int fd, seen;
+
+	file_make("f", mine, PAGE);
+	fd = file_open("f", mode);
+	seen = file_open("f", O_RDONLY);
+	*stop = false;
+	pids[0] = child_start(other, stop);
+	if (third)
+		pids[1] = child_start(third, stop);
+	for (unsigned i = 1; i <= MIXED_ROUNDS; i++) {
+		size_t at = i * 797 % (PAGE / 2) * 2 + 1;
+
+		mine[at] = (unsigned char)i;
+		MUST((int)pwrite(fd, &mine[at], 1, (off_t)at) - 1);
+		if (i % 4 == 0)
+			lost += odd_bytes_lost(seen, mine);
+	}
+	*stop = true;
+	for (size_t i = 0; i < 2 && pids[i] > 0; i++)
+		child_wait(pids[i]);
+	close(fd);
+	MUST(fsync(seen));
+	lost += odd_bytes_lost(seen, mine);
+	check_context("open with flags 0%o", (unsigned)mode);
+	EQ(0, lost);
+	close(seen);
+	MUST(unlink("f"));
+	MUST(munmap(stop, PAGE));
+}
+
 static void case_store_beside_write(void)
 {
-	static const int modes[] = { O_WRONLY, O_RDWR };
-	unsigned char mine[PAGE] = { 0 }, got[PAGE];
+	odd_bytes_stay(O_WRONLY, store_even, NULL);
+	odd_bytes_stay(O_RDWR, store_even, NULL);
+	odd_bytes_stay(O_WRONLY, store_even, read_all_the_time);
+}
+
+static void case_open_beside_write(void)
+{
+	odd_bytes_stay(O_WRONLY, open_and_store_even, NULL);
+	odd_bytes_stay(O_WRONLY, open_and_store_even, read_all_the_time);
+}
+
+/* Long writes, of which each page is stored to as well. */
+static void case_store_beside_long_write(void)
+{
+	enum { PAGES = 64, ROUNDS = 200 };
+	static unsigned char bytes[PAGES * PAGE], got[PAGES * PAGE];
 	bool *stop = (bool *)mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned lost = 0;
+	int fd, seen;
+	pid_t pid;
 
-	for (size_t m = 0; m < 2; m++) {
-		unsigned lost = 0;
-		pid_t pid;
-		int fd;
-
-		file_make("f", mine, PAGE);
-		fd = file_open("f", modes[m]);
-		*stop = false;
-		pid = child_start(store_even, stop);
-		for (unsigned i = 1; i <= MIXED_ROUNDS; i++) {
-			size_t at = i * 797 % (PAGE / 2) * 2 + 1;
-
-			mine[at] = (unsigned char)i;
-			MUST((int)pwrite(fd, &mine[at], 1, (off_t)at) - 1);
-		}
-		*stop = true;
-		child_wait(pid);
-		close(fd);
-		fd = file_open("f", O_RDONLY);
-		MUST(fsync(fd));
-		EQ(PAGE, pread(fd, got, PAGE, 0));
-		for (size_t at = 1; at < PAGE; at += 2)
-			lost += got[at] != mine[at];
-		check_context("open for %s", m ? "reading and writing" : "writing only");
-		EQ(0, lost);
-		close(fd);
-		MUST(unlink("f"));
+	file_make("f", bytes, sizeof(bytes));
+	fd = file_open("f", O_WRONLY);
+	seen = file_open("f", O_RDONLY);
+	*stop = false;
+	pid = child_start(store_first_of_pages, stop);
+	for (unsigned i = 1; i <= ROUNDS; i++) {
+		memset(bytes + 1, (int)i, sizeof(bytes) - 1);
+		EQ((long)sizeof(bytes) - 1, pwrite(fd, bytes + 1, sizeof(bytes) - 1, 1));
+		EQ((long)sizeof(got), pread(seen, got, sizeof(got), 0));
+		for (size_t at = 0; at < sizeof(got); at++)
+			lost += at % PAGE != 0 && got[at] != bytes[at];
 	}
+	*stop = true;
+	child_wait(pid);
+	EQ(0, lost);
+	close(fd);
+	close(seen);
+	MUST(munmap(stop, PAGE));
 }
 
 static const struct check_case cases[] = {
@@ -370,6 +464,8 @@ static const struct check_case cases[] = {
 	{ "io_from_mapping", case_io_from_mapping },
 	{ "mremap_madvise", case_mremap_fork_madvise },
 	{ "store_beside_write", case_store_beside_write },
+	{ "open_beside_write", case_open_beside_write },
+	{ "store_beside_long_write", case_store_beside_long_write },
 };
 
 CHECK_MAIN(cases)

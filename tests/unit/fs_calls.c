@@ -184,12 +184,12 @@ static int64_t do_unlink(struct testfs *t)
 
 static int64_t do_unlink_open(struct testfs *t)
 {
-	int rc = fs_opened(t->fs, ino_b, true, false, &testfs_root);
+	int rc = fs_opened(t->fs, ino_b, FS_OPEN_WRITE, &testfs_root);
 
 	if (rc)
 		return rc;
 	rc = testfs_unlink(t, INODE_ROOT, "b");
-	fs_closed(t->fs, ino_b, true);
+	fs_closed(t->fs, ino_b, FS_OPEN_WRITE);
 	fs_work(t->fs);
 	return rc;
 }

@@ -130,9 +130,9 @@ static void test_size(void **state)
 	assert_int_equal(set(f, (struct fs_set){ .what = FS_SET_SIZE, .size = FS_SIZE_MAX + 1 }), -EFBIG);
 	assert_int_equal(set(d, (struct fs_set){ .what = FS_SET_SIZE }), -EISDIR);
 	assert_int_equal(set(p, (struct fs_set){ .what = FS_SET_SIZE }), -EINVAL);
-	assert_int_equal(fs_opened(t.fs, f, true, true, &testfs_root), 0);
+	assert_int_equal(fs_opened(t.fs, f, FS_OPEN_WRITE | FS_OPEN_TRUNCATE, &testfs_root), 0);
 	assert_int_equal(testfs_attr(&t, f).size, 0);
-	fs_closed(t.fs, f, true);
+	fs_closed(t.fs, f, FS_OPEN_WRITE);
 }
 
 static void test_flags(void **state)
@@ -151,7 +151,7 @@ static void test_flags(void **state)
 	assert_int_equal(testfs_link(&t, i, d, "l"), -EPERM);
 	assert_int_equal(set(i, (struct fs_set){ .what = FS_SET_MODE, .mode = 0 }), -EPERM);
 	assert_int_equal(fs_setxattr(t.fs, i, "user.a", "1", 1, 0, false), -EPERM);
-	assert_int_equal(fs_opened(t.fs, i, true, false, &testfs_root), -EPERM);
+	assert_int_equal(fs_opened(t.fs, i, FS_OPEN_WRITE, &testfs_root), -EPERM);
 	/* As FS_IOC_FSSETXATTR asks: flags and project at once. */
 	none.what |= FS_SET_PROJID;
 	assert_int_equal(set(i, none), 0);

@@ -156,8 +156,8 @@ static void test_truncate_gives_back_what_is_past_the_end(void **state)
 	assert_int_equal(falloc(f, FALLOC_FL_KEEP_SIZE, 0, 100 * BLK), 0);
 	assert_int_equal(set_size(f, 0), 0);
 	assert_int_equal(falloc(f, FALLOC_FL_KEEP_SIZE, 0, 100 * BLK), 0);
-	assert_int_equal(fs_opened(t.fs, f, true, true, &testfs_root), 0);
-	fs_closed(t.fs, f, true);
+	assert_int_equal(fs_opened(t.fs, f, FS_OPEN_WRITE | FS_OPEN_TRUNCATE, &testfs_root), 0);
+	fs_closed(t.fs, f, FS_OPEN_WRITE);
 	assert_int_equal(testfs_attr(&t, f).blocks, 0);
 }
 

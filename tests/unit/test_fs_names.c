@@ -386,7 +386,7 @@ static void test_unlinked_but_referenced(void **state)
 	(void)state;
 	assert_int_equal(testfs_mknod(&t, ROOT, "f", S_IFREG | 0644, &attr), 0);
 	gen = attr.gen;
-	assert_int_equal(fs_opened(t.fs, attr.ino, true, false, &testfs_root), 0);
+	assert_int_equal(fs_opened(t.fs, attr.ino, FS_OPEN_WRITE, &testfs_root), 0);
 	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
 	fs_forget(t.fs, attr.ino, 1);
 	assert_int_equal(fs_getattr(t.fs, attr.ino, &attr), 0);
@@ -394,7 +394,7 @@ static void test_unlinked_but_referenced(void **state)
 	make_file(ROOT, "g");
 	assert_true(find(ROOT, "g") != attr.ino);
 	assert_int_equal(fs_ref(t.fs, attr.ino, gen + 1, &other), -ESTALE);
-	fs_closed(t.fs, attr.ino, true);
+	fs_closed(t.fs, attr.ino, FS_OPEN_WRITE);
 	assert_int_equal(fs_getattr(t.fs, attr.ino, &other), -ESTALE);
 	assert_int_equal(fs_ref(t.fs, attr.ino, gen, &other), -ESTALE);
 	assert_int_equal(testfs_unlink(&t, ROOT, "g"), 0);
@@ -469,7 +469,7 @@ static void test_closed_with_references(void **state)
 	assert_int_equal(testfs_mknod(&t, ROOT, "d", S_IFDIR | 0755, &dir), 0);
 	assert_int_equal(testfs_mknod(&t, ROOT, "f", S_IFREG | 0644, &file), 0);
 	assert_int_equal(fs_tmpfile(t.fs, &testfs_root, ROOT, 0600, &tmp), 0);
-	assert_int_equal(fs_opened(t.fs, tmp.ino, true, false, &testfs_root), 0);
+	assert_int_equal(fs_opened(t.fs, tmp.ino, FS_OPEN_WRITE, &testfs_root), 0);
 	assert_int_equal(testfs_unlink(&t, ROOT, "f"), 0);
 	testfs_remount(&t);
 	assert_int_equal(fs_getattr(t.fs, file.ino, &file), -ESTALE);
