@@ -82,8 +82,10 @@ static bool part_run(struct crash *c, unsigned part, uint64_t round, uint64_t *r
 		return pair_run(c, round * PAIRS + part);
 	}
 	if (part < PAIRS + SINGLES) {
+		uint64_t state = testfs_below(random, file_state_count);
+
 		crash_set_images(c, 200, 3000);
-		return scene_run(c, &file_states[testfs_below(random, file_state_count)],
+		return scene_run(c, &file_states[state],
 				 scene_op((unsigned)testfs_below(random, file_op_count)));
 	}
 	crash_set_images(c, 12, 24);

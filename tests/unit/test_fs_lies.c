@@ -160,8 +160,10 @@ static void use_names(struct fs *fs, const uint64_t inos[FILES], uint64_t *rando
 	TRY(fs_rename(fs, &testfs_root, INODE_ROOT, "new1", 4, inos[2], "new0", 4, 0));
 	TRY(fs_unlink(fs, inos[2], "new2", 4));
 	TRY(fs_link(fs, inos[0], inos[2], "hard", 4, &attr));
-	TRY(fs_unlink(fs, INODE_ROOT, testfs_below(random, 2) ? "link" : "clone",
-		      testfs_below(random, 2) ? 4 : 5));
+	if (testfs_below(random, 2))
+		TRY(fs_unlink(fs, INODE_ROOT, "link", 4));
+	else
+		TRY(fs_unlink(fs, INODE_ROOT, "clone", 5));
 }
 
 static void use_data(struct fs *fs, const uint64_t inos[FILES], uint64_t *random)
