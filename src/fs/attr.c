@@ -283,14 +283,14 @@ void fs_closed(struct fs *fs, uint64_t ino, unsigned flags)
 	inode_unpin(fs, inode, count_down(&inode->opens) ? 2 : 1);
 }
 
-bool fs_is_written(struct fs *fs, uint64_t ino)
+bool fs_is_mappable(struct fs *fs, uint64_t ino)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);
-	bool written = inode && atomic_load(&inode->write_opens) > 0;
+	bool mappable = inode && atomic_load(&inode->map_opens) > 0;
 
 	if (inode)
 		inode_unpin(fs, inode, 1);
-	return written;
+	return mappable;
 }
 
 /* ---- figures ---- */

@@ -125,8 +125,8 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred);
 /* Flags: those of the open. */
 void fs_closed(struct fs *fs, uint64_t ino, unsigned flags);
-/* Whether somebody has it open for writing now (so that pages of a mapping may be dirty). */
-bool fs_is_written(struct fs *fs, uint64_t ino);
+/* Whether somebody has it open with FS_OPEN_MAP now, so that pages of a mapping may be dirty. */
+bool fs_is_mappable(struct fs *fs, uint64_t ino);
 
 /* Bytes read (short at the end of the file). Holes and unwritten ranges read as zero. Guarded: -EIO on bad memory. */
 must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);

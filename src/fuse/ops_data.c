@@ -237,7 +237,7 @@ void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fus
 	struct seek_work *w = NULL;
 
 	(void)fi;
-	if (fs_is_written(session->fs, ino))
+	if (fs_is_mappable(session->fs, ino))
 		w = malloc(sizeof(*w));
 	if (w) {
 		*w = (struct seek_work){ { .fn = seek_deferred }, req, ino, (uint64_t)off, whence };

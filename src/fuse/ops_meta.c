@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -210,14 +211,61 @@ static void setattr_decode(struct fs_set *set, const struct stat *st, int to_set
 	}
 }
 
+static void setattr(fuse_req_t req, const struct fs_cred *cred, uint64_t ino, const struct fs_set *set)
+{
+	struct inode_attr attr;
+	int rc = fs_setattr(req_session(req)->fs, cred, ino, set, &attr);
+
+	if (rc)
+		ops_reply(req, rc);
+	else
+		reply_attr(req, &attr);
+}
+
+/* A change that has to wait for the kernel. */
+struct setattr_work {
+	struct defer_work work;
+	fuse_req_t req;
+	struct fs_cred cred;
+	uint64_t ino;
+	struct fs_set set;
+};
+
+static void setattr_deferred(struct defer_work *work)
+{
+	struct setattr_work *w = container_of(work, struct setattr_work, work);
+
+	(void)fuse_lowlevel_notify_inval_inode(req_session(w->req)->se, w->ino, 0, 0);
+	setattr(w->req, &w->cred, w->ino, &w->set);
+	free(w);
+}
+
+/*
+ * What is stored through a mapping moves the modification time when the kernel writes the pages. A time that is set must stay, so what was
+ * stored before is written before. (Not with a size: the kernel holds pages back while it changes.)
+ */
+static bool setattr_defer(fuse_req_t req, const struct fs_cred *cred, uint64_t ino, const struct fs_set *set)
+{
+	struct session *session = req_session(req);
+	struct setattr_work *w = NULL;
+
+	if ((set->what & (FS_SET_MTIME | FS_SET_SIZE)) == FS_SET_MTIME && fs_is_mappable(session->fs, ino))
+		w = malloc(sizeof(*w));
+	if (!w)
+		return false;
+	*w = (struct setattr_work){ { .fn = setattr_deferred }, req, *cred, ino, *set };
+	if (defer_add(session->defer, &w->work))
+		return true;
+	free(w);
+	return false;
+}
+
 void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
 	struct fs_cred cred = ops_cred(req);
-	struct inode_attr attr;
 	struct fs_set set;
 	bool kill;
-	int rc;
 
 	setattr_decode(&set, st, to_set);
 	/* O_TRUNC comes without a file and cannot be told from truncate(2) to nothing. */
@@ -231,11 +279,8 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 		kill = true;
 	if (kill)
 		set.what |= FS_SET_KILLPRIV;
-	rc = fs_setattr(session->fs, &cred, ino, &set, &attr);
-	if (rc)
-		ops_reply(req, rc);
-	else
-		reply_attr(req, &attr);
+	if (!setattr_defer(req, &cred, ino, &set))
+		setattr(req, &cred, ino, &set);
 }
 
 void ops_readlink(fuse_req_t req, fuse_ino_t ino)

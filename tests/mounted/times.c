@@ -301,6 +301,31 @@ static void case_mmap_write_again(void)
 	}
 }
 
+/* A time that is set after a store through a mapping stays, also when the page is written later; the next store moves it. */
+static void case_mmap_write_and_set(void)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1000000000, .tv_nsec = 5 } };
+	int fd;
+	char *map = map_make(&fd);
+
+	for (int i = 0; i < 3; i++) {
+		map[5000] = (char)(10 + i);
+		OK(i == 1 ? futimens(fd, times) : utimensat(AT_FDCWD, "f", times, 0));
+		EQ(0, time_compare(path_stat("f").st_mtim, times[1]));
+		OK(msync(map, 8192, MS_SYNC));
+		OK(fsync(fd));
+		EQ(0, time_compare(path_stat("f").st_mtim, times[1]));
+		EQ(10 + i, map[5000]);
+	}
+	map[100] = 1;
+	OK(msync(map, 8192, MS_SYNC));
+	TRUE(time_compare(path_stat("f").st_mtim, times[1]) > 0);
+	OK(utimensat(AT_FDCWD, "f", times, 0));
+	munmap(map, 8192);
+	close(fd);
+	EQ(0, time_compare(path_stat("f").st_mtim, times[1]));
+}
+
 /* A read that the page cache does not answer: on FUSE only such a read is seen by anybody. */
 static void read_cold(int fd)
 {
@@ -397,6 +422,7 @@ static const struct check_case cases[] = {
 	{ "who_touches", case_who_touches },
 	{ "mmap_write", case_mmap_write },
 	{ "mmap_write_again", case_mmap_write_again },
+	{ "mmap_write_and_set", case_mmap_write_and_set },
 	{ "relatime", case_relatime },
 	{ "truncate_same", case_truncate_same },
 	{ "atime_after_read", case_atime_after_read },

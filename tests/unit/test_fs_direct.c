@@ -131,7 +131,7 @@ static void test_failed_open(void **state)
 
 	assert_int_equal(fs_setattr(t.fs, &testfs_root, file, &set, &attr), 0);
 	assert_int_equal(file_open(FS_OPEN_WRITE | FS_OPEN_MAP), -EPERM);
-	assert_false(fs_is_written(t.fs, file));
+	assert_false(fs_is_mappable(t.fs, file));
 	page_read();
 	assert_int_equal(fs_page_reads(t.fs, file), 0);
 }
