@@ -50,6 +50,8 @@ void ag_super_encode(struct m_ag_super *m, const struct super *super)
 	struct m_super whole;
 
 	super_encode(&whole, super);
+	/* While it grows, the copies tell of one of both sizes. */
+	whole.sb_incompat = le64_of(super->incompat & ~FEATURE_INCOMPAT_GROWING);
 	*m = (struct m_ag_super){
 		.as_size_blk = whole.sb_size_blk,
 		.as_ag_size_blk = whole.sb_ag_size_blk,

@@ -157,6 +157,19 @@ static void collect_intents(struct check *ck, uint32_t agno)
 	}
 }
 
+/* None at all is fine, and while the pool grows it may tell of either size. */
+static void check_header_super(struct check *ck, uint32_t agno, const struct m_ag_super *has)
+{
+	static const struct m_ag_super none;
+	struct m_ag_super want;
+
+	ag_super_encode(&want, ck->super);
+	if (ck->super->grown_from_blk == 0 && memcmp(has, &none, sizeof(none)) != 0 &&
+	    memcmp(has, &want, sizeof(want)) != 0)
+		check_found(ck, CHECK_GROUP,
+			    "group %u: its header has another copy of the superblock's fields", agno);
+}
+
 static void check_header(struct check *ck, uint32_t agno)
 {
 	struct m_ag *m = aligned_alloc(64, sizeof(*m));
@@ -177,6 +190,7 @@ static void check_header(struct check *ck, uint32_t agno)
 		check_found(ck, CHECK_GROUP,
 			    "group %u: its header says %" PRIu64 " blocks, the superblock %" PRIu64, agno,
 			    le64_get(m->ag_length_blk), super_ag_length_blk(ck->super, agno));
+	check_header_super(ck, agno, &m->ag_super);
 }
 
 /* Marks the group if something was found since. */

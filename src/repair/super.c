@@ -15,35 +15,9 @@
 
 #define SEQ_STEP (1ull << 20)
 #define SEQ_SANE (1ull << 62) /* higher ones were not given by any commit */
-#define TAIL_CHUNKS_MAX 16u   /* mkfs leaves out at most this much at the end of a device */
-
-static bool copy_is_sound(struct dax *dax, uint64_t off)
-{
-	_Alignas(64) struct m_super m;
-	struct super super;
-
-	if (dax_load(dax, &m, off, sizeof(m), NULL) != 0 ||
-	    unit_check_header(&m, sizeof(m), MAGIC_SUPER, OWNER_SUPER, &m.sb_hdr.uh_uuid))
-		return false;
-	super_decode(&super, &m);
-	return super_check(&super) == NULL;
-}
-
-static bool any_is_sound(struct dax *dax)
-{
-	uint64_t chunk = u64_align_down(dax_size_bytes(dax), CHUNK_SIZE);
-
-	if (copy_is_sound(dax, 0))
-		return true;
-	for (unsigned i = 0; i < TAIL_CHUNKS_MAX && chunk >= CHUNK_SIZE; i++, chunk -= CHUNK_SIZE) {
-		if (copy_is_sound(dax, chunk - BLOCK_SIZE))
-			return true;
-	}
-	return false;
-}
 
 /* The header in this chunk, if it is one. */
-static bool header_read(struct dax *dax, uint64_t chunk, struct super *super)
+static bool header_read(struct dax *dax, uint64_t chunk, struct super *super, uint32_t *index)
 {
 	uint64_t off = (chunk << CHUNK_SHIFT) + AG_UNIT_HEADER * BLOCK_SIZE, first, last;
 	_Alignas(64) struct m_ag m;
@@ -64,7 +38,31 @@ static bool header_read(struct dax *dax, uint64_t chunk, struct super *super)
 		return false;
 	first = super_ag_start_blk(super, agno) / CHUNK_BLOCKS;
 	last = first + super_ag_length_blk(super, agno) / CHUNK_BLOCKS;
+	*index = agno;
 	return chunk == first + 1 || chunk == last - 2;
+}
+
+/*
+ * What a header says. One of a pool that grew just then may tell of the former size: if a group that it had already tells of a larger one,
+ * that is right (FORMAT.md 4.1).
+ */
+static bool headers_read(struct dax *dax, struct super *super)
+{
+	uint64_t chunks = dax_size_bytes(dax) / CHUNK_SIZE, chunk = 0;
+	struct super other;
+	uint32_t agno;
+
+	while (chunk < chunks && !header_read(dax, chunk, super, &agno))
+		chunk++;
+	for (uint64_t more = chunk + 1; more < chunks; more++) {
+		if (header_read(dax, more, &other, &agno) && agno < super->ag_count &&
+		    other.size_blk > super->size_blk &&
+		    memcmp(&other.uuid, &super->uuid, sizeof(other.uuid)) == 0) {
+			*super = other;
+			break;
+		}
+	}
+	return chunk < chunks;
 }
 
 /* The highest sequence number in units of this pool in one block. */
@@ -152,15 +150,12 @@ static void told(const struct repair_opts *opts, struct repair_report *report, e
 int repair_super(struct dax *dax, const struct repair_opts *opts, struct repair_report *report, char *why,
 		 size_t why_size)
 {
-	uint64_t chunks = dax_size_bytes(dax) / CHUNK_SIZE, chunk = 0;
 	struct super super;
 	int rc;
 
-	if (any_is_sound(dax))
+	if (pool_super_exists(dax))
 		return 0;
-	while (chunk < chunks && !header_read(dax, chunk, &super))
-		chunk++;
-	if (chunk == chunks) {
+	if (!headers_read(dax, &super)) {
 		snprintf(why, why_size, "no superblock, and no group header that knows what it said");
 		return -EUCLEAN;
 	}

@@ -469,8 +469,10 @@ int pool_format(struct dax *dax, const struct format_opts *opts, struct super *s
 	if (rc)
 		goto out;
 	snprintf(why, why_size, "bad memory while writing");
-	/* No old superblock may name what is being overwritten, wherever its pool ended. */
+	/* No old superblock may name what is being overwritten, wherever its pool ended; the header of group 0 tells where. */
 	rc = dax_zero(dax, 0, BLOCK_SIZE);
+	if (!rc)
+		rc = dax_zero(dax, (CHUNK_BLOCKS + AG_UNIT_HEADER) * BLOCK_SIZE, BLOCK_SIZE);
 	if (!rc)
 		rc = format_wipe_tail(dax, 0);
 	dax_fence(dax);

@@ -2,18 +2,21 @@
 /*
  * Growing a pool (grow.h): in which order what is written.
  *
- *	new groups, zeroes where a superblock could be seen	nobody looks there
+ *	new groups, zeroes where old superblocks or records	| fence: nobody looks there yet
+ *	could be seen						|
  *	| freeze
  *	copy of the superblock at the new end			block 0 is whole, and still tells of the old size
  *	mirror of slot 0 of the last group at its new place	| fence: both must be there before block 0 is written
- *	block 0							| fence: the pool is larger, for the time being
+ *	block 0							| fence: it or the next one is whole at any time
+ *	copy at the former end					| fence: the pool is larger, for the time being
  *	transaction on the last group				now it has happened (space/grow.c)
  *	copies of the superblock's fields in all other groups
- *	zeroes over the copy at the former end			it is not to be taken for the copy of a pool that ends there
- *	superblock without the former size			| fence: both, before that block is used for something else
+ *	zeroes over the copy at the former end			| fence: it is not to be taken for the copy of a pool that ends there
+ *	superblock without the former size			| fence: before anything is changed that lay elsewhere before
  *	| thaw
  *
- * With one chunk more the new mirror of slot 0 lies in the former last chunk, over the former copy of the superblock.
+ * If the last group gets one chunk longer, the new mirror of slot 0 lies in the former last chunk, over the former copy of the superblock;
+ * what is said of it above is then done to one in the last block of the chunk after it, before block 0 is written.
  */
 #include "txn/grow.h"
 
@@ -69,6 +72,18 @@ void grow_super(struct pool *pool, uint64_t size_blk, struct super *super)
 	super_resize(super, size_blk);
 }
 
+/* No old record may lie where their mirrors come to lie. */
+static int lanes_wipe(struct pool *pool, const struct super *next)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < next->lane_count && !rc; i++) {
+		if (next->lanes[i].mirror_blk != pool->super.lanes[i].mirror_blk)
+			rc = dax_zero(pool->dax, next->lanes[i].mirror_blk * BLOCK_SIZE, BLOCK_SIZE);
+	}
+	return rc;
+}
+
 int grow_groups(struct pool *pool, uint64_t size_blk)
 {
 	uint32_t count = pool_ag_count(pool);
@@ -80,9 +95,12 @@ int grow_groups(struct pool *pool, uint64_t size_blk)
 	/* Whatever an older pool may have left at its end is behind the end of this one. */
 	if (!rc)
 		rc = format_wipe_tail(pool->dax, pool_size_blk(pool));
-	if (!rc)
+	if (!rc && !sabotage_point("grow-groups"))
 		rc = format_groups(pool->dax, &next, count);
-	return rc ? rc : dax_fence(pool->dax);
+	if (!rc && !sabotage_point("grow-lanes"))
+		rc = lanes_wipe(pool, &next);
+	/* All of it before the first superblock that tells of it; and what takes long before everybody has to wait. */
+	return rc || sabotage_point("grow-groups-fence") ? rc : dax_fence(pool->dax);
 }
 
 /* ---- slot 0 of the last group ---- */
@@ -170,15 +188,47 @@ static void super_take(struct pool *pool, const struct super *next)
 	lanes_place(pool);
 }
 
-static int lanes_wipe(struct pool *pool, const struct super *next)
+/*
+ * Where a copy lies as long as the header of group 0 tells of the former size: who looks for one there (super.c) has to learn of the
+ * growth. Over the former copy, or a chunk further if the mirror of slot 0 comes to lie there.
+ */
+static uint64_t guide_blk(const struct super *s)
 {
+	bool mirror = mirror_blk(s, former_last(s), s->size_blk) == s->grown_from_blk - CHUNK_BLOCKS;
+
+	return s->grown_from_blk - 1 + (mirror ? CHUNK_BLOCKS : 0);
+}
+
+/* Before block 0: nothing there is of use yet. */
+static int copies_write(struct pool *pool, const struct super *next, const struct m_super *m)
+{
+	uint64_t guide = guide_blk(next);
 	int rc = 0;
 
-	for (uint32_t i = 0; i < next->lane_count && !rc; i++) {
-		if (next->lanes[i].mirror_blk != pool->super.lanes[i].mirror_blk)
-			rc = dax_zero(pool->dax, next->lanes[i].mirror_blk * BLOCK_SIZE, BLOCK_SIZE);
-	}
+	if (!sabotage_point("grow-copy"))
+		rc = dax_store(pool->dax, (next->size_blk - 1) * BLOCK_SIZE, m, sizeof(*m));
+	if (!rc && guide >= next->grown_from_blk && guide != next->size_blk - 1 &&
+	    !sabotage_point("grow-guide"))
+		rc = dax_store(pool->dax, guide * BLOCK_SIZE, m, sizeof(*m));
 	return rc;
+}
+
+/* After it: over the former copy, which would mislead soon. What cannot be read misleads nobody. */
+static int former_copy_write(struct pool *pool, const struct super *next, const struct m_super *m)
+{
+	uint64_t guide = guide_blk(next);
+	_Alignas(64) struct m_super old;
+	int rc = 0;
+
+	if (guide >= next->grown_from_blk || sabotage_point("grow-former"))
+		return 0;
+	/* Block 0 or this one is whole at any time. */
+	if (!sabotage_point("grow-former-fence"))
+		rc = dax_fence(pool->dax);
+	if (rc)
+		return rc;
+	rc = dax_store(pool->dax, guide * BLOCK_SIZE, m, sizeof(*m));
+	return rc && dax_load(pool->dax, &old, guide * BLOCK_SIZE, sizeof(old), NULL) == 0 ? rc : 0;
 }
 
 static int switch_write(struct pool *pool, const struct super *next)
@@ -190,16 +240,16 @@ static int switch_write(struct pool *pool, const struct super *next)
 
 	super_encode(&m, next);
 	unit_seal(&m, sizeof(m), next->version_count);
-	rc = lanes_wipe(pool, next);
-	if (!rc)
-		rc = dax_store(pool->dax, (next->size_blk - 1) * BLOCK_SIZE, &m, sizeof(m));
+	rc = copies_write(pool, next, &m);
 	if (!rc && to_blk != mirror_blk(next, agno, next->grown_from_blk) && !sabotage_point("grow-mirror"))
 		rc = mirror_move(pool, agno, to_blk);
-	/* One of the two superblocks is whole at any time, and the mirror is where they say. */
+	/* Block 0 or a copy is whole at any time, and the mirror is where they say. */
 	if (!rc && !sabotage_point("grow-mirror-fence"))
 		rc = dax_fence(pool->dax);
 	if (!rc)
 		rc = dax_store(pool->dax, 0, &m, sizeof(m));
+	if (!rc)
+		rc = former_copy_write(pool, next, &m);
 	/* Transactions go by the new size from here on. */
 	if (!rc && !sabotage_point("grow-switch-fence"))
 		rc = dax_fence(pool->dax);
@@ -228,7 +278,7 @@ int grow_switch(struct pool *pool, uint64_t size_blk)
 	return rc;
 }
 
-/* The superblock of the pool as it was. */
+/* The superblock of the pool as it was. What became of the copy at that end is not known: it is to be written first (copy_lost). */
 static void super_undo(struct super *s)
 {
 	super_resize(s, s->grown_from_blk);
@@ -245,6 +295,7 @@ void grow_back(struct pool *pool)
 	next = pool->super;
 	super_undo(&next);
 	super_take(pool, &next);
+	pool->copy_lost = true;
 	pthread_mutex_unlock(&pool->super_mutex);
 	if (super_store(pool) != 0)
 		pool_fail(pool, "the superblock cannot be written");
@@ -259,43 +310,63 @@ void grow_header(struct pool *pool, struct m_ag *header)
 
 	grow_super(pool, pool_size_blk(pool), &now);
 	header->ag_length_blk = le64_of(super_ag_length_blk(&now, le32_get(header->ag_index)));
-	ag_super_encode(&header->ag_super, &now);
+	if (!sabotage_point("grow-header"))
+		ag_super_encode(&header->ag_super, &now);
 }
 
 /* ---- the end ---- */
 
-static int header_renew(struct pool *pool, uint32_t agno)
+static int header_edit(struct txn *tx, void *arg)
 {
-	struct txn *tx = txn_begin(pool, TXN_FREEING);
+	const uint32_t *agno = arg;
+	struct pool *pool = txn_pool(tx);
 	/* Not txn_lock_ag(): this must not read the chunk tables of all groups. */
-	int rc = !tx ? -ENOMEM : txn_lock(tx, pool_ag_lock(pool, agno), true);
+	int rc = txn_lock(tx, pool_ag_lock(pool, *agno), true);
 	void *unit;
 
 	if (!rc)
-		rc = txn_edit(tx, pool_ag_unit(pool, agno, AG_UNIT_HEADER), MAGIC_AG, &unit);
-	if (!tx)
+		rc = txn_edit(tx, pool_ag_unit(pool, *agno, AG_UNIT_HEADER), MAGIC_AG, &unit);
+	if (!rc)
+		grow_header(pool, unit);
+	if (rc != -EIO && rc != -EUCLEAN)
 		return rc;
-	if (rc) {
-		txn_abort(tx);
-		log_warn("group %u does not note the new size: %s", agno, strerror(-rc));
-		return 0; /* it is damaged anyway */
-	}
-	grow_header(pool, unit);
-	return txn_commit(tx);
+	log_warn("group %u does not note the new size: %s", *agno, strerror(-rc));
+	return 0; /* it is damaged anyway */
+}
+
+static int header_renew(struct pool *pool, uint32_t agno)
+{
+	unsigned tries = 0;
+	int rc;
+
+	do {
+		rc = txn_run(pool, TXN_FREEING, header_edit, &agno);
+	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
+	return rc;
+}
+
+/* Its place is nobody's now. */
+static int guide_wipe(struct pool *pool)
+{
+	uint64_t guide = guide_blk(&pool->super);
+
+	if (guide == pool->super.size_blk - 1)
+		return 0;
+	if (!sabotage_point("grow-wipe") && dax_zero(pool->dax, guide * BLOCK_SIZE, BLOCK_SIZE) != 0)
+		log_warn("the former copy of the superblock lies in bad memory");
+	/* Once no superblock tells of the growth, nobody does this again. */
+	return sabotage_point("grow-wipe-fence") ? 0 : dax_fence(pool->dax);
 }
 
 int grow_finish(struct pool *pool)
 {
-	const struct super *s = &pool->super;
-	uint64_t from_blk = s->grown_from_blk, copy_blk = from_blk - 1;
-	uint32_t last = former_last(s);
+	uint32_t last = former_last(&pool->super);
 	int rc = 0;
 
-	for (uint32_t agno = 0; agno < last && !rc; agno++)
+	for (uint32_t agno = 0; agno < last && !rc && !sabotage_point("grow-renew"); agno++)
 		rc = header_renew(pool, agno);
-	/* The one that ended the pool is nobody's now, but where the mirror of slot 0 has come to lie. */
-	if (!rc && mirror_blk(s, last, s->size_blk) != from_blk - CHUNK_BLOCKS)
-		rc = dax_zero(pool->dax, copy_blk * BLOCK_SIZE, BLOCK_SIZE);
+	if (!rc)
+		rc = guide_wipe(pool);
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&pool->super_mutex);
@@ -307,10 +378,10 @@ int grow_finish(struct pool *pool)
 
 /* ---- at mount ---- */
 
-/* Whether the header of the group that was the last knows the new size, in either copy. */
-static bool has_happened(struct pool *pool)
+/* Either copy. */
+static bool header_knows(struct pool *pool, uint32_t agno)
 {
-	uint64_t laddr = pool_ag_unit(pool, former_last(&pool->super), AG_UNIT_HEADER), off;
+	uint64_t laddr = pool_ag_unit(pool, agno, AG_UNIT_HEADER), off;
 	_Alignas(64) struct m_ag m;
 
 	for (unsigned copy = 0; copy < 2; copy++) {
@@ -323,16 +394,27 @@ static bool has_happened(struct pool *pool)
 	return false;
 }
 
+/* The group that was the last is the first whose header knows the new size; where it is damaged, one of the others may tell. */
+static bool has_happened(struct pool *pool)
+{
+	for (uint32_t agno = former_last(&pool->super) + 1; agno > 0; agno--) {
+		if (header_knows(pool, agno - 1))
+			return true;
+	}
+	return false;
+}
+
 void grow_settle(struct pool *pool)
 {
 	if (pool->super.grown_from_blk == 0)
 		return;
-	if (has_happened(pool)) {
+	if (has_happened(pool) || sabotage_point("grow-settle")) {
 		log_info("grown by an earlier mount that did not come to the end of it");
 		return;
 	}
 	log_warn("growing it was broken off: it has the size that it had");
 	super_undo(&pool->super);
+	pool->copy_lost = true;
 	lanes_place(pool);
 	ag_unload_all(pool);
 }

@@ -38,7 +38,7 @@ must_check int grow_finish(struct pool *pool);
 
 /* ---- at mount ---- */
 
-/* After the replay: takes back a growth that has not happened, in DRAM; the superblock is then to be stored. */
+/* After the replay of slot 0: takes back a growth that has not happened, in DRAM; the superblock is then to be stored. */
 void grow_settle(struct pool *pool);
 
 #endif

@@ -50,6 +50,7 @@ struct pool {
 	bool repair;
 	uint32_t ag_chunks; /* of a full group: logical chunks of each group */
 	struct super super; /* under super_mutex, but for fields that never change */
+	bool copy_lost;     /* the copy of the superblock is not sound; under super_mutex */
 	pthread_mutex_t super_mutex;
 	pthread_mutex_t load_mutex; /* loading groups, healing units */
 	_Atomic uint64_t seq;
@@ -149,7 +150,7 @@ must_check int journal_replay(struct pool *pool, const struct pool_opts *opts, b
 must_check int commit_images(struct txn *tx);
 
 /* super.c */
-must_check int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, size_t why_size);
+must_check int super_load(struct dax *dax, struct super *super, bool *copy_lost, char *why, size_t why_size);
 must_check int super_store(struct pool *pool);
 must_check int super_extend_seq(struct pool *pool);
 

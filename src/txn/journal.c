@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/types.h>
 
+#include "txn/grow.h"
 #include "txn/internal.h"
 #include "util/log.h"
 
@@ -195,8 +196,11 @@ int journal_replay(struct pool *pool, const struct pool_opts *opts, bool dry, un
 		live[i] = record_load(pool, &pool->lanes[i]);
 		*records += live[i];
 	}
-	if (dry || (*records == 0 && !opts->mend))
+	if (dry || (*records == 0 && !opts->mend)) {
+		if (!opts->as_it_is)
+			grow_settle(pool);
 		return 0;
+	}
 	for (unsigned pass = 0; pass < 2 && rc == 0; pass++) {
 		for (uint32_t i = 0; i < pool->super.lane_count && rc == 0; i++) {
 			if (live[i])
@@ -207,6 +211,9 @@ int journal_replay(struct pool *pool, const struct pool_opts *opts, bool dry, un
 		if (!sabotage_point("replay-fence"))
 			dax_fence(pool->dax);
 		ag_unload_all(pool);
+		/* Where things belong is known once the size is. */
+		if (pass == 0 && rc == 0)
+			grow_settle(pool);
 		if (pass == 0 && rc == 0 && opts->mend)
 			rc = opts->mend(pool, opts->mend_arg);
 	}

@@ -115,7 +115,6 @@ static int pool_start(struct pool *pool)
 int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, char *why, size_t why_size)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
-	bool rewrite;
 	int rc;
 
 	if (!pool)
@@ -128,7 +127,7 @@ int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, 
 	pthread_rwlock_init(&pool->remap_lock, NULL);
 	gate_init(&pool->gate);
 	snprintf(why, why_size, "out of memory");
-	rc = super_load(dax, &pool->super, &rewrite, why, why_size);
+	rc = super_load(dax, &pool->super, &pool->copy_lost, why, why_size);
 	if (rc)
 		goto out_free;
 	if (pool->super.ro_compat & ~FEATURE_RO_COMPAT_KNOWN) {
@@ -151,7 +150,6 @@ int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, 
 	rc = pool_recover(pool, opts, why, why_size);
 	if (rc)
 		goto out_free;
-	grow_settle(pool);
 	rc = pool_start(pool);
 	if (!rc && !pool->readonly && pool->super.grown_from_blk != 0)
 		rc = grow_finish(pool);

@@ -24,6 +24,7 @@ struct txn_lock;
 struct pool_opts {
 	bool readonly;
 	bool no_replay; /* a read-only look at a pool that was not unmounted */
+	bool as_it_is; /* with no_replay: the size is what block 0 says, even if it tells of a growth that will be taken back */
 	/*
 	 * For a repair: a pool in SUPER_STATE_REPAIR is opened too, and units of which both copies are lost do not stop the replay.
 	 * mend (may be NULL) is called after the replay of slot 0, before anything else is looked up in a chunk table.
@@ -35,7 +36,8 @@ struct pool_opts {
 };
 
 struct pool_stats {
-	_Atomic uint64_t commits, aborts, retries, lines_logged, heals, damaged_units, replayed_records;
+	_Atomic uint64_t commits, aborts, retries, lines_logged, heals, damaged_units, replayed_records,
+		bad_reads;
 };
 
 /*
@@ -44,6 +46,8 @@ struct pool_stats {
  */
 must_check int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, char *why,
 			 size_t why_size);
+/* Whether pool_open() finds a superblock of which one copy is sound, whatever it says. */
+bool pool_super_exists(struct dax *dax);
 /* Marks a clean unmount unless crashed (tests) or readonly, and frees everything. No transaction may be open. */
 void pool_close(struct pool *pool, bool clean);
 
@@ -102,6 +106,13 @@ void pool_thaw(struct pool *pool);
  */
 void pool_hold(struct pool *pool);
 void pool_release(struct pool *pool);
+
+/*
+ * What fn(arg) returns, or -EHWPOISON: a verified unit that it read lies in bad memory. Then fn was left in the middle (it holds nothing
+ * but a transaction, which can only be aborted), and may be called again: the unit is looked at anew. So for all who read units.
+ */
+must_check int pool_guard(struct pool *pool, int (*fn)(void *arg), void *arg);
+#define POOL_GUARD_TRIES 1000u /* each meets another bad place, or there is something else wrong */
 
 /* Geometry. It changes when the pool grows: inside of a transaction it stays. */
 uint64_t pool_size_blk(const struct pool *pool);

@@ -26,23 +26,97 @@ static const char *super_read(struct dax *dax, uint64_t off, struct super *super
 	return super_check(super);
 }
 
+/* A superblock in the last block of a pool that ends there, or ended there before it grew. */
+static bool end_read(struct dax *dax, uint64_t end_blk, struct super *super)
+{
+	return end_blk != 0 && end_blk <= dax_size_bytes(dax) / BLOCK_SIZE &&
+	       !super_read(dax, (end_blk - 1) * BLOCK_SIZE, super) &&
+	       (super->size_blk == end_blk || super->grown_from_blk == end_blk);
+}
+
+/*
+ * Where the header of group 0 puts it, though the device may end elsewhere by now. While a pool grows it tells of the former end; where the
+ * copy there had to go, one lies a chunk further (grow.c).
+ */
+static bool told_copy_read(struct dax *dax, struct super *super)
+{
+	uint64_t off = (CHUNK_BLOCKS + AG_UNIT_HEADER) * BLOCK_SIZE,
+		 size_blk = dax_size_bytes(dax) / BLOCK_SIZE;
+	uint64_t end_blk, next_blk;
+	_Alignas(64) struct m_ag m;
+
+	if (dax_load(dax, &m, off, sizeof(m), NULL) != 0 || le32_get(m.ag_hdr.uh_magic) != MAGIC_AG)
+		return false;
+	end_blk = le64_get(m.ag_super.as_size_blk);
+	next_blk = end_blk + CHUNK_BLOCKS - 1;
+	if (end_blk > size_blk)
+		return false;
+	if (!end_read(dax, end_blk, super) &&
+	    (next_blk >= size_blk || super_read(dax, next_blk * BLOCK_SIZE, super) ||
+	     super->grown_from_blk != end_blk))
+		return false;
+	return memcmp(&super->uuid, &m.ag_hdr.uh_uuid, sizeof(super->uuid)) == 0;
+}
+
+static bool tail_copy_read(struct dax *dax, struct super *super)
+{
+	uint64_t end_blk = u64_align_down(dax_size_bytes(dax), CHUNK_SIZE) / BLOCK_SIZE;
+
+	for (unsigned i = 0; i < SUPER_TAIL_CHUNKS && end_blk != 0; i++, end_blk -= CHUNK_BLOCKS) {
+		if (end_read(dax, end_blk, super))
+			return true;
+	}
+	return false;
+}
+
+static bool is_same_pool(const struct super *a, const struct super *b)
+{
+	return memcmp(&a->uuid, &b->uuid, sizeof(a->uuid)) == 0 && a->created_ns == b->created_ns;
+}
+
+/*
+ * A growth that was broken off before block 0 was written may have left its copy behind, at an end that the pool does not have. Then the
+ * copy at the former end is of the same age or newer.
+ */
+static void former_prefer(struct dax *dax, struct super *super)
+{
+	struct super former;
+
+	if (super->grown_from_blk != 0 && end_read(dax, super->grown_from_blk, &former) &&
+	    former.size_blk == super->grown_from_blk && former.version_count >= super->version_count &&
+	    is_same_pool(&former, super))
+		*super = former;
+}
+
+/* With no block 0 to say where it is. */
+static bool copy_find(struct dax *dax, struct super *super)
+{
+	struct super tail;
+	bool is_told = told_copy_read(dax, super);
+
+	if (tail_copy_read(dax, &tail) &&
+	    (!is_told || (is_same_pool(&tail, super) && tail.version_count > super->version_count)))
+		*super = tail;
+	else if (!is_told)
+		return false;
+	former_prefer(dax, super);
+	return true;
+}
+
 static const char *copy_read(struct dax *dax, const struct super *primary, struct super *super)
 {
-	uint64_t size = dax_size_bytes(dax);
-	uint64_t chunk = u64_align_down(size, CHUNK_SIZE);
-	const char *why = "no copy found";
+	if (!primary)
+		return copy_find(dax, super) ? NULL : "no copy found";
+	if (primary->size_blk > dax_size_bytes(dax) / BLOCK_SIZE)
+		return "lies past the end of the pool";
+	return super_read(dax, (primary->size_blk - 1) * BLOCK_SIZE, super);
+}
 
-	if (primary) {
-		if (primary->size_blk * BLOCK_SIZE > size)
-			return "lies past the end of the pool";
-		return super_read(dax, (primary->size_blk - 1) * BLOCK_SIZE, super);
-	}
-	for (unsigned i = 0; i < SUPER_TAIL_CHUNKS && chunk >= CHUNK_SIZE; i++, chunk -= CHUNK_SIZE) {
-		why = super_read(dax, chunk - BLOCK_SIZE, super);
-		if (!why && super->size_blk * BLOCK_SIZE == chunk)
-			return NULL;
-	}
-	return "no copy found";
+bool pool_super_exists(struct dax *dax)
+{
+	struct super super;
+
+	return !super_read(dax, 0, &super) || copy_find(dax, &super);
 }
 
 static int super_judge(const struct super *s, uint64_t size_bytes, char *why, size_t why_size)
@@ -66,22 +140,7 @@ static int super_judge(const struct super *s, uint64_t size_bytes, char *why, si
 	return 0;
 }
 
-/*
- * A growth that was broken off before block 0 was written may have left its copy behind, at an end that the pool does not have. Then the
- * copy at the former end is of the same age or newer.
- */
-static void former_prefer(struct dax *dax, struct super *super)
-{
-	struct super former;
-
-	if (super->grown_from_blk != 0 &&
-	    !super_read(dax, (super->grown_from_blk - 1) * BLOCK_SIZE, &former) &&
-	    former.size_blk == super->grown_from_blk && former.version_count >= super->version_count &&
-	    memcmp(&former.uuid, &super->uuid, sizeof(former.uuid)) == 0)
-		*super = former;
-}
-
-int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, size_t why_size)
+int super_load(struct dax *dax, struct super *super, bool *copy_lost, char *why, size_t why_size)
 {
 	struct super copy;
 	const char *bad, *copy_bad;
@@ -99,7 +158,6 @@ int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, s
 	}
 	if (bad) {
 		*super = copy;
-		former_prefer(dax, super);
 		log_warn("superblock: %s; its copy at the end of the pool is used", bad);
 	} else if (copy_bad) {
 		if (super->size_blk * BLOCK_SIZE <= dax_size_bytes(dax))
@@ -108,26 +166,30 @@ int super_load(struct dax *dax, struct super *super, bool *rewrite, char *why, s
 		*super = copy;
 	}
 	rc = super_judge(super, dax_size_bytes(dax), why, why_size);
-	*rewrite = bad || copy_bad;
+	*copy_lost = !bad && copy_bad;
 	return rc;
 }
 
 /* Under super_mutex. */
 static int super_store_locked(struct pool *pool)
 {
+	uint64_t off[2] = { 0, (pool->super.size_blk - 1) * BLOCK_SIZE };
+	/* What is whole is written last. */
+	unsigned first = pool->copy_lost && !sabotage_point("super-order") ? 1 : 0;
 	_Alignas(64) struct m_super m;
-	int rc, rc_copy;
+	int rc[2];
 
 	pool->super.version_count++;
 	super_encode(&m, &pool->super);
 	unit_seal(&m, sizeof(m), pool->super.version_count);
-	rc = dax_store(pool->dax, 0, &m, sizeof(m));
+	rc[first] = dax_store(pool->dax, off[first], &m, sizeof(m));
 	/* One of the two is whole at any time. */
 	if (!sabotage_point("super-fence"))
 		dax_fence(pool->dax);
-	rc_copy = dax_store(pool->dax, (pool->super.size_blk - 1) * BLOCK_SIZE, &m, sizeof(m));
+	rc[!first] = dax_store(pool->dax, off[!first], &m, sizeof(m));
 	dax_fence(pool->dax);
-	return rc && rc_copy ? -EIO : 0;
+	pool->copy_lost = rc[1] != 0;
+	return rc[0] && rc[1] ? -EIO : 0;
 }
 
 int super_store(struct pool *pool)

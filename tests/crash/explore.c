@@ -21,6 +21,7 @@
 #include <urcu/rculfhash.h>
 
 #include "crash/record.h"
+#include "dax/priv.h" /* a device that can grow in the memory of the explorer */
 #include "repair/check.h"
 #include "space/space.h"
 #include "util/log.h"
@@ -29,6 +30,7 @@
 #define DEFAULT_IMAGES 100u
 #define PAGE 4096u
 #define AGAIN_FENCES_MAX 40u /* of one opening: of more a part is taken, another one each time */
+#define AGAIN_FENCES_DEEP 3u /* the same, where every image crashes again */
 #define LOST_EVERY 7u        /* images between two that lose one copy of the lanes */
 #define FINDINGS_SHOWN 6u
 
@@ -38,7 +40,8 @@ struct crash {
 	uint8_t *memory[3];  /* live, base, work */
 	struct record log;   /* of the live pool */
 	struct record again; /* of an image that is being opened */
-	bool keep_again;
+	struct record third; /* of one that has crashed again */
+	struct record *keep; /* one of them, or NULL */
 	bool had_intent; /* this image, or the one that was crashed again: something was finished after the crash */
 	uint32_t *dirty; /* pages of work */
 	uint8_t *is_dirty;
@@ -143,8 +146,8 @@ static void work_store(void *ctx, uint64_t off, const void *src, size_t len)
 	struct crash *c = ctx;
 
 	work_touch(c, off, len);
-	if (c->keep_again)
-		record_store(&c->again, off, src, len);
+	if (c->keep)
+		record_store(c->keep, off, src, len);
 }
 
 static void work_zero(void *ctx, uint64_t off, size_t len)
@@ -156,8 +159,8 @@ static void work_fence(void *ctx)
 {
 	struct crash *c = ctx;
 
-	if (c->keep_again)
-		record_fence(&c->again);
+	if (c->keep)
+		record_fence(c->keep);
 }
 
 /* ---- one image ---- */
@@ -215,6 +218,15 @@ static bool image_compare(struct crash *c, struct fs *fs, bool was_cut, bool is_
 	return same;
 }
 
+static bool image_look(struct crash *c, struct pool *pool, bool is_final)
+{
+	const char *bad = c->opts.look ? c->opts.look(pool, is_final) : NULL;
+
+	if (bad)
+		wrong(c, "%s", bad);
+	return !bad;
+}
+
 static bool image_use(struct crash *c, struct pool *pool, bool is_final)
 {
 	struct fs_opts opts = { .noatime = true };
@@ -223,7 +235,7 @@ static bool image_use(struct crash *c, struct pool *pool, bool is_final)
 	bool ok;
 	int rc;
 
-	if (!image_check(c, pool, "after replay", &report))
+	if (!image_check(c, pool, "after replay", &report) || !image_look(c, pool, is_final))
 		return false;
 	rc = fs_open(pool, &opts, &fs);
 	if (rc) {
@@ -305,37 +317,97 @@ static void pending_touch(struct crash *c, const struct pending *p)
 		work_touch(c, p->lines[i].line * 64, 64);
 }
 
+static void pending_land(struct crash *c, const struct pending *p)
+{
+	pending_touch(c, p);
+	pending_apply(p, WORK(c));
+}
+
 static void image_make(struct crash *c, const struct variant *v)
 {
 	if (v->number < v->picks)
 		pending_pick(v->pending, v->torn, v->number);
 	else
 		pending_sample(v->pending, (unsigned)(v->number - v->picks), &c->random);
-	pending_touch(c, v->pending);
-	pending_apply(v->pending, WORK(c));
+	pending_land(c, v->pending);
+}
+
+/* What one opening had stored up to a fence, and some of what came after that. */
+struct cut {
+	const struct record *record;
+	size_t from;
+	struct pending later;
+};
+
+static void cut_make(struct crash *c, struct cut *cut, const struct record *record, size_t from, size_t to)
+{
+	cut->record = record;
+	cut->from = from;
+	pending_init(&cut->later, record, from, to, WORK(c));
+	pending_sample(&cut->later, 1 + (unsigned)testfs_below(&c->random, 5), &c->random);
+}
+
+static void cut_before(struct crash *c, const struct record *record, size_t from)
+{
+	for (size_t i = 0; i < from; i++) {
+		if (record->events[i].len)
+			work_touch(c, record->events[i].off, record->events[i].len);
+	}
+	apply(WORK(c), record, 0, from);
+}
+
+/* An image that has crashed again does it once more, at a fence by chance. */
+static bool image_third(struct crash *c, const struct variant *v, const struct cut *second)
+{
+	size_t fences = 0, from = 0, to = 0;
+	struct cut cut;
+	uint64_t nth;
+	bool ok;
+
+	for (size_t i = 0; i < c->third.count; i++)
+		fences += c->third.events[i].len == 0;
+	if (fences == 0)
+		return true;
+	nth = testfs_below(&c->random, fences);
+	while (c->third.events[to].len || nth-- > 0) {
+		if (c->third.events[to].len == 0)
+			from = to + 1;
+		to++;
+	}
+	work_reset(c);
+	pending_land(c, v->pending);
+	cut_before(c, second->record, second->from);
+	pending_land(c, &second->later);
+	cut_before(c, &c->third, from);
+	cut_make(c, &cut, &c->third, from, to);
+	pending_land(c, &cut.later);
+	pending_free(&cut.later);
+	c->stats.third++;
+	ok = image_try(c, v->is_final);
+	if (!ok)
+		wrong(c, "\n#   (and again, stores %zu to %zu)", from, to);
+	return ok;
 }
 
 /* The image again, then what opening it had stored up to a fence, and some of what came after that. */
 static bool image_again(struct crash *c, const struct variant *v, size_t from, size_t to)
 {
-	struct pending later;
+	struct cut cut;
 	bool ok;
 
 	work_reset(c);
-	pending_touch(c, v->pending);
-	pending_apply(v->pending, WORK(c));
-	for (size_t i = 0; i < from; i++) {
-		if (c->again.events[i].len)
-			work_touch(c, c->again.events[i].off, c->again.events[i].len);
-	}
-	apply(WORK(c), &c->again, 0, from);
-	pending_init(&later, &c->again, from, to, WORK(c));
-	pending_sample(&later, 1 + (unsigned)testfs_below(&c->random, 5), &c->random);
-	pending_touch(c, &later);
-	pending_apply(&later, WORK(c));
-	pending_free(&later);
+	pending_land(c, v->pending);
+	cut_before(c, &c->again, from);
+	cut_make(c, &cut, &c->again, from, to);
+	pending_land(c, &cut.later);
 	c->stats.again++;
+	record_clear(&c->third);
+	c->keep = c->opts.deep ? &c->third : NULL;
 	ok = image_try(c, v->is_final);
+	c->keep = NULL;
+	if (ok && c->opts.deep)
+		ok = image_third(c, v, &cut);
+	pending_free(&cut.later);
 	if (!ok)
 		wrong(c, "\n#   (crashed again while it was opened, stores %zu to %zu)", from, to);
 	return ok;
@@ -350,7 +422,7 @@ static bool image_again_all(struct crash *c, const struct variant *v)
 
 	for (size_t i = 0; i < c->again.count; i++)
 		fences += c->again.events[i].len == 0;
-	part = fences / AGAIN_FENCES_MAX + 1;
+	part = fences / (c->opts.deep && v->number > 1 ? AGAIN_FENCES_DEEP : AGAIN_FENCES_MAX) + 1;
 	for (size_t i = 0; i < c->again.count && ok; i++) {
 		if (c->again.events[i].len)
 			continue;
@@ -366,8 +438,9 @@ static bool image_again_all(struct crash *c, const struct variant *v)
 
 static bool variant_try(struct crash *c, const struct variant *v)
 {
-	bool lost = c->stats.images % LOST_EVERY == 0, again = !lost && c->again_debt == 0, mirror = false;
-	bool ok;
+	bool lost = c->stats.images % LOST_EVERY == 0, mirror = false, again, ok;
+
+	again = !lost && (c->again_debt == 0 || c->opts.deep);
 
 	if (c->again_debt)
 		c->again_debt--;
@@ -377,10 +450,10 @@ static bool variant_try(struct crash *c, const struct variant *v)
 		mirror = testfs_below(&c->random, 2);
 		lose_lanes(c, mirror);
 	}
-	c->keep_again = again;
 	record_clear(&c->again);
+	c->keep = again ? &c->again : NULL;
 	ok = image_try(c, v->is_final);
-	c->keep_again = false;
+	c->keep = NULL;
 	if (!ok && lost)
 		wrong(c, "\n#   (%s of the lanes lost)", mirror ? "mirrors" : "primaries");
 	if (ok && again)
@@ -500,14 +573,14 @@ bool crash_run(struct crash *c, const char *name, void (*op)(struct testfs *t, v
 
 /* ---- life ---- */
 
-static void format(struct crash *c)
+static void format(struct crash *c, uint64_t size_bytes, const struct format_opts *opts)
 {
 	struct dax_trace trace = { live_store, live_zero, live_fence, c };
 	char why[256];
 	struct dax *dax;
 
-	if (dax_open_memory(LIVE(c), c->opts.size_bytes, &trace, &dax) != 0 ||
-	    pool_format(dax, &c->opts.format, NULL, why, sizeof(why)) != 0)
+	if (dax_open_memory(LIVE(c), size_bytes, &trace, &dax) != 0 ||
+	    pool_format(dax, opts, NULL, why, sizeof(why)) != 0)
 		abort();
 	dax_close(dax);
 }
@@ -518,8 +591,10 @@ static void live_open(struct crash *c)
 	struct fs_opts opts = { .noatime = true };
 	char why[256];
 
-	if (dax_open_memory(LIVE(c), c->opts.size_bytes, &trace, &c->live.dax) != 0 ||
-	    pool_open(c->live.dax, &(struct pool_opts){ 0 }, &c->live.pool, why, sizeof(why)) != 0 ||
+	if (dax_open_memory(LIVE(c), c->opts.made_bytes, &trace, &c->live.dax) != 0)
+		abort();
+	c->live.dax->max_bytes = c->opts.size_bytes;
+	if (pool_open(c->live.dax, &(struct pool_opts){ 0 }, &c->live.pool, why, sizeof(why)) != 0 ||
 	    fs_open(c->live.pool, &opts, &c->live.fs) != 0)
 		abort();
 }
@@ -534,6 +609,8 @@ struct crash *crash_new(const struct crash_opts *opts)
 	c->opts = *opts;
 	if (!c->opts.size_bytes)
 		c->opts.size_bytes = DEFAULT_SIZE;
+	if (!c->opts.made_bytes)
+		c->opts.made_bytes = c->opts.size_bytes;
 	if (images)
 		c->opts.images = (unsigned)strtoul(images, NULL, 0);
 	if (!c->opts.images)
@@ -553,7 +630,10 @@ struct crash *crash_new(const struct crash_opts *opts)
 	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	/* Thousands of replays are nothing to talk about. */
 	log_setup("crash", LOG_LEVEL_ERROR, false);
-	format(c);
+	/* Where it is to grow an older pool of the same name lies, which ends with the device. */
+	if (c->opts.made_bytes < c->opts.size_bytes)
+		format(c, c->opts.size_bytes, &(struct format_opts){ .uuid = opts->format.uuid });
+	format(c, c->opts.made_bytes, &c->opts.format);
 	live_open(c);
 	return c;
 }
@@ -567,6 +647,7 @@ void crash_free(struct crash *c)
 		munmap(c->memory[i], c->opts.size_bytes);
 	record_free(&c->log);
 	record_free(&c->again);
+	record_free(&c->third);
 	free(c->dirty);
 	free(c->is_dirty);
 	free(c);

@@ -15,11 +15,15 @@
 
 struct crash_opts {
 	uint64_t size_bytes; /* 0: 16 MiB */
+	uint64_t made_bytes; /* the pool is made so large, and an operation can grow it up to size_bytes; 0: it cannot grow */
 	struct format_opts format;
 	uint64_t seed;
 	unsigned images; /* a sample for each fence; 0: 100 */
 	unsigned all; /* make all images of a fence if there are no more than this; 0: as many as a sample */
+	bool deep;    /* every image crashes again, and once more after that */
 	bool quiet;   /* says nothing about a failure */
+	/* More to look at in an image that has been opened: NULL, or what is wrong with it. May be NULL. */
+	const char *(*look)(struct pool *pool, bool is_final);
 };
 
 struct crash;
@@ -39,7 +43,7 @@ void crash_set_images(struct crash *c, unsigned images, unsigned all);
 
 struct crash_stats {
 	uint64_t ops, fences, full_fences; /* full: all images that there can be */
-	uint64_t images, again, replayed, lane_lost, intents;
+	uint64_t images, again, third, replayed, lane_lost, intents;
 };
 const struct crash_stats *crash_stats(const struct crash *c);
 

@@ -130,7 +130,7 @@ void model_end(struct scene *s, struct scene_model *m, bool done)
 
 		file_read(s->t, &now);
 		if (done && f->known && now.known &&
-		    (now.size != f->size || memcmp(now.bytes, f->bytes, f->size) != 0))
+		    (now.size != f->size || (f->size > 0 && memcmp(now.bytes, f->bytes, f->size) != 0)))
 			s->wrong = i ? "the content of the other file is wrong" :
 				       "the content of the file is wrong";
 		free(now.bytes);

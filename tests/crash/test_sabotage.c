@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "crash/scenes.h"
+#include "crash/grow.h"
 #include "util/sabotage.h"
 
 static const char *left_out = "";
@@ -95,6 +95,24 @@ static const char *const points[] = {
 	"dir-size",
 	"link-count",
 	"xattr-free",
+	/* growing: what is written, and its fences */
+	"grow-groups",
+	"grow-groups-fence",
+	"grow-lanes",
+	"grow-copy",
+	"grow-mirror",
+	"grow-mirror-fence",
+	"grow-guide",
+	"grow-former",
+	"grow-former-fence",
+	"grow-switch-fence",
+	"grow-header",
+	"grow-renew",
+	"grow-wipe",
+	"grow-wipe-fence",
+	/* and the mount that finishes it */
+	"grow-settle",
+	"super-order",
 };
 
 enum { CAUGHT, MISSED, NEVER_THERE };
@@ -144,10 +162,28 @@ static bool many_run(uint64_t seed)
 	return ok;
 }
 
+static bool grow_all(uint64_t seed)
+{
+	const struct crash_opts opts = { .seed = seed, .images = *left_out ? 100 : 6, .deep = true };
+	struct grow_stats stats;
+	bool ok = true;
+
+	for (unsigned i = grow_shape_count; i-- > 0 && ok;)
+		ok = grow_run(&grow_shapes[i], &opts, GROW_ALONE, &file_states[(seed + i) % file_state_count],
+			      NULL, &stats);
+	return ok;
+}
+
 /* All operations, round after round, until something is wrong. */
 static int run_all(uint64_t seed, unsigned rounds)
 {
+	bool growing = strncmp(left_out, "grow", 4) == 0 || strcmp(left_out, "super-order") == 0;
+
 	for (unsigned round = 0; round < rounds; round++) {
+		if ((growing || !*left_out) && !grow_all(seed + round))
+			return CAUGHT;
+		if (growing)
+			continue;
 		if (!few_run(seed + round))
 			return CAUGHT;
 		if ((!was_there || !*left_out || round > 0) && !many_run(seed + round))

@@ -40,7 +40,8 @@ mount_up()
 
 mount_down()
 {
-	umount "$mnt" && wait "$daemon"
+	umount "$mnt" || return 1
+	wait "$daemon"
 	daemon=''
 }
 
@@ -216,6 +217,75 @@ case_killed()
 		rm -f "$mnt"/d/w.* "$work"/sum.*
 	done
 	mount_down && sound
+}
+
+# unfinished BEFORE AFTER WHERE TO: a pool of which the power was lost while it grew by two chunks, made of what it was before and after:
+# WHERE is 'switch' (it is taken back) or 'end' (it is gone on with)
+unfinished()
+{
+	python3 - "$@" <<-'END'
+	import struct, sys
+	table = []
+	for i in range(256):
+	    for _ in range(8):
+	        i = i >> 1 ^ (0x82F63B78 if i & 1 else 0)
+	    table.append(i)
+	def crc(data):
+	    c = 0xFFFFFFFF
+	    for b in data:
+	        c = c >> 8 ^ table[(c ^ b) & 255]
+	    return c ^ 0xFFFFFFFF
+	before, after = open(sys.argv[1], 'rb').read(), open(sys.argv[2], 'rb').read()
+	old, new, mib = len(before), len(after), 1 << 20
+	pool = bytearray(after)
+	if sys.argv[3] == 'switch':
+	    pool[:old] = before
+	    pool[new - 4 * mib:new - 2 * mib] = before[old - 4 * mib:old - 2 * mib]
+	block = bytearray(after[:4096])
+	version = struct.unpack_from('<Q', block, 112)[0] + 9
+	struct.pack_into('<Q', block, 24, version)
+	struct.pack_into('<I', block, 52, 0)
+	struct.pack_into('<Q', block, 72, block[72] | 2)
+	struct.pack_into('<QQ', block, 112, version, old // 4096)
+	struct.pack_into('<I', block, 4, 0)
+	struct.pack_into('<I', block, 4, crc(block))
+	for end in 4096, old, new:
+	    pool[end - 4096:end] = block
+	open(sys.argv[4], 'wb').write(pool)
+	END
+}
+
+# What the tools make of a growth that was broken off.
+case_unfinished()
+{
+	local where size
+	new_pool --size 54M --ag-size 32M && head -c 3M /dev/urandom >"$mnt/file" || return 1
+	sha256sum <"$mnt/file" >"$work/want"
+	mount_down && cp "$pool" "$work/before" && mount_up && "$ctl" grow --size 58M "$mnt" >"$work/out" && mount_down &&
+		cp "$pool" "$work/after" || return 1
+	for where in switch end; do
+		[ $where = end ] && size=58 || size=54
+		unfinished "$work/before" "$work/after" $where "$pool" || return 1
+		"$bin/umbradump" "$pool" >"$work/out" && [ "$(grep -c 'growing from 13824 blocks' "$work/out")" = 2 ] || {
+			echo "$where: umbradump: $(tr '\n' '|' <"$work/out")"
+			return 1
+		}
+		"$bin/umbradump" "$pool" group 1 >"$work/out" || return 1
+		rm -f "$work/image"
+		"$bin/umbradump" --save "$work/image" "$pool" >"$work/out" || { echo "$where: umbradump --save"; return 1; }
+		"$fsck" -fy "$work/image" >"$work/out" 2>&1
+		[ $? -le 1 ] && "$fsck" -fn "$work/image" >"$work/out" 2>&1 || {
+			echo "$where: the image: $(tr '\n' '|' <"$work/out")"
+			return 1
+		}
+		cp "$pool" "$work/same" && sound && cmp "$pool" "$work/same" || return 1
+		mount_up -o ro && size_is $((size << 20)) && sha256sum <"$mnt/file" | cmp - "$work/want" && mount_down || return 1
+		cmp "$pool" "$work/same" && "$fsck" -fy "$pool" >"$work/out" 2>&1
+		[ $? -le 1 ] && mount_up && size_is $((size << 20)) && sha256sum <"$mnt/file" | cmp - "$work/want" || return 1
+		"$ctl" grow --size 80M "$mnt" >"$work/out" && size_is $((80 << 20)) && mount_down && sound || return 1
+		truncate -s 40M "$pool" || return 1
+		says 'truncated' "$bin/umbrafs" -f "$pool" "$mnt" && says 'truncated' "$fsck" -fy "$pool" || return 1
+	done
 }
 
 mkdir -p "$mnt"

@@ -293,7 +293,7 @@ static int arguments(struct dump *d, struct what *w, int argc, char **argv, bool
 
 int main(int argc, char **argv)
 {
-	const struct pool_opts pool_opts = { .readonly = true, .no_replay = true };
+	const struct pool_opts pool_opts = { .readonly = true, .no_replay = true, .as_it_is = true };
 	const struct dax_opts dax_opts = { .readonly = true };
 	struct dump d = { .copy = DUMP_COPY_BEST };
 	struct what w = { 0 };
