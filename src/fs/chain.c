@@ -45,15 +45,30 @@ static int groups_lock(struct op *op, const struct groups *g)
 	return 0;
 }
 
+struct chain_call {
+	struct op *op;
+	const struct groups *groups;
+	int (*step)(struct op *op, void *arg);
+	void *arg;
+};
+
+static int chain_call(void *arg)
+{
+	const struct chain_call *call = arg;
+	int rc = groups_lock(call->op, call->groups);
+
+	return rc ? rc : call->step(call->op, call->arg);
+}
+
 int op_chain(struct op *op, int (*step)(struct op *op, void *arg), void *arg)
 {
 	struct groups groups = { .count = 0 };
+	struct chain_call call = { op, &groups, step, arg };
+	unsigned poisons = 0;
 
 	for (;;) {
-		int rc = groups_lock(op, &groups);
+		int rc = pool_guard(txn_pool(op->tx), chain_call, &call);
 
-		if (!rc)
-			rc = step(op, arg);
 		if (rc == 0)
 			return 0;
 		if (rc == 1) {
@@ -69,6 +84,8 @@ int op_chain(struct op *op, int (*step)(struct op *op, void *arg), void *arg)
 			continue;
 		}
 		txn_undo(op->tx);
+		if (rc == -EHWPOISON)
+			rc = poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
 		if (rc == -ENOBUFS)
 			rc = space_refill(txn_pool(op->tx));
 		if (rc)
@@ -192,27 +209,32 @@ static int resume_one(struct op *op, void *arg)
 	}
 }
 
+struct live_intents {
+	uint32_t agno;
+	unsigned count;
+	struct resume list[INTENTS_PER_UNIT];
+};
+
 /* Copies the live intents of a group out. */
-static int intents_read(struct pool *pool, uint32_t agno, struct resume *list, unsigned *count)
+static int intents_read(struct txn *tx, void *arg)
 {
-	uint64_t laddr = pool_ag_unit(pool, agno, AG_UNIT_INTENTS);
-	struct txn *tx = txn_begin(pool, TXN_READ);
+	struct live_intents *live = arg;
+	struct pool *pool = txn_pool(tx);
+	uint64_t laddr = pool_ag_unit(pool, live->agno, AG_UNIT_INTENTS);
 	const struct m_intents *m;
 	const void *unit;
 	/* Not txn_lock_ag(): a mount must not read the chunk tables of all groups. */
-	int rc = !tx ? -ENOMEM : txn_lock(tx, pool_ag_lock(pool, agno), true);
+	int rc = txn_lock(tx, pool_ag_lock(pool, live->agno), true);
 
-	*count = 0;
-	if (!tx)
-		return rc;
+	live->count = 0;
 	if (!rc)
 		rc = txn_get(tx, laddr, MAGIC_INTENTS, &unit);
 	if (rc)
-		goto out;
+		return rc;
 	m = unit;
 	for (uint32_t i = 0; i < INTENTS_PER_UNIT; i++) {
 		const struct m_intent *it = &m->in_slots[i];
-		struct resume *r = &list[*count];
+		struct resume *r = &live->list[live->count];
 
 		if (le32_get(it->it_type) == INTENT_NONE)
 			continue;
@@ -224,30 +246,34 @@ static int intents_read(struct pool *pool, uint32_t agno, struct resume *list, u
 		};
 		for (unsigned k = 0; k < ARRAY_SIZE(r->args); k++)
 			r->args[k] = le64_get(it->it_args[k]);
-		*count += 1;
+		live->count++;
 	}
-out:
-	txn_abort(tx);
-	return rc;
+	return 0;
 }
 
 int data_resume(struct fs *fs)
 {
 	struct pool *pool = fs_pool(fs);
-	struct resume list[INTENTS_PER_UNIT];
+	struct live_intents live;
 	int first_rc = 0;
 
 	for (uint32_t agno = 0; agno < pool_ag_count(pool); agno++) {
-		unsigned count;
-		int rc = intents_read(pool, agno, list, &count);
+		unsigned tries = 0;
+		int rc;
 
+		live.agno = agno;
+		do {
+			rc = txn_run(pool, TXN_READ, intents_read, &live);
+		} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
 		if (rc)
 			return rc;
-		for (unsigned i = 0; i < count; i++) {
-			rc = op_run(fs, TXN_FREEING, NULL, resume_one, &list[i]);
+		for (unsigned i = 0; i < live.count; i++) {
+			const struct resume *r = &live.list[i];
+
+			rc = op_run(fs, TXN_FREEING, NULL, resume_one, &live.list[i]);
 			if (rc) {
 				log_error("intent %u of group %u for inode %llu cannot be finished: %d",
-					  list[i].ref.index, agno, (unsigned long long)list[i].ino, rc);
+					  r->ref.index, agno, (unsigned long long)r->ino, rc);
 				first_rc = first_rc ? first_rc : rc;
 			}
 		}

@@ -68,7 +68,7 @@ static int clone_check(const struct inode_attr *src, const struct inode_attr *ds
 static int copy_bytes(struct op *op, struct inode *dst_inode, struct inode_attr *src, struct inode_attr *dst,
 		      uint64_t src_off, uint64_t dst_off, uint64_t len, uint64_t *done)
 {
-	uint8_t *buf = malloc(COPY_BYTES);
+	uint8_t *buf = txn_alloc(op->tx, COPY_BYTES);
 	int rc = buf ? 0 : -ENOMEM;
 
 	*done = 0;
@@ -84,7 +84,6 @@ static int copy_bytes(struct op *op, struct inode *dst_inode, struct inode_attr 
 		if (stored_end < to + part)
 			break;
 	}
-	free(buf);
 	return rc;
 }
 

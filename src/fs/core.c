@@ -107,11 +107,27 @@ static void op_release(struct op *op)
 		free(op->held);
 }
 
+struct op_call {
+	struct op *op;
+	const struct op_locks *locks;
+	op_fn fn;
+	void *arg;
+};
+
+static int op_call(void *arg)
+{
+	const struct op_call *call = arg;
+	int rc = wants_take(call->op, call->locks);
+
+	return rc ? rc : call->fn(call->op, call->arg);
+}
+
 /* *retry: fn's result, not the commit's, so that another round makes sense. */
 static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg,
 		    struct op_locks *locks, bool *retry)
 {
 	struct op op = { .fs = fs, .cred = cred, .held = op.held_few, .held_size = OP_HELD_FEW };
+	struct op_call call = { &op, locks, fn, arg };
 	struct timespec now;
 	int rc;
 
@@ -121,9 +137,7 @@ static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cre
 	*retry = false;
 	if (!op.tx)
 		return -ENOMEM;
-	rc = wants_take(&op, locks);
-	if (!rc)
-		rc = fn(&op, arg);
+	rc = pool_guard(fs->pool, op_call, &call);
 	*retry = rc < 0;
 	if (rc == -EDEADLK && wants_note(&op, locks) != 0)
 		rc = -ENOMEM;
@@ -157,7 +171,7 @@ static int intents_wait(struct fs *fs)
 int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
 {
 	struct op_locks locks = { 0 };
-	unsigned rounds = 0, refills = 0;
+	unsigned rounds = 0, refills = 0, poisons = 0;
 	bool slow = false, drained = mode != TXN_WRITE, retry;
 	int rc;
 
@@ -175,6 +189,8 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 			}
 			continue;
 		}
+		if (rc == -EHWPOISON)
+			rc = poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
 		if (rc == -ENOLCK)
 			rc = intents_wait(fs);
 		if (rc == -ENOBUFS)

@@ -42,7 +42,7 @@ static int dedupe_check(const struct clone_ends *ends, const struct dedupe_call 
 static int ranges_compare(struct op *op, const struct clone_ends *ends, const struct dedupe_call *d,
 			  bool *same)
 {
-	uint8_t *a = malloc(2 * COMPARE_BYTES), *b = a ? a + COMPARE_BYTES : NULL;
+	uint8_t *a = txn_alloc(op->tx, 2 * COMPARE_BYTES), *b = a ? a + COMPARE_BYTES : NULL;
 	int rc = a ? 0 : -ENOMEM;
 
 	*same = true;
@@ -56,7 +56,6 @@ static int ranges_compare(struct op *op, const struct clone_ends *ends, const st
 			*same = memcmp(a, b, part) == 0;
 		done += part;
 	}
-	free(a);
 	return rc;
 }
 

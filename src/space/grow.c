@@ -118,8 +118,9 @@ static int bits_begin(struct group_tx *at, const struct growth *w)
 	return 0;
 }
 
-static int group_lengthen(struct txn *tx, const struct growth *w)
+static int group_lengthen(struct txn *tx, void *arg)
 {
+	const struct growth *w = arg;
 	uint64_t mirror_blk = w->g->start_blk + w->length_blk - 2 * CHUNK_BLOCKS;
 	struct m_chunk *slot0;
 	struct group_tx *at;
@@ -147,19 +148,16 @@ static int group_lengthen(struct txn *tx, const struct growth *w)
 	return rc;
 }
 
-static int growth_commit(const struct growth *w)
+static int growth_commit(struct growth *w)
 {
-	struct txn *tx = txn_begin(w->space->pool, TXN_FREEING);
+	unsigned tries = 0;
 	int rc;
 
-	if (!tx)
-		return -ENOMEM;
-	rc = group_lengthen(tx, w);
-	if (!rc)
-		return txn_commit(tx);
-	txn_abort(tx);
+	do {
+		rc = txn_run(w->space->pool, TXN_FREEING, group_lengthen, w);
+	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
 	/* A record of its own that is not there, too little room in the journal: nothing that anybody would try again. */
-	return rc == -EDEADLK || rc == -ENOBUFS ? -EIO : rc;
+	return rc == -EDEADLK || rc == -ENOBUFS || rc == -EHWPOISON ? -EIO : rc;
 }
 
 static void give(void *g, uint64_t blk, uint64_t count_blk)

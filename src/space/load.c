@@ -125,9 +125,29 @@ static void group_unload(struct group *g)
 	g->empty_slots = 0;
 }
 
+struct loading {
+	struct group *g;
+	enum group_loaded how_far;
+};
+
+static int loading_run(struct txn *tx, void *arg)
+{
+	const struct loading *l = arg;
+	struct group *g = l->g;
+	int rc = 0;
+
+	if (g->loaded == GROUP_NOT_LOADED)
+		rc = load_counts(g, tx);
+	if (rc || l->how_far != GROUP_LOADED)
+		return rc;
+	rc = load_bitmap(g, tx);
+	return rc ? rc : load_units(g, tx);
+}
+
 static int group_load_to(struct group *g, enum group_loaded how_far)
 {
-	struct txn *tx;
+	struct loading loading = { g, how_far };
+	unsigned tries = 0;
 	int rc = 0;
 
 	if (atomic_load_explicit(&g->loaded, memory_order_acquire) >= (int)how_far)
@@ -135,26 +155,15 @@ static int group_load_to(struct group *g, enum group_loaded how_far)
 	/* Others wait for this lock inside of transactions. */
 	pool_hold(g->space->pool);
 	pthread_mutex_lock(&g->load_lock);
-	if (g->loaded >= (int)how_far)
-		goto out;
-	tx = txn_begin(g->space->pool, TXN_READ);
-	if (!tx) {
-		rc = -ENOMEM;
-		goto out;
-	}
-	if (g->loaded == GROUP_NOT_LOADED)
-		rc = load_counts(g, tx);
-	if (!rc && how_far == GROUP_LOADED) {
-		rc = load_bitmap(g, tx);
-		if (!rc)
-			rc = load_units(g, tx);
+	while (g->loaded < (int)how_far) {
+		rc = txn_run(g->space->pool, TXN_READ, loading_run, &loading);
 		if (rc)
 			group_unload(g);
-		else
+		else if (how_far == GROUP_LOADED)
 			atomic_store_explicit(&g->loaded, GROUP_LOADED, memory_order_release);
+		if (rc && (rc != -EHWPOISON || ++tries == POOL_GUARD_TRIES))
+			break;
 	}
-	txn_abort(tx);
-out:
 	pthread_mutex_unlock(&g->load_lock);
 	pool_release(g->space->pool);
 	return rc;

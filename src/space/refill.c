@@ -66,6 +66,7 @@ struct chunk_pair {
 	struct group *g, *primary_g, *mirror_g; /* mirror_g NULL: no mirror */
 	uint64_t blk, mirror_blk;
 	uint32_t slot;
+	bool begun; /* the transaction gives the chunks back */
 };
 
 /* A chunk from the first group that has one: from group first on, the group last only if no other has. NULL: none. */
@@ -189,32 +190,26 @@ static int slot_make(struct group_tx *at, const struct chunk_pair *pair)
 	return group_counts_put(at);
 }
 
-/* Makes a pair of grabbed chunks a metadata chunk of the group. */
-static int chunk_make(struct chunk_pair *pair)
+/* Makes a pair of grabbed chunks, which are given back when that fails, a metadata chunk of the group. */
+static int chunk_make(struct txn *tx, void *arg)
 {
+	struct chunk_pair *pair = arg;
 	struct group *g = pair->g;
-	struct txn *tx = txn_begin(g->space->pool, TXN_FREEING);
 	struct pair_tx ptx;
 	uint64_t lchunk;
 	int rc;
 
-	if (!tx) {
-		group_give(pair->primary_g, pair->blk, CHUNK_BLOCKS);
-		if (pair->mirror_g)
-			group_give(pair->mirror_g, pair->mirror_blk, CHUNK_BLOCKS);
-		return -ENOMEM;
-	}
+	pair->begun = true;
 	grab_add(tx, pair->primary_g, pair->blk, CHUNK_BLOCKS, NULL);
 	if (pair->mirror_g)
 		grab_add(tx, pair->mirror_g, pair->mirror_blk, CHUNK_BLOCKS, NULL);
 	rc = pair_enter(tx, pair, &ptx);
 	if (rc)
-		goto out_abort;
+		return rc;
 	for (pair->slot = 0; pair->slot < g->slot_end && g->units_free[pair->slot] != SLOT_ABSENT;)
 		pair->slot++;
-	rc = -ENOSPC;
 	if (pair->slot >= g->space->ag_chunks)
-		goto out_abort;
+		return -ENOSPC;
 	lchunk = slot_laddr(g, pair->slot, 0) >> CHUNK_SHIFT;
 	rc = sabotage_point("chunk-own") ? 0 : chunk_own(ptx.primary, pair->blk, OWNER_META, lchunk);
 	if (!rc && pair->mirror_g && !sabotage_point("chunk-own-mirror"))
@@ -222,29 +217,43 @@ static int chunk_make(struct chunk_pair *pair)
 	/* Last, so that no node of this transaction is put into a chunk that has no place yet. */
 	if (!rc)
 		rc = slot_make(ptx.at, pair);
-	if (rc)
-		goto out_abort;
-	chunk_hook_add(tx, lchunk, pair->blk, pair->mirror_blk);
-	return txn_commit(tx);
-out_abort:
-	txn_abort(tx);
+	if (!rc)
+		chunk_hook_add(tx, lchunk, pair->blk, pair->mirror_blk);
+	return rc;
+}
+
+static int pair_make(struct chunk_pair *pair)
+{
+	int rc;
+
+	pair->begun = false;
+	rc = txn_run(pair->g->space->pool, TXN_FREEING, chunk_make, pair);
+	if (pair->begun)
+		return rc;
+	group_give(pair->primary_g, pair->blk, CHUNK_BLOCKS);
+	if (pair->mirror_g)
+		group_give(pair->mirror_g, pair->mirror_blk, CHUNK_BLOCKS);
 	return rc;
 }
 
 static int group_refill(struct group *g)
 {
 	struct chunk_pair pair = { .g = g };
+	unsigned tries = 0;
 	bool got;
 	int rc = group_load(g);
 
 	if (rc)
 		return rc;
 	do {
-		got = pair_grab(&pair, false);
-	} while (!got && window_steal(g->space));
-	if (!got && g->meta_free < UNITS_CRITICAL + 8)
-		got = pair_grab(&pair, true);
-	return got ? chunk_make(&pair) : -ENOSPC;
+		do {
+			got = pair_grab(&pair, false);
+		} while (!got && window_steal(g->space));
+		if (!got && g->meta_free < UNITS_CRITICAL + 8)
+			got = pair_grab(&pair, true);
+		rc = got ? pair_make(&pair) : -ENOSPC;
+	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
+	return rc;
 }
 
 /* Whether ordinary transactions find units somewhere. */
@@ -296,42 +305,34 @@ static bool group_may_trim(struct group *g)
 }
 
 /* A chunk of the group that is not used at all, and its places. -ENOENT: none. */
-static int pair_find(struct group *g, struct chunk_pair *pair)
+static int pair_find(struct txn *tx, void *arg)
 {
+	struct chunk_pair *pair = arg;
+	struct group *g = pair->g;
 	struct space *space = g->space;
-	struct txn *tx = txn_begin(space->pool, TXN_READ);
 	const struct m_chunk *entry;
 	struct group_tx *at;
-	int rc;
+	int rc = group_enter(tx, g->agno, &at);
 
-	if (!tx)
-		return -ENOMEM;
-	rc = group_enter(tx, g->agno, &at);
 	if (rc)
-		goto out;
+		return rc;
 	for (pair->slot = g->slot_end; pair->slot > 1 && g->units_free[pair->slot - 1] != CHUNK_BLOCKS;)
 		pair->slot--;
 	rc = pair->slot > 1 ? meta_slot_get(at, --pair->slot, &entry) : -ENOENT;
 	if (rc)
-		goto out;
-	pair->g = g;
+		return rc;
 	pair->blk = (uint64_t)le32_get(entry->ck_primary) * CHUNK_BLOCKS;
 	pair->mirror_blk = (uint64_t)le32_get(entry->ck_mirror) * CHUNK_BLOCKS;
 	pair->mirror_g = NULL;
 	pair->primary_g = g;
 	if (!space_range_ok(space, pair->blk, CHUNK_BLOCKS))
-		rc = -EUCLEAN;
-	else
-		pair->primary_g = &space->groups[pool_blk_ag(space->pool, pair->blk)];
-	if (rc)
-		goto out;
+		return -EUCLEAN;
+	pair->primary_g = &space->groups[pool_blk_ag(space->pool, pair->blk)];
 	if (pair->mirror_blk != 0 && space_range_ok(space, pair->mirror_blk, CHUNK_BLOCKS))
 		pair->mirror_g = &space->groups[pool_blk_ag(space->pool, pair->mirror_blk)];
 	else if (pair->mirror_blk != 0)
-		rc = -EUCLEAN;
-out:
-	txn_abort(tx);
-	return rc;
+		return -EUCLEAN;
+	return 0;
 }
 
 /* Whether a unit of the chunk lies elsewhere: then it stays. */
@@ -365,29 +366,26 @@ static int chunk_disown(struct group_tx *at, uint64_t blk, uint64_t owner, uint6
 	return rc;
 }
 
-static int chunk_unmake(const struct chunk_pair *pair)
+/* -EAGAIN: it is in use again. */
+static int chunk_unmake(struct txn *tx, void *arg)
 {
+	const struct chunk_pair *pair = arg;
 	struct group *g = pair->g;
 	uint64_t lchunk = slot_laddr(g, pair->slot, 0) >> CHUNK_SHIFT;
-	struct txn *tx = txn_begin(g->space->pool, TXN_FREEING);
 	struct pair_tx ptx;
 	struct m_chunk *entry;
 	bool remapped = true;
-	int rc;
+	int rc = pair_enter(tx, pair, &ptx);
 
-	if (!tx)
-		return -ENOMEM;
-	rc = pair_enter(tx, pair, &ptx);
 	if (!rc)
 		rc = meta_slot_edit(ptx.at, pair->slot, &entry);
 	if (!rc)
 		rc = chunk_is_remapped(ptx.at, pair->slot, &remapped);
 	if (rc)
-		goto out_abort;
-	rc = -EAGAIN;
+		return rc;
 	if (remapped || g->units_free[pair->slot] != CHUNK_BLOCKS ||
 	    le32_get(entry->ck_primary) != pair->blk / CHUNK_BLOCKS)
-		goto out_abort;
+		return -EAGAIN;
 	memset(entry, 0, sizeof(*entry));
 	meta_slot_set(ptx.at, pair->slot, SLOT_ABSENT);
 	ptx.at->now.meta_chunks--;
@@ -397,12 +395,8 @@ static int chunk_unmake(const struct chunk_pair *pair)
 		rc = chunk_disown(ptx.primary, pair->blk, OWNER_META, lchunk);
 	if (!rc && pair->mirror_g)
 		rc = chunk_disown(ptx.mirror, pair->mirror_blk, OWNER_MIRROR, lchunk);
-	if (rc)
-		goto out_abort;
-	chunk_hook_add(tx, lchunk, 0, 0);
-	return txn_commit(tx);
-out_abort:
-	txn_abort(tx);
+	if (!rc)
+		chunk_hook_add(tx, lchunk, 0, 0);
 	return rc;
 }
 
@@ -415,14 +409,17 @@ int space_trim(struct pool *pool)
 	pthread_mutex_lock(&space->refill_lock);
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
-		struct chunk_pair pair;
+		struct chunk_pair pair = { .g = g };
+		unsigned tries = 0;
 
 		rc = 0;
 		while (!rc && group_may_trim(g)) {
-			rc = pair_find(g, &pair);
+			rc = txn_run(pool, TXN_READ, pair_find, &pair);
 			if (!rc)
-				rc = chunk_unmake(&pair);
+				rc = txn_run(pool, TXN_FREEING, chunk_unmake, &pair);
 			given += rc == 0;
+			if (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES)
+				rc = 0;
 		}
 	}
 	pthread_mutex_unlock(&space->refill_lock);

@@ -79,6 +79,18 @@ static int images_prepare(struct txn *tx, uint32_t *entries, uint32_t *lines)
 	return 0;
 }
 
+struct prepare {
+	struct txn *tx;
+	uint32_t entries, lines;
+};
+
+static int prepare_run(void *arg)
+{
+	struct prepare *p = arg;
+
+	return images_prepare(p->tx, &p->entries, &p->lines);
+}
+
 static size_t record_fill(struct txn *tx, uint8_t *staging, uint32_t lane, uint32_t entries, uint32_t lines)
 {
 	struct m_record *r = (struct m_record *)staging;
@@ -226,29 +238,32 @@ static void forget_units(struct txn *tx)
 int commit_images(struct txn *tx)
 {
 	struct pool *pool = tx->pool;
-	uint32_t entries, lines;
+	struct prepare p = { .tx = tx };
+	unsigned tries = 0;
 	struct lane *lane;
 	bool homes_ok = true;
 	unsigned written;
 	size_t length;
 	int rc;
 
-	rc = images_prepare(tx, &entries, &lines);
+	do {
+		rc = pool_guard(pool, prepare_run, &p);
+	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
 	if (rc)
-		return rc;
-	if (record_length_bytes(entries, lines) > pool->super.lane_size_bytes)
+		return rc == -EHWPOISON ? -EIO : rc;
+	if (record_length_bytes(p.entries, p.lines) > pool->super.lane_size_bytes)
 		return -EFBIG;
 	/* Replay trusts any record whose CRC holds, so the data it points to must be durable before it. */
 	if (tx->data_stored && !sabotage_point("data-fence"))
 		rc = dax_fence(pool->dax);
 	if (rc)
 		return rc;
-	if (entries == 0)
+	if (p.entries == 0)
 		goto done;
 	lane = lane_take(pool);
 	if (!lane)
 		return -EROFS;
-	length = record_fill(tx, lane->staging, lane_index(pool, lane), entries, lines);
+	length = record_fill(tx, lane->staging, lane_index(pool, lane), p.entries, p.lines);
 	if (sabotage_point("home-before-record"))
 		homes_early(tx, 0);
 	if (sabotage_point("mirror-before-record"))
@@ -277,7 +292,7 @@ int commit_images(struct txn *tx)
 	/* The next record with these units may be in another lane: this one must not come back after it. */
 	if (!sabotage_point("retire-fence"))
 		dax_fence(pool->dax);
-	pool->stats.lines_logged += lines;
+	pool->stats.lines_logged += p.lines;
 out_lane:
 	lane_give(lane);
 	if (rc)

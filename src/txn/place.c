@@ -202,19 +202,34 @@ static int ag_load_table(struct pool *pool, uint32_t agno)
 	return 0;
 }
 
+struct ag_loading {
+	struct pool *pool;
+	uint32_t agno;
+};
+
+/* The table's own units are remapped in the superblock only. The list comes last: it is added once. */
+static int ag_load_run(void *arg)
+{
+	const struct ag_loading *l = arg;
+	int rc = ag_load_table(l->pool, l->agno);
+
+	return rc ? rc : ag_load_remaps(l->pool, l->agno);
+}
+
 int ag_load(struct pool *pool, uint32_t agno)
 {
 	struct pool_ag *ag = &pool->ags[agno];
+	struct ag_loading loading = { pool, agno };
+	unsigned tries = 0;
 	int rc = 0;
 
 	if (atomic_load_explicit(&ag->loaded, memory_order_acquire))
 		return 0;
 	pthread_mutex_lock(&pool->load_mutex);
 	if (!ag->loaded) {
-		/* The table's own units are remapped in the superblock only. The list comes last: it is added once. */
-		rc = ag_load_table(pool, agno);
-		if (!rc)
-			rc = ag_load_remaps(pool, agno);
+		do {
+			rc = pool_guard(pool, ag_load_run, &loading);
+		} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
 		if (!rc)
 			atomic_store_explicit(&ag->loaded, true, memory_order_release);
 	}

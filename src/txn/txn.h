@@ -51,6 +51,10 @@ struct txn *txn_begin(struct pool *pool, enum txn_mode mode);
 must_check int txn_commit(struct txn *tx);
 void txn_abort(struct txn *tx);
 
+/* A whole transaction of fn, under a guard: committed if fn returns 0 or more, which is returned. -EHWPOISON as pool_guard(). */
+must_check int txn_run(struct pool *pool, enum txn_mode mode, int (*fn)(struct txn *tx, void *arg),
+		       void *arg);
+
 /*
  * One step of a chain of transactions under an intent: commits what was edited, gives up the groups' locks and everything from
  * txn_alloc(), and goes on as a new transaction with the inodes' locks still held. On error nothing of this step has happened and
