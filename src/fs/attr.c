@@ -175,16 +175,6 @@ struct open_arg {
 	struct inode *inode;
 };
 
-/*
- * Up to now direct writes did not care for pages that were read at the same time, as no mapping could store into them. With this open
- * one can.
- */
-static bool open_is_behind(const struct inode *inode, unsigned flags)
-{
-	return flags & FS_OPEN_MAP && atomic_load(&inode->page_reads) > 0 &&
-	       atomic_load(&inode->write_opens) > atomic_load(&inode->map_opens);
-}
-
 static int open_truncate(struct op *op, struct open_arg *a, struct inode *inode, struct inode_attr *attr)
 {
 	struct fs_set set = { .what = FS_SET_SIZE | FS_SET_TOUCH | (a->kill_priv ? FS_SET_KILLPRIV : 0) };
@@ -198,7 +188,7 @@ static int open_op(struct op *op, void *arg)
 	struct open_arg *a = arg;
 	struct inode_attr attr;
 	struct inode *inode;
-	bool write = a->flags & FS_OPEN_WRITE, truncate = a->flags & FS_OPEN_TRUNCATE, behind;
+	bool write = a->flags & FS_OPEN_WRITE, truncate = a->flags & FS_OPEN_TRUNCATE;
 	int rc = op_inode(op, a->ino, truncate, &inode);
 
 	if (!rc)
@@ -215,11 +205,10 @@ static int open_op(struct op *op, void *arg)
 		return rc;
 	atomic_fetch_add(&inode->pins, 1);
 	atomic_fetch_add(&inode->opens, 1);
-	behind = open_is_behind(inode, a->flags);
 	atomic_fetch_add(&inode->write_opens, write);
 	atomic_fetch_add(&inode->map_opens, !!(a->flags & FS_OPEN_MAP));
 	a->inode = inode;
-	return behind;
+	return 0;
 }
 
 static void open_undo(struct fs *fs, struct inode *inode, unsigned flags)
@@ -235,7 +224,7 @@ int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred 
 	struct open_arg a = { .ino = ino, .flags = flags, .kill_priv = !cred || !cred->kill_priv_exempt };
 	int rc = op_run(fs, flags & FS_OPEN_TRUNCATE ? TXN_FREEING : TXN_READ, cred, open_op, &a);
 
-	if (rc < 0 && a.inode)
+	if (rc && a.inode)
 		open_undo(fs, a.inode, flags);
 	return rc;
 }

@@ -118,10 +118,7 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 #define FS_OPEN_WRITE 0x1u
 #define FS_OPEN_MAP 0x2u      /* for reading too, so that a mapping may be stored to */
 #define FS_OPEN_TRUNCATE 0x4u /* to nothing */
-/*
- * Counts opens, so that an unlinked file stays until the last close (references alone keep the number). 1: the page cache may have
- * older pages than the file, drop them before a mapping of this open is stored to.
- */
+/* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
 must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred);
 /* Flags: those of the open. */
 void fs_closed(struct fs *fs, uint64_t ino, unsigned flags);
@@ -138,16 +135,19 @@ uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
 #define FS_WRITE_KILLPRIV 0x2u  /* clear setuid and setgid */
 #define FS_WRITE_DROP_CAPS 0x8u /* take file capabilities (security.capability) away */
 #define FS_WRITE_CACHED 0x4u    /* write-back of a page: never past the end of the file */
-#define FS_WRITE_NO_PAGES 0x10u /* of fs_write_direct() */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);
 /*
- * A write around the page cache. -EAGAIN, and nothing was written, if pages have been read since there were page_reads of such reads
- * and a mapping may store into them; with FS_WRITE_NO_PAGES also if none may. A page read before the write and written back after it
- * would take its bytes away again.
+ * A write around the page cache. -EAGAIN, and nothing was written, if pages have been read since there were page_reads of such reads. A
+ * mapping may store into such an old page, which would then be written back over the write; and if the file becomes longer, zeroes past
+ * the end that it had would be seen in it.
  */
+struct fs_direct {
+	uint64_t page_reads;
+	bool mode_changed; /* out: setuid or setgid have gone, and the kernel does not know it */
+};
 must_check ssize_t fs_write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
-				   size_t size_bytes, uint64_t off, unsigned flags, uint64_t page_reads);
+				   size_t size_bytes, uint64_t off, unsigned flags, struct fs_direct *direct);
 /*
  * mode: FALLOC_FL_* of <linux/falloc.h>, all of them. UNSHARE_RANGE allocates as mode 0 does, and copies what is shared. -ENOSPC: of an
  * allocation a part may have been made, of a range to be zeroed a part may be zero; of a range to be punched only bytes in blocks that

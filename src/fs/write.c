@@ -337,10 +337,9 @@ struct write_call {
 	uint64_t ino, off, size_bytes;
 	const uint8_t *buf;
 	unsigned flags;
-	bool direct;
-	uint64_t page_reads;   /* known to a direct write */
-	uint64_t done_bytes;   /* out */
-	uint64_t stored_bytes; /* out, of a store that failed: how far it got */
+	struct fs_direct *direct; /* NULL: by way of the page cache */
+	uint64_t done_bytes;      /* out */
+	uint64_t stored_bytes;    /* out, of a store that failed: how far it got */
 };
 
 static int write_once(struct op *op, void *arg)
@@ -350,11 +349,11 @@ static int write_once(struct op *op, void *arg)
 	struct data_src src;
 	struct inode *inode;
 	uint64_t end;
+	uint32_t mode;
 	int rc = op_inode(op, w.ino, true, &inode);
 
 	call->stored_bytes = 0;
-	if (!rc && w.direct && atomic_load(&inode->page_reads) != w.page_reads &&
-	    (w.flags & FS_WRITE_NO_PAGES || atomic_load(&inode->map_opens) > 0))
+	if (!rc && w.direct && atomic_load(&inode->page_reads) != w.direct->page_reads)
 		rc = -EAGAIN;
 	if (!rc)
 		rc = inode_get(op, w.ino, &attr);
@@ -385,12 +384,15 @@ static int write_once(struct op *op, void *arg)
 		return rc;
 	}
 	attr_touch(op, &attr, true);
+	mode = attr.mode;
 	if (w.flags & FS_WRITE_KILLPRIV)
 		rc = inode_kill_priv(op, &attr);
 	else if (w.flags & FS_WRITE_DROP_CAPS)
 		rc = inode_drop_caps(op, &attr);
 	if (!rc)
 		rc = inode_put(op, &attr);
+	if (!rc && w.direct && attr.mode != mode)
+		w.direct->mode_changed = true;
 	call->off = w.off;
 	call->done_bytes = w.flags & FS_WRITE_CACHED && end - w.off == w.size_bytes ? call->size_bytes :
 										      end - w.off;
@@ -437,11 +439,11 @@ ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const 
 }
 
 ssize_t fs_write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
-			size_t size_bytes, uint64_t off, unsigned flags, uint64_t page_reads)
+			size_t size_bytes, uint64_t off, unsigned flags, struct fs_direct *direct)
 {
 	struct write_call w = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .flags = flags };
 
-	w.direct = true;
-	w.page_reads = page_reads;
+	direct->mode_changed = false;
+	w.direct = direct;
 	return write_all(fs, cred, w);
 }

@@ -25,7 +25,6 @@
 #define OPS_TIMEOUT_S (30.0 * 86400)
 
 #define OPS_WRITE_MAX (1u << 20) /* bytes of one READ or WRITE */
-#define OPS_BACKGROUND_MAX 256   /* requests without a waiting caller that the kernel sends at a time */
 #define OPS_PATH_MAX 8192u       /* bytes of a path that a report names */
 
 struct worker {
@@ -50,7 +49,6 @@ struct session {
 	struct defer *defer;
 	struct token_table *tokens;
 	struct scrub *scrub;
-	_Atomic unsigned writes_waiting; /* for pages to be dropped */
 	struct worker *workers;
 	struct place *place;      /* of the workers */
 	_Atomic unsigned running; /* workers */

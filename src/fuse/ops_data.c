@@ -47,8 +47,8 @@ static bool open_is_direct(const struct session *session, uint32_t flags, const 
 	}
 	if (flags & INODE_DAX)
 		return true;
-	/* Bulk data as a rule, half as fast again without the page cache. */
-	return wire_direct_bulk(&session->wire) && (fi->flags & O_ACCMODE) == O_WRONLY;
+	/* Bulk data as a rule, half as fast again without the page cache. What appends are logs, with readers at their ends. */
+	return wire_direct_bulk(&session->wire) && (fi->flags & (O_ACCMODE | O_APPEND)) == O_WRONLY;
 }
 
 static void open_fill(const struct session *session, uint32_t flags, struct fuse_file_info *fi)
@@ -118,12 +118,11 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc == 0)
 		rc = fs_opened(fs, ino, flags && fi->flags & O_TRUNC ? flags | FS_OPEN_TRUNCATE : flags,
 			       &cred);
-	if (rc < 0) {
+	if (rc) {
 		ops_reply(req, rc);
 		return;
 	}
 	open_fill(session, attr.flags, fi);
-	fi->keep_cache = rc == 0;
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, flags);
 }

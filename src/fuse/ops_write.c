@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Writes, and how those that go around the page cache get on with mappings.
+ * Writes, and how those that go around the page cache get on with those who use it.
  *
- * The kernel drops the pages of the range before it sends a direct write, but another process may fault such a page in again before
- * the write is carried out, and store into it. When that page is written back, old bytes in it would go over those of the write. So
- * where a mapping may be stored to and pages have been read since (fs_write_direct() says -EAGAIN), a deferred thread makes the
- * kernel drop the pages, which writes dirty ones first, and then writes, unless pages were read meanwhile: then it starts over. No lock
- * is held while pages are dropped and no read is held back, as dropping a page waits for its read.
+ * The kernel drops the pages of the range before it sends a direct write, but another process may have such a page read again before
+ * the write is carried out. Stored to through a mapping, it would be written back with old bytes over those of the write; and where the
+ * write makes the file longer, others would see zeroes in it. So if pages have been read since (fs_write_direct() says -EAGAIN), a
+ * deferred thread makes the kernel drop the pages, which writes dirty ones first, and then writes, unless pages were read meanwhile:
+ * then it starts over. No lock is held while pages are dropped and no read is held back, as dropping a page waits for its read. The
+ * kernel itself holds the inode's lock from sending a direct write to its end, so no write through the cache is on its way. Direct writes are
+ * never asynchronous (session.c): they take no place among the requests that the kernel has in flight, so those that wait here cannot
+ * keep a read from being sent.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +17,6 @@
 #include <string.h>
 
 #include "fuse/ops.h"
-
-/*
- * Background requests that the kernel has in flight. Writes that wait here may be such, and so are reads and write-backs that they wait
- * for: it must never be all of them.
- */
-#define WAITING_MAX (OPS_BACKGROUND_MAX / 2)
 
 struct direct_write {
 	struct defer_work work;
@@ -41,19 +38,28 @@ static void pages_drop(const struct direct_write *w, uint64_t off, size_t len_by
 	(void)fuse_lowlevel_notify_inval_inode(w->session->se, w->ino, (off_t)start, (off_t)(end - start));
 }
 
+/* The kernel would go on running a program as set-user-ID. Without pages to drop this waits for nothing. */
+static void mode_tell(struct session *session, uint64_t ino, const struct fs_direct *direct)
+{
+	if (direct->mode_changed)
+		(void)fuse_lowlevel_notify_inval_inode(session->se, ino, -1, 0);
+}
+
 /* Bytes written, or -errno if none. The pieces become smaller while others read as fast as pages are dropped. */
 static ssize_t direct_write(const struct direct_write *w)
 {
+	struct fs *fs = w->session->fs;
 	size_t done = 0, piece = w->size_bytes;
 	ssize_t n;
 
 	do {
 		size_t size = piece < w->size_bytes - done ? piece : w->size_bytes - done;
-		uint64_t page_reads = fs_page_reads(w->session->fs, w->ino);
+		struct fs_direct direct = { .page_reads = fs_page_reads(fs, w->ino) };
 
 		pages_drop(w, w->off + done, size);
-		n = fs_write_direct(w->session->fs, &w->cred, w->ino, w->bytes + done, size, w->off + done,
-				    w->flags, page_reads);
+		n = fs_write_direct(fs, &w->cred, w->ino, w->bytes + done, size, w->off + done, w->flags,
+				    &direct);
+		mode_tell(w->session, w->ino, &direct);
 		if (n > 0)
 			done += (size_t)n;
 		else if (n == -EAGAIN && piece > BLOCK_SIZE)
@@ -75,44 +81,37 @@ static void write_deferred(struct defer_work *work)
 	struct direct_write *w = container_of(work, struct direct_write, work);
 	ssize_t n = direct_write(w);
 
-	/* An asynchronous write has had its pages dropped when it was sent, and no more. */
-	if (n > 0 && w->flags & FS_WRITE_NO_PAGES)
-		pages_drop(w, w->off, (size_t)n);
 	if (n < 0 && w->before_bytes > 0)
 		n = 0;
-	atomic_fetch_sub(&w->session->writes_waiting, 1);
 	write_reply(w->req, n < 0 ? n : n + (ssize_t)w->before_bytes);
 	free(w);
 }
 
-/* What is left after before_bytes of it. False: too many wait, or there is no memory. */
-static bool write_defer(fuse_req_t req, const struct fs_cred *cred, fuse_ino_t ino, const char *buf,
-			size_t size_bytes, uint64_t off, unsigned flags, size_t before_bytes)
+/* What is left after before_bytes of it. */
+static int write_defer(fuse_req_t req, const struct fs_cred *cred, fuse_ino_t ino, const char *buf,
+		       size_t size_bytes, uint64_t off, unsigned flags, size_t before_bytes)
 {
 	struct session *session = req_session(req);
-	struct direct_write *w = NULL;
+	struct direct_write *w = malloc(sizeof(*w) + size_bytes - before_bytes);
 
-	if (atomic_fetch_add(&session->writes_waiting, 1) < WAITING_MAX)
-		w = malloc(sizeof(*w) + size_bytes - before_bytes);
-	if (w) {
-		*w = (struct direct_write){
-			.work = { .fn = write_deferred },
-			.session = session,
-			.req = req,
-			.cred = *cred,
-			.ino = ino,
-			.off = off + before_bytes,
-			.size_bytes = size_bytes - before_bytes,
-			.before_bytes = before_bytes,
-			.flags = flags,
-		};
-		memcpy(w->bytes, buf + before_bytes, w->size_bytes);
-		if (defer_add(session->defer, &w->work))
-			return true;
-		free(w);
-	}
-	atomic_fetch_sub(&session->writes_waiting, 1);
-	return false;
+	if (!w)
+		return -ENOMEM;
+	*w = (struct direct_write){
+		.work = { .fn = write_deferred },
+		.session = session,
+		.req = req,
+		.cred = *cred,
+		.ino = ino,
+		.off = off + before_bytes,
+		.size_bytes = size_bytes - before_bytes,
+		.before_bytes = before_bytes,
+		.flags = flags,
+	};
+	memcpy(w->bytes, buf + before_bytes, w->size_bytes);
+	if (defer_add(session->defer, &w->work))
+		return 0;
+	free(w);
+	return -ENOTCONN;
 }
 
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
@@ -120,6 +119,7 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 {
 	struct session *session = req_session(req);
 	struct fs_cred cred = ops_cred(req);
+	struct fs_direct direct = { 0 };
 	unsigned flags = 0;
 	ssize_t n;
 
@@ -131,17 +131,21 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 		flags |= FS_WRITE_DROP_CAPS;
 	if (wire_kill_flags(&session->wire) ? wire_now.kill_suidgid : !fi->writepage && cred.uid != 0)
 		flags |= FS_WRITE_KILLPRIV;
-	if (fi->flags & O_DIRECT) /* may be asynchronous */
-		flags |= FS_WRITE_NO_PAGES;
-	if (wire_now.direct)
-		n = fs_write_direct(session->fs, &cred, ino, buf, size, (uint64_t)off, flags, 0);
-	else
+	if (!wire_now.direct) {
 		n = fs_write(session->fs, &cred, ino, buf, size, (uint64_t)off, flags);
-	if (wire_now.direct && (n == -EAGAIN || (n > 0 && (size_t)n < size)) &&
-	    write_defer(req, &cred, ino, buf, size, (uint64_t)off, flags, n > 0 ? (size_t)n : 0))
-		n = (ssize_t)size;
-	else
-		write_reply(req, n);
+	} else {
+		n = fs_write_direct(session->fs, &cred, ino, buf, size, (uint64_t)off, flags, &direct);
+		mode_tell(session, ino, &direct);
+	}
 	if (n > 0)
 		worker_count(&worker_now->written_bytes, (uint64_t)n);
+	if (wire_now.direct && (n == -EAGAIN || (n > 0 && (size_t)n < size))) {
+		size_t before = n > 0 ? (size_t)n : 0;
+		int rc = write_defer(req, &cred, ino, buf, size, (uint64_t)off, flags, before);
+
+		if (rc == 0)
+			return;
+		n = n > 0 ? n : rc;
+	}
+	write_reply(req, n);
 }

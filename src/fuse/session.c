@@ -27,8 +27,8 @@
 #define DEFER_THREADS 2u
 #define KICK_SIGNAL SIGUSR1
 #define GRACE_MS 2000
+#define BACKGROUND_MAX 64
 #define READAHEAD_KIB 1024u
-#define CONGESTED_COUNT 48  /* the kernel reads ahead less */
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
@@ -43,20 +43,21 @@ static void ops_init(void *userdata, struct fuse_conn_info *conn)
 	(void)userdata;
 
 	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_DONT_MASK | FUSE_CAP_IOCTL_DIR |
-			   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
-			   FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL | FUSE_CAP_HANDLE_KILLPRIV |
-			   FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA);
+			   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
+			   FUSE_CAP_POSIX_ACL | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_CACHE_SYMLINKS |
+			   FUSE_CAP_EXPLICIT_INVAL_DATA);
 	/*
 	 * Copying wins over splicing; the cache is told what changed, it need not guess from times. An open that truncates as well would have
-	 * done so by the time that the kernel refuses it (ETXTBSY): it comes in two steps.
+	 * done so by the time that the kernel refuses it (ETXTBSY): it comes in two steps. Of a direct write that is asynchronous the kernel
+	 * drops the pages when it is sent and never after, and its pieces come in any order.
 	 */
-	conn->want &=
-		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-			    FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC);
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+				  FUSE_CAP_ASYNC_DIO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE |
+				  FUSE_CAP_ATOMIC_O_TRUNC);
 	conn->max_write = OPS_WRITE_MAX;
 	conn->max_readahead = OPS_WRITE_MAX;
-	conn->max_background = OPS_BACKGROUND_MAX;
-	conn->congestion_threshold = CONGESTED_COUNT;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
 	conn->time_gran = 1;
 }
 

@@ -32,6 +32,12 @@ static uint32_t cluster_slot(const struct group *g, uint64_t first_ino)
 	return laddr_slot(g, first_ino << INODE_SHIFT);
 }
 
+/* The group's first cluster always is there. */
+static bool cluster_stays(const struct group *g, uint64_t first_ino)
+{
+	return first_ino << INODE_SHIFT == slot_laddr(g, 0, 0);
+}
+
 static void cluster_mark(struct group *g, uint64_t first_ino)
 {
 	uint32_t slot = cluster_slot(g, first_ino);
@@ -102,7 +108,7 @@ static int clusters_scan(struct group_tx *at)
 		g->clusters_seen = c.first_ino + 1;
 		if (c.free_mask != 0) {
 			cluster_mark(g, c.first_ino);
-			if (c.free_mask == ~0ull)
+			if (c.free_mask == ~0ull && !cluster_stays(g, c.first_ino))
 				g->cluster_empty = c.first_ino;
 			return 0;
 		}
@@ -294,7 +300,7 @@ int space_inode_free(struct txn *tx, uint64_t ino)
 	c.free_mask |= bit;
 	at->now.inode_free++;
 	txn_forget(tx, ino << INODE_SHIFT);
-	empty = c.free_mask == ~0ull && first_ino << INODE_SHIFT != slot_laddr(at->g, 0, 0);
+	empty = c.free_mask == ~0ull && !cluster_stays(at->g, first_ino);
 	spare = at->now.inode_free >= CLUSTER_INODES + INODES_SPARE;
 	if (empty && spare) {
 		rc = cluster_give(at, &cur, &c);

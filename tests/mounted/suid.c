@@ -219,7 +219,42 @@ static void case_runs_as_owner(void)
 	EQ(USER_B, uid);
 }
 
-/* The modes of fallocate that come by an ioctl are no way around. */
+/* Written to by somebody else it runs as whoever runs it, at once: nobody has asked for its mode in between. */
+static void case_written_runs_as_caller(void)
+{
+	static const int how[] = { O_WRONLY, O_WRONLY | O_APPEND, O_RDWR, O_WRONLY | O_DIRECT };
+
+	for (size_t m = 0; m < sizeof(how) / sizeof(how[0]); m++) {
+		FILE *out;
+		int uid = -1, fd;
+		off_t end;
+
+		MUST(system("cp /usr/bin/id ./id"));
+		MUST(chown("id", USER_B, USER_B));
+		MUST(chmod("id", 06777));
+		end = path_stat("id").st_size;
+		user_is(USER_A, USER_A);
+		fd = open("id", how[m]);
+		if (fd >= 0) {
+			ssize_t n = pwrite(fd, "\n", 1, end);
+
+			if (!(how[m] & O_DIRECT)) /* others want whole blocks */
+				EQ(1, n);
+			close(fd);
+			if (n == 1) {
+				out = popen("./id -u", "r");
+				check_context("open with flags 0%o", (unsigned)how[m]);
+				if (TRUE(out && fscanf(out, "%d", &uid) == 1))
+					pclose(out);
+				TRUE(uid != USER_B);
+			}
+		}
+		user_root();
+		MUST(unlink("id"));
+	}
+}
+
+/* The how of fallocate that come by an ioctl are no way around. */
 static void case_fallocate_ioctl(void)
 {
 	static const unsigned changes[] = { 0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -263,6 +298,7 @@ static const struct check_case cases[] = {
 	{ "fallocate_ioctl", case_fallocate_ioctl },
 	{ "capability_removed", case_capability_removed },
 	{ "runs_as_owner", case_runs_as_owner },
+	{ "written_runs_as_caller", case_written_runs_as_caller },
 };
 
 CHECK_MAIN(cases)

@@ -523,6 +523,33 @@ static void test_new_chunks_have_far_mirrors(void **state)
 	test_pool_free(&t);
 }
 
+/* So many in each of the first groups, all made and then all freed. */
+static void inodes_come_and_go(struct test_pool *t, uint32_t groups, unsigned count)
+{
+	uint64_t *inos = calloc(groups * count, sizeof(*inos));
+	struct txn *tx;
+
+	assert_non_null(inos);
+	for (unsigned i = 0; i < groups * count; i++) {
+		tx = txn_begin(t->pool, TXN_WRITE);
+		assert_int_equal(space_inode_alloc(tx, i % groups, &inos[i]), 0);
+		assert_int_equal(txn_commit(tx), 0);
+	}
+	for (unsigned i = 0; i < groups * count; i++) {
+		tx = txn_begin(t->pool, TXN_FREEING);
+		assert_int_equal(space_inode_free(tx, inos[i]), 0);
+		assert_int_equal(txn_commit(tx), 0);
+	}
+	/* The first cluster of each group stays. */
+	for (uint32_t agno = 1; agno < groups; agno++) {
+		tx = txn_begin(t->pool, TXN_WRITE);
+		assert_int_equal(space_inode_alloc(tx, agno, &inos[0]), 0);
+		assert_int_equal(inos[0], pool_ag_unit(t->pool, agno, 0) >> INODE_SHIFT);
+		txn_abort(tx);
+	}
+	free(inos);
+}
+
 static void test_inode_numbers(void **state)
 {
 	enum { INODES = 3000 };
@@ -573,6 +600,11 @@ static void test_inode_numbers(void **state)
 		assert_int_equal(space_inode_free(tx, inos[i]), 0);
 		assert_int_equal(txn_commit(tx), 0);
 	}
+	assert_int_equal(space_totals(t.pool, &after), 0);
+	assert_int_equal(after.inode_count, before.inode_count);
+	inodes_come_and_go(&t, 2, 300);
+	test_pool_reopen(&t);
+	inodes_come_and_go(&t, 2, 300);
 	assert_int_equal(space_totals(t.pool, &after), 0);
 	assert_int_equal(after.inode_count, before.inode_count);
 	assert_int_equal(after.inode_count - after.inode_free, before.inode_count - before.inode_free);
