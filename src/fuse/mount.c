@@ -5,11 +5,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -344,4 +347,34 @@ int session_detach_dead(const char *dir)
 int session_detach_former(const char *dir, const char *source)
 {
 	return dir_has_mount(dir, source) ? detach(dir) : -ENOENT;
+}
+
+static int ask(const char *mountpoint, bool sync)
+{
+	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct statfs st;
+
+	if (fd < 0 || fstatfs(fd, &st) || (sync && syncfs(fd)))
+		return errno;
+	return 0;
+}
+
+int mount_ask(const struct session *session, bool sync)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child < 0)
+		return -errno;
+	if (child == 0) {
+		(void)close_range(0, UINT_MAX, 0);
+		_exit(ask(session->opts.mountpoint, sync));
+	}
+	while (waitpid(child, &status, 0) < 0) {
+		if (errno == ECHILD)
+			return 0; /* SIGCHLD is ignored: it has ended, nobody knows how */
+		if (errno != EINTR)
+			return -errno;
+	}
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 }

@@ -169,5 +169,11 @@ void session_counts(struct session *session, struct session_counts *counts);
 /* mount.c */
 must_check int mount_attach(struct session *session, char *why, size_t why_size);
 void mount_detach(struct session *session); /* lazily */
+/*
+ * Waits for an answer of our own mount, with sync until it has written what is dirty. -errno. A child asks, which has no part in the
+ * connection: a thread of ours would wait, even when killed, for workers that are gone, and keep the connection open so that nobody
+ * else is let go either.
+ */
+must_check int mount_ask(const struct session *session, bool sync);
 
 #endif

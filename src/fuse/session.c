@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -347,7 +346,6 @@ static void readahead_set(const struct session *session)
 
 int session_run(struct session *session)
 {
-	struct statfs st;
 	int rc = defer_open(DEFER_THREADS, &session->defer);
 
 	if (rc == 0) {
@@ -355,8 +353,8 @@ int session_run(struct session *session)
 		rc = workers_start(session);
 	}
 	/* Waits for INIT and then for an answer. */
-	if (rc == 0 && statfs(session->opts.mountpoint, &st))
-		rc = -errno;
+	if (rc == 0)
+		rc = mount_ask(session, false);
 	if (rc == 0)
 		readahead_set(session);
 	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
@@ -413,20 +411,10 @@ static void workers_stop(struct session *session)
 	} while (!session_wait_ms(session, 20));
 }
 
-static void mount_flush(const struct session *session)
-{
-	int fd = open(session->opts.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	if (syncfs(fd))
-		log_warn("%s: flushing: %s", session->opts.mountpoint, strerror(errno));
-	close(fd);
-}
-
 void session_stop(struct session *session)
 {
 	bool first;
+	int rc;
 
 	pthread_mutex_lock(&session->lock);
 	first = !session->stop;
@@ -434,7 +422,9 @@ void session_stop(struct session *session)
 	pthread_mutex_unlock(&session->lock);
 	if (!first || atomic_load(&session->running) == 0)
 		return;
-	mount_flush(session);
+	rc = mount_ask(session, true);
+	if (rc)
+		log_warn("%s: flushing: %s", session->opts.mountpoint, strerror(-rc));
 	mount_detach(session);
 	if (!session_wait_ms(session, GRACE_MS)) {
 		log_warn("%s: still in use; its users get 'Transport endpoint is not connected'",

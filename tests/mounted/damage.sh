@@ -110,6 +110,31 @@ case_mount_after_kill()
 	done
 }
 
+# Killed while it waits for its own mount to answer: nothing of it stays.
+case_kill_at_mount()
+{
+	local round pid step end
+
+	fresh || return 1
+	for ((round = 0; round < 150; round++)); do
+		"$umbrafs" -f "$pool" "$mnt" >/dev/null 2>&1 </dev/null &
+		pid=$!
+		until grep -q " $mnt " /proc/self/mountinfo; do kill -0 "$pid" || return 1; done
+		for ((step = RANDOM % 300; step > 0; step--)); do :; done
+		kill -KILL "$pid"
+		end=$((SECONDS + 30))
+		until grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null || [ ! -e "/proc/$pid" ]; do
+			if [ "$SECONDS" -ge "$end" ]; then
+				echo "round $round: it is still there: $(grep '^State' "/proc/$pid/status")"
+				umount -f "$mnt"
+				return 1
+			fi
+		done
+		wait "$pid" 2>/dev/null
+		umount -l "$mnt" || return 1
+	done
+}
+
 # What a dead daemon never got is not called safe.
 case_sync_to_the_dead()
 {
