@@ -370,8 +370,8 @@ static void check_intent(struct check *ck, struct seen_intent *in)
 	in->lies = why != NULL;
 	if (type != INTENT_CLONE && type != INTENT_DROP)
 		return;
-	ck->unattached = true;
 	check_extents(&w, in->intent.it_body);
+	ck->unattached |= w.blocks != 0;
 	in->lies |= w.damaged;
 }
 

@@ -113,7 +113,7 @@ struct check {
 	struct rows inodes;                    /* struct seen_inode, by number */
 	struct rows owners;                    /* struct rmap: what the rmap trees should say */
 	struct rows names, parents;            /* struct seen_name */
-	bool unattached;                       /* there is an intent with an extent tree */
+	bool unattached;                       /* there is an intent with extents in its tree */
 	struct rows intents;                   /* struct seen_intent */
 
 	/* For a repair: */

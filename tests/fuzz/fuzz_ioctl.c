@@ -37,15 +37,23 @@ static struct fuse_ctx ctx;
 static struct umbra_token token;
 static unsigned cmd_now;
 static sem_t answered;
+static atomic_uint calls_count, answers_count;
 
 /* ---- what libfuse would do ---- */
+
+static void answer(void)
+{
+	if (atomic_fetch_add(&answers_count, 1) >= atomic_load(&calls_count))
+		fuzz_stop("answered twice", 0, "");
+	sem_post(&answered);
+}
 
 int fuse_reply_err(fuse_req_t req, int err)
 {
 	(void)req;
 	if (err < 0 || err > 4095)
 		fuzz_stop("fuse_reply_err", err, "");
-	sem_post(&answered);
+	answer();
 	return 0;
 }
 
@@ -56,7 +64,7 @@ int fuse_reply_ioctl(fuse_req_t req, int result, const void *buf, size_t size)
 		(void)((const volatile uint8_t *)buf)[i];
 	if (cmd_now == UMBRA_IOC_TOKEN && size == sizeof(token))
 		memcpy(&token, buf, size);
-	sem_post(&answered);
+	answer();
 	return 0;
 }
 
@@ -103,6 +111,7 @@ static void call(struct input *in)
 	if (flags & CALL_TOKEN && size >= sizeof(token))
 		memcpy(arg, &token, sizeof(token));
 	ctx = (struct fuse_ctx){ .uid = flags & CALL_USER ? 1000 : 0, .pid = getpid() };
+	atomic_fetch_add(&calls_count, 1);
 	ops_ioctl(NULL, file < FUZZ_FILES ? fuzz_inos[file] : 77777, cmd_now, NULL, &fi,
 		  flags & CALL_COMPAT ? FUSE_IOCTL_COMPAT : 0, _IOC_DIR(cmd_now) & _IOC_WRITE ? arg : NULL,
 		  _IOC_DIR(cmd_now) & _IOC_WRITE ? size : 0, _IOC_DIR(cmd_now) & _IOC_READ ? size : 0);

@@ -184,5 +184,7 @@ static unsigned lines_only(const char *in, const char *not_in, char mark, bool p
 
 unsigned testlist_diff(const char *before, const char *after, bool print)
 {
+	if (strcmp(before, after) == 0)
+		return 0;
 	return lines_only(before, after, '-', print) + lines_only(after, before, '+', print);
 }

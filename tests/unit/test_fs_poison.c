@@ -20,6 +20,18 @@
 #include "repair/check.h"
 #include "unit/repair_scene.h"
 
+/* Everything is read once for so many bad pages. */
+#if defined(__SANITIZE_ADDRESS__)
+#define READ_EACH 5
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define READ_EACH 5
+#endif
+#endif
+#ifndef READ_EACH
+#define READ_EACH 1
+#endif
+
 static struct scene scene;
 static struct testfs t;
 static struct testpoison *poison;
@@ -113,7 +125,8 @@ static void one_copy(unsigned copy)
 	want = testlist_make(&t);
 	for (const struct scene_unit *u = scene.units; u < scene.units + scene.unit_count; u++) {
 		testpoison_page(poison, u64_align_down(u->off[copy], BLOCK_SIZE));
-		compare(want, "reading", u);
+		if ((u - scene.units) % READ_EACH == 0)
+			compare(want, "reading", u);
 		assert_int_equal(changes_make(), 0);
 		assert_int_equal(changes_undo(), 0);
 		testpoison_heal_all(poison);
@@ -145,7 +158,7 @@ static void test_both(void **state)
 	(void)state;
 	begin();
 	want = testlist_make(&t);
-	for (const struct scene_unit *u = scene.units; u < scene.units + scene.unit_count; u++) {
+	for (const struct scene_unit *u = scene.units; u < scene.units + scene.unit_count; u += READ_EACH) {
 		testpoison_page(poison, u64_align_down(u->off[0], BLOCK_SIZE));
 		testpoison_page(poison, u64_align_down(u->off[1], BLOCK_SIZE));
 		got = testlist_make(&t);
@@ -154,7 +167,7 @@ static void test_both(void **state)
 		testpoison_heal_all(poison);
 	}
 	compare(want, "healed", NULL);
-	assert_true(differ > scene.unit_count / 4);
+	assert_true(differ > scene.unit_count / READ_EACH / 4);
 	free(want);
 	end();
 }
