@@ -349,14 +349,18 @@ int session_detach_former(const char *dir, const char *source)
 	return dir_has_mount(dir, source) ? detach(dir) : -ENOENT;
 }
 
+/* errno */
 static int ask(const char *mountpoint, bool sync)
 {
-	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
 	struct statfs st;
 
-	if (fd < 0 || fstatfs(fd, &st) || (sync && syncfs(fd)))
+	if (fd < 0)
 		return errno;
-	return 0;
+	if (fstatfs(fd, &st) || (sync && syncfs(fd)))
+		rc = errno;
+	close(fd);
+	return rc;
 }
 
 int mount_ask(const struct session *session, bool sync)
@@ -364,8 +368,8 @@ int mount_ask(const struct session *session, bool sync)
 	pid_t child = fork();
 	int status;
 
-	if (child < 0)
-		return -errno;
+	if (child < 0) /* better so than not at all */
+		return -ask(session->opts.mountpoint, sync);
 	if (child == 0) {
 		(void)close_range(0, UINT_MAX, 0);
 		_exit(ask(session->opts.mountpoint, sync));
