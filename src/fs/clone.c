@@ -8,7 +8,6 @@
  * What is not whole blocks is copied. A last block that ends both files is shared; its bytes past the end are zeroed first.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 

@@ -3,7 +3,6 @@
  * Dedupe: compares two ranges under both locks and shares them if they are equal. Changes no byte and no time stamp.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
