@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -350,29 +349,27 @@ int session_detach_former(const char *dir, const char *source)
 }
 
 /* errno */
-static int ask(const char *mountpoint, bool sync)
+static int sync_here(const char *mountpoint)
 {
-	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	struct statfs st;
+	int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
 
 	if (fd < 0)
 		return errno;
-	if (fstatfs(fd, &st) || (sync && syncfs(fd)))
-		rc = errno;
+	rc = syncfs(fd) ? errno : 0;
 	close(fd);
 	return rc;
 }
 
-int mount_ask(const struct session *session, bool sync)
+int mount_sync(const struct session *session)
 {
 	pid_t child = fork();
 	int status;
 
 	if (child < 0) /* better so than not at all */
-		return -ask(session->opts.mountpoint, sync);
+		return -sync_here(session->opts.mountpoint);
 	if (child == 0) {
 		(void)close_range(0, UINT_MAX, 0);
-		_exit(ask(session->opts.mountpoint, sync));
+		_exit(sync_here(session->opts.mountpoint));
 	}
 	while (waitpid(child, &status, 0) < 0) {
 		if (errno == ECHILD)

@@ -53,8 +53,10 @@ struct session {
 	struct place *place;      /* of the workers */
 	_Atomic unsigned running; /* workers */
 	pthread_mutex_t lock;
-	pthread_cond_t ended; /* the last worker is gone */
-	bool stop;            /* (lock) */
+	pthread_cond_t changed; /* INIT has been answered, the last worker is gone */
+	bool is_init_over;      /* (lock) */
+	int init_rc;            /* (lock) what became of it */
+	bool stop;              /* (lock) */
 	_Atomic bool exiting;
 	unsigned dev_major, dev_minor; /* of the mount: where its attributes are */
 };
@@ -170,10 +172,9 @@ void session_counts(struct session *session, struct session_counts *counts);
 must_check int mount_attach(struct session *session, char *why, size_t why_size);
 void mount_detach(struct session *session); /* lazily */
 /*
- * Waits for an answer of our own mount, with sync until it has written what is dirty. -errno. A child asks, which has no part in the
- * connection: a thread of ours would wait, even when killed, for workers that are gone, and keep the connection open so that nobody
- * else is let go either.
+ * Has our own mount write what is dirty. -errno. A child asks for it, which has no part in the connection: a thread of ours would wait,
+ * even when killed, for workers that are gone, and keep the connection open so that nobody else is let go either.
  */
-must_check int mount_ask(const struct session *session, bool sync);
+must_check int mount_sync(const struct session *session);
 
 #endif

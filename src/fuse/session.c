@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,14 +98,29 @@ const struct fuse_lowlevel_ops ops_all = {
 
 /* ---- between libfuse and the kernel ---- */
 
+static void init_over(struct session *session, int rc)
+{
+	pthread_mutex_lock(&session->lock);
+	session->is_init_over = true;
+	session->init_rc = rc;
+	pthread_cond_broadcast(&session->changed);
+	pthread_mutex_unlock(&session->lock);
+}
+
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
+	const struct fuse_out_header *out = iov[0].iov_base;
 	struct session *session = userdata;
+	bool is_init;
+	ssize_t n;
 
 	if (worker_now)
 		place_replied(worker_now->seat);
-	wire_reply(&session->wire, iov, count);
-	return writev(fd, iov, count);
+	is_init = wire_reply(&session->wire, iov, count);
+	n = writev(fd, iov, count);
+	if (is_init)
+		init_over(session, n < 0 ? -errno : out->error);
+	return n;
 }
 
 static ssize_t io_read(int fd, void *buf, size_t size, void *userdata)
@@ -143,7 +159,7 @@ static void worker_ended(struct session *session)
 {
 	pthread_mutex_lock(&session->lock);
 	if (atomic_fetch_sub(&session->running, 1) == 1)
-		pthread_cond_broadcast(&session->ended);
+		pthread_cond_broadcast(&session->changed);
 	pthread_mutex_unlock(&session->lock);
 }
 
@@ -272,7 +288,7 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 	session->fd = -1;
 	session->wire.want_direct_mmap = opts->dax != SESSION_DAX_NEVER;
 	pthread_mutex_init(&session->lock, NULL);
-	pthread_cond_init(&session->ended, NULL);
+	pthread_cond_init(&session->changed, NULL);
 	rc = place_open(opts->threads, opts->placement == SESSION_PLACE_CALLER, &session->place);
 	if (rc == 0)
 		rc = workers_alloc(session);
@@ -344,6 +360,19 @@ static void readahead_set(const struct session *session)
 	close(fd);
 }
 
+/* Until the kernel has our answer to INIT, and so sends all others. Asks nothing of the mount: who is killed meanwhile can go. */
+static int init_wait(struct session *session)
+{
+	int rc;
+
+	pthread_mutex_lock(&session->lock);
+	while (!session->is_init_over && atomic_load(&session->running) > 0)
+		pthread_cond_wait(&session->changed, &session->lock);
+	rc = session->is_init_over ? session->init_rc : -ENOTCONN;
+	pthread_mutex_unlock(&session->lock);
+	return rc;
+}
+
 int session_run(struct session *session)
 {
 	int rc = defer_open(DEFER_THREADS, &session->defer);
@@ -352,9 +381,8 @@ int session_run(struct session *session)
 		place_watch(session->place, session->fd);
 		rc = workers_start(session);
 	}
-	/* Waits for INIT and then for an answer. */
 	if (rc == 0)
-		rc = mount_ask(session, false);
+		rc = init_wait(session);
 	if (rc == 0)
 		readahead_set(session);
 	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
@@ -369,7 +397,7 @@ void session_wait(struct session *session)
 {
 	pthread_mutex_lock(&session->lock);
 	while (atomic_load(&session->running) > 0)
-		pthread_cond_wait(&session->ended, &session->lock);
+		pthread_cond_wait(&session->changed, &session->lock);
 	pthread_mutex_unlock(&session->lock);
 }
 
@@ -388,7 +416,7 @@ static bool session_wait_ms(struct session *session, long ms)
 	}
 	pthread_mutex_lock(&session->lock);
 	while (atomic_load(&session->running) > 0 && rc != ETIMEDOUT)
-		rc = pthread_cond_clockwait(&session->ended, &session->lock, CLOCK_MONOTONIC, &until);
+		rc = pthread_cond_clockwait(&session->changed, &session->lock, CLOCK_MONOTONIC, &until);
 	pthread_mutex_unlock(&session->lock);
 	return rc == 0;
 }
@@ -422,7 +450,7 @@ void session_stop(struct session *session)
 	pthread_mutex_unlock(&session->lock);
 	if (!first || atomic_load(&session->running) == 0)
 		return;
-	rc = mount_ask(session, true);
+	rc = mount_sync(session);
 	if (rc)
 		log_warn("%s: flushing: %s", session->opts.mountpoint, strerror(-rc));
 	mount_detach(session);
@@ -450,7 +478,7 @@ void session_close(struct session *session)
 	if (session->tokens)
 		token_close(session->tokens);
 	workers_free(session);
-	pthread_cond_destroy(&session->ended);
+	pthread_cond_destroy(&session->changed);
 	pthread_mutex_destroy(&session->lock);
 	free(session);
 }

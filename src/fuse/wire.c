@@ -126,16 +126,16 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 	return WIRE_PASS;
 }
 
-void wire_reply(struct wire *wire, const struct iovec *iov, int count)
+bool wire_reply(struct wire *wire, const struct iovec *iov, int count)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
 	struct fuse_init_out *init;
 	uint64_t flags, wanted;
 
 	if (atomic_load_explicit(&wire->ready, memory_order_relaxed) || out->unique != wire->init_unique)
-		return;
+		return false;
 	if (out->error || count < 2 || iov[1].iov_len < sizeof(*init))
-		return;
+		return true;
 	init = iov[1].iov_base;
 	flags = init->flags | (uint64_t)init->flags2 << 32;
 	wanted = FEATURE_KILLPRIV_V2 | FEATURE_SETXATTR_EXT | FEATURE_INIT_EXT;
@@ -148,6 +148,7 @@ void wire_reply(struct wire *wire, const struct iovec *iov, int count)
 	init->flags2 = (uint32_t)(flags >> 32);
 	wire->agreed = flags;
 	atomic_store_explicit(&wire->ready, true, memory_order_release);
+	return true;
 }
 
 bool wire_kill_flags(const struct wire *wire)

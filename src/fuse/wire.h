@@ -4,7 +4,7 @@
  *
  * Debian's libfuse is older than some of the kernel's protocol. A worker hands each request to wire_request() before libfuse sees
  * it: flags that libfuse drops are put into wire_now (of the thread: a request is carried out by the thread that read it), and requests
- * that libfuse cannot parse are rewritten into ones that it can. wire_init_reply() asks the kernel for the features that belong to
+ * that libfuse cannot parse are rewritten into ones that it can. wire_reply() asks the kernel for the features that belong to
  * them, in libfuse's answer to INIT.
  */
 #ifndef UMBRA_FUSE_WIRE_H
@@ -45,8 +45,8 @@ enum wire_verdict {
 /* Looks at a request of *size_bytes read from the kernel; it may move its start. */
 enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_bytes);
 
-/* Looks at a reply before it is written; adds features to the answer to INIT. */
-void wire_reply(struct wire *wire, const struct iovec *iov, int count);
+/* Looks at a reply before it is written; adds features to the answer to INIT. Whether it is that answer. */
+bool wire_reply(struct wire *wire, const struct iovec *iov, int count);
 
 /* Whether the kernel says by itself when setuid and setgid bits have to go. */
 bool wire_kill_flags(const struct wire *wire);

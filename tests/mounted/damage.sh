@@ -110,7 +110,7 @@ case_mount_after_kill()
 	done
 }
 
-# Killed while it waits for its own mount to answer: nothing of it stays.
+# Killed at the start of its mount: nothing of it stays.
 case_kill_at_mount()
 {
 	local round pid step end
