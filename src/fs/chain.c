@@ -258,13 +258,10 @@ int data_resume(struct fs *fs)
 	int first_rc = 0;
 
 	for (uint32_t agno = 0; agno < pool_ag_count(pool); agno++) {
-		unsigned tries = 0;
 		int rc;
 
 		live.agno = agno;
-		do {
-			rc = txn_run(pool, TXN_READ, intents_read, &live);
-		} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
+		rc = txn_run(pool, TXN_READ, intents_read, &live);
 		if (rc)
 			return rc;
 		for (unsigned i = 0; i < live.count; i++) {

@@ -150,14 +150,10 @@ static int group_lengthen(struct txn *tx, void *arg)
 
 static int growth_commit(struct growth *w)
 {
-	unsigned tries = 0;
-	int rc;
+	int rc = txn_run(w->space->pool, TXN_FREEING, group_lengthen, w);
 
-	do {
-		rc = txn_run(w->space->pool, TXN_FREEING, group_lengthen, w);
-	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
 	/* A record of its own that is not there, too little room in the journal: nothing that anybody would try again. */
-	return rc == -EDEADLK || rc == -ENOBUFS || rc == -EHWPOISON ? -EIO : rc;
+	return rc == -EDEADLK || rc == -ENOBUFS ? -EIO : rc;
 }
 
 static void give(void *g, uint64_t blk, uint64_t count_blk)

@@ -140,6 +140,7 @@ static int loading_run(struct txn *tx, void *arg)
 		rc = load_counts(g, tx);
 	if (rc || l->how_far != GROUP_LOADED)
 		return rc;
+	group_unload(g); /* bad memory may have been met half-way */
 	rc = load_bitmap(g, tx);
 	return rc ? rc : load_units(g, tx);
 }
@@ -147,7 +148,6 @@ static int loading_run(struct txn *tx, void *arg)
 static int group_load_to(struct group *g, enum group_loaded how_far)
 {
 	struct loading loading = { g, how_far };
-	unsigned tries = 0;
 	int rc = 0;
 
 	if (atomic_load_explicit(&g->loaded, memory_order_acquire) >= (int)how_far)
@@ -155,14 +155,12 @@ static int group_load_to(struct group *g, enum group_loaded how_far)
 	/* Others wait for this lock inside of transactions. */
 	pool_hold(g->space->pool);
 	pthread_mutex_lock(&g->load_lock);
-	while (g->loaded < (int)how_far) {
+	if (g->loaded < (int)how_far) {
 		rc = txn_run(g->space->pool, TXN_READ, loading_run, &loading);
 		if (rc)
 			group_unload(g);
 		else if (how_far == GROUP_LOADED)
 			atomic_store_explicit(&g->loaded, GROUP_LOADED, memory_order_release);
-		if (rc && (rc != -EHWPOISON || ++tries == POOL_GUARD_TRIES))
-			break;
 	}
 	pthread_mutex_unlock(&g->load_lock);
 	pool_release(g->space->pool);

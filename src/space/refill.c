@@ -199,6 +199,8 @@ static int chunk_make(struct txn *tx, void *arg)
 	uint64_t lchunk;
 	int rc;
 
+	if (pair->begun)
+		return -EAGAIN; /* bad memory was met, and what was grabbed is given back */
 	pair->begun = true;
 	grab_add(tx, pair->primary_g, pair->blk, CHUNK_BLOCKS, NULL);
 	if (pair->mirror_g)
@@ -252,7 +254,7 @@ static int group_refill(struct group *g)
 		if (!got && g->meta_free < UNITS_CRITICAL + 8)
 			got = pair_grab(&pair, true);
 		rc = got ? pair_make(&pair) : -ENOSPC;
-	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
+	} while (rc == -EAGAIN && ++tries < POOL_GUARD_TRIES);
 	return rc;
 }
 
@@ -410,7 +412,6 @@ int space_trim(struct pool *pool)
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
 		struct chunk_pair pair = { .g = g };
-		unsigned tries = 0;
 
 		rc = 0;
 		while (!rc && group_may_trim(g)) {
@@ -418,8 +419,6 @@ int space_trim(struct pool *pool)
 			if (!rc)
 				rc = txn_run(pool, TXN_FREEING, chunk_unmake, &pair);
 			given += rc == 0;
-			if (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES)
-				rc = 0;
 		}
 	}
 	pthread_mutex_unlock(&space->refill_lock);

@@ -239,18 +239,15 @@ int commit_images(struct txn *tx)
 {
 	struct pool *pool = tx->pool;
 	struct prepare p = { .tx = tx };
-	unsigned tries = 0;
 	struct lane *lane;
 	bool homes_ok = true;
 	unsigned written;
 	size_t length;
 	int rc;
 
-	do {
-		rc = pool_guard(pool, prepare_run, &p);
-	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
+	rc = pool_guard_all(pool, prepare_run, &p);
 	if (rc)
-		return rc == -EHWPOISON ? -EIO : rc;
+		return rc;
 	if (record_length_bytes(p.entries, p.lines) > pool->super.lane_size_bytes)
 		return -EFBIG;
 	/* Replay trusts any record whose CRC holds, so the data it points to must be durable before it. */

@@ -336,13 +336,7 @@ static int header_edit(struct txn *tx, void *arg)
 
 static int header_renew(struct pool *pool, uint32_t agno)
 {
-	unsigned tries = 0;
-	int rc;
-
-	do {
-		rc = txn_run(pool, TXN_FREEING, header_edit, &agno);
-	} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
-	return rc;
+	return txn_run(pool, TXN_FREEING, header_edit, &agno);
 }
 
 /* Its place is nobody's now. */

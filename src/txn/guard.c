@@ -60,6 +60,17 @@ int pool_guard(struct pool *pool, int (*fn)(void *arg), void *arg)
 	return -EHWPOISON;
 }
 
+int pool_guard_all(struct pool *pool, int (*fn)(void *arg), void *arg)
+{
+	for (unsigned tries = 0; tries < POOL_GUARD_TRIES; tries++) {
+		int rc = pool_guard(pool, fn, arg);
+
+		if (rc != -EHWPOISON)
+			return rc;
+	}
+	return -EIO;
+}
+
 struct txn_call {
 	struct txn *tx;
 	int (*fn)(struct txn *tx, void *arg);
@@ -73,7 +84,8 @@ static int txn_call(void *arg)
 	return call->fn(call->tx, call->arg);
 }
 
-int txn_run(struct pool *pool, enum txn_mode mode, int (*fn)(struct txn *tx, void *arg), void *arg)
+static int txn_run_once(struct pool *pool, enum txn_mode mode, int (*fn)(struct txn *tx, void *arg),
+			void *arg)
 {
 	struct txn_call call = { .tx = txn_begin(pool, mode), .fn = fn, .arg = arg };
 	int rc, err;
@@ -87,4 +99,15 @@ int txn_run(struct pool *pool, enum txn_mode mode, int (*fn)(struct txn *tx, voi
 	}
 	err = txn_commit(call.tx);
 	return err ? err : rc;
+}
+
+int txn_run(struct pool *pool, enum txn_mode mode, int (*fn)(struct txn *tx, void *arg), void *arg)
+{
+	for (unsigned tries = 0; tries < POOL_GUARD_TRIES; tries++) {
+		int rc = txn_run_once(pool, mode, fn, arg);
+
+		if (rc != -EHWPOISON)
+			return rc;
+	}
+	return -EIO;
 }

@@ -220,16 +220,13 @@ int ag_load(struct pool *pool, uint32_t agno)
 {
 	struct pool_ag *ag = &pool->ags[agno];
 	struct ag_loading loading = { pool, agno };
-	unsigned tries = 0;
 	int rc = 0;
 
 	if (atomic_load_explicit(&ag->loaded, memory_order_acquire))
 		return 0;
 	pthread_mutex_lock(&pool->load_mutex);
 	if (!ag->loaded) {
-		do {
-			rc = pool_guard(pool, ag_load_run, &loading);
-		} while (rc == -EHWPOISON && ++tries < POOL_GUARD_TRIES);
+		rc = pool_guard_all(pool, ag_load_run, &loading);
 		if (!rc)
 			atomic_store_explicit(&ag->loaded, true, memory_order_release);
 	}

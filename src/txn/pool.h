@@ -112,6 +112,8 @@ void pool_release(struct pool *pool);
  * but a transaction, which can only be aborted), and may be called again: the unit is looked at anew. So for all who read units.
  */
 must_check int pool_guard(struct pool *pool, int (*fn)(void *arg), void *arg);
+/* The same for an fn that can be left and called again by itself, done until it is not: -EIO if that never happens. */
+must_check int pool_guard_all(struct pool *pool, int (*fn)(void *arg), void *arg);
 #define POOL_GUARD_TRIES 1000u /* each meets another bad place, or there is something else wrong */
 
 /* Geometry. It changes when the pool grows: inside of a transaction it stays. */

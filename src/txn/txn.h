@@ -51,7 +51,7 @@ struct txn *txn_begin(struct pool *pool, enum txn_mode mode);
 must_check int txn_commit(struct txn *tx);
 void txn_abort(struct txn *tx);
 
-/* A whole transaction of fn, under a guard: committed if fn returns 0 or more, which is returned. -EHWPOISON as pool_guard(). */
+/* A whole transaction of fn: committed if fn returns 0 or more, which is returned. Where it meets bad memory fn is called again, in a new one. */
 must_check int txn_run(struct pool *pool, enum txn_mode mode, int (*fn)(struct txn *tx, void *arg),
 		       void *arg);
 
