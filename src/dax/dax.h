@@ -111,6 +111,19 @@ must_check int dax_load(const struct dax *dax, void *dst, uint64_t off, size_t l
 must_check int dax_same(const struct dax *dax, uint64_t a_off, uint64_t b_off, size_t len_bytes, bool *same);
 
 /*
+ * What can be saved of a 4 KiB block: bit i of *bad_lines is set where line i of 64 bytes cannot be read, and is zero in buf. -EIO: there is no
+ * bad memory, but a plain file has nothing at that place, and its file system no room.
+ */
+must_check int dax_salvage(const struct dax *dax, uint64_t off, void *buf, uint64_t *bad_lines);
+/* For tests, which can make only whole pages bad: whether line can be read all the same, and what it holds. NULL: as it is. */
+typedef bool (*dax_line_fn)(void *ctx, uint64_t off, void *line);
+void dax_on_salvage(struct dax *dax, dax_line_fn fn, void *ctx);
+
+/* Whether this thread has met bad memory of that pool, in a guard or in a guarded call, since it was taken; where that was last. */
+bool dax_bad_met(const struct dax *dax);
+bool dax_bad_take(const struct dax *dax, uint64_t *off);
+
+/*
  * Tell the backing store that a range is free: punches the file under a plain pool, zeroes it in RAM, nothing on a
  * device; whole pages inside the range only. Takes effect at once, so freeing the range must be durable before.
  */

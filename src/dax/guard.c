@@ -28,6 +28,12 @@ static struct sigaction previous; /* changes under handler_lock, is read by the 
 /* initial-exec: the handler must not run the allocator of dynamic TLS */
 static __thread struct dax_guard *innermost __attribute__((tls_model("initial-exec")));
 
+/* What this thread last jumped away from. */
+static __thread struct {
+	const struct dax *dax; /* NULL: nothing, or it has been taken */
+	uint64_t off;
+} bad_last __attribute__((tls_model("initial-exec")));
+
 static const struct dax *mapping_find(const void *addr)
 {
 	for (size_t i = 0; i < MAPPINGS_MAX; i++) {
@@ -74,6 +80,8 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	}
 	g->dax = dax;
 	g->bad_off = (uint64_t)((const uint8_t *)info->si_addr - dax->base);
+	bad_last.dax = dax;
+	bad_last.off = g->bad_off;
 	innermost = g->outer;
 	pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 	siglongjmp(g->env, 1);
@@ -126,6 +134,20 @@ void guard_mapping_remove(const struct dax *dax)
 		if (atomic_compare_exchange_strong(&mappings[i], &mine, NULL))
 			return;
 	}
+}
+
+bool dax_bad_met(const struct dax *dax)
+{
+	return bad_last.dax == dax;
+}
+
+bool dax_bad_take(const struct dax *dax, uint64_t *off)
+{
+	if (bad_last.dax != dax)
+		return false;
+	*off = bad_last.off;
+	bad_last.dax = NULL;
+	return true;
 }
 
 void dax_guard_push(struct dax_guard *g)

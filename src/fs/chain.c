@@ -84,6 +84,8 @@ int op_chain(struct op *op, int (*step)(struct op *op, void *arg), void *arg)
 			continue;
 		}
 		txn_undo(op->tx);
+		if (rc == -EHWPOISON && op->bad_data)
+			return rc; /* to be seen to without any lock; no chain under an intent touches data */
 		if (rc == -EHWPOISON)
 			rc = poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
 		if (rc == -ENOBUFS)

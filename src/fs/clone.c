@@ -125,8 +125,13 @@ int tail_ready(struct op *op, struct inode *inode, struct inode_attr *src, bool 
 		rc = space_refs(op->tx, e.dev_blk, 1, &refs, &same_blk);
 	if (rc)
 		return rc;
-	if (refs == 1)
-		return data_zero_tail(op, inode, src);
+	if (refs > 1 && src->flags & INODE_LOST) { /* what is lost of it could not be copied */
+		e.count_blk = 1;
+		rc = data_unshare(op, inode, src, &e, &same_blk);
+		refs = 1;
+	}
+	if (rc || refs == 1)
+		return rc ? rc : data_zero_tail(op, inode, src);
 	return data_is_zero(op, (e.dev_blk << BLOCK_SHIFT) + in_blk, BLOCK_SIZE - in_blk, ready);
 }
 

@@ -62,7 +62,7 @@ static int make_twin(struct op *op, struct clone_ends *ends, bool named)
 
 	twin.nlink = named;
 	twin.blocks = 0;
-	twin.flags &= ~(INODE_SHARED | INODE_UNWRITTEN); /* unwritten extents become holes */
+	twin.flags &= ~(INODE_SHARED | INODE_UNWRITTEN | INODE_LOST); /* unwritten extents become holes */
 	rc = inode_new(op, inode_agno(op->fs, ends->src.ino), &twin, &ends->dst_inode);
 	if (rc)
 		return rc;

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/poison.h"
 #include "util/log.h"
 
 #define SLOW_ROUNDS 4  /* lost rounds after which an operation takes the slow lock */
@@ -189,8 +190,13 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 			}
 			continue;
 		}
-		if (rc == -EHWPOISON)
-			rc = poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
+		if (rc == -EHWPOISON) {
+			if (slow)
+				pthread_mutex_unlock(&fs->slow_lock);
+			slow = false;
+			rounds = 0;
+			rc = poisons++ < POOL_GUARD_TRIES ? poison_met(fs) : -EIO;
+		}
 		if (rc == -ENOLCK)
 			rc = intents_wait(fs);
 		if (rc == -ENOBUFS)
@@ -434,6 +440,7 @@ static void locks_init(struct fs *fs)
 	pthread_mutexattr_init(&recursive);
 	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&fs->slow_lock, &recursive);
+	pthread_mutex_init(&fs->poison_lock, &recursive);
 	pthread_mutexattr_destroy(&recursive);
 	pthread_mutex_init(&fs->rename_lock, NULL);
 	pthread_mutex_init(&fs->drain_lock, NULL);
@@ -446,6 +453,7 @@ static void locks_init(struct fs *fs)
 static void locks_destroy(struct fs *fs)
 {
 	pthread_mutex_destroy(&fs->slow_lock);
+	pthread_mutex_destroy(&fs->poison_lock);
 	pthread_mutex_destroy(&fs->rename_lock);
 	pthread_mutex_destroy(&fs->drain_lock);
 	pthread_mutex_destroy(&fs->work_lock);
@@ -480,6 +488,8 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 		rc = data_resume(fs);
 		if (rc) /* finished later, it would take from files what was written to them meanwhile */
 			pool_fail(pool, "an unfinished operation cannot be continued");
+		else
+			poison_resume(fs);
 	}
 	rc = work_start(fs);
 	if (rc)

@@ -5,8 +5,8 @@
  * An operation is a function that is run inside a transaction, perhaps several times: it must look at everything again each
  * time, and change nothing of its own on errors (outputs are set only on success, by assignment).
  *
- * Lock order: rename_lock, drain_lock, slow_lock, then the locks of a transaction (inodes by number, groups by number), then
- * work_lock. rename_lock, drain_lock and slow_lock are never taken inside a transaction.
+ * Lock order: rename_lock, drain_lock, poison_lock, slow_lock, then the locks of a transaction (inodes by number, groups by number), then
+ * work_lock. rename_lock, drain_lock, poison_lock and slow_lock are never taken inside a transaction.
  */
 #ifndef UMBRA_FS_CORE_H
 #define UMBRA_FS_CORE_H
@@ -54,6 +54,10 @@ struct fs {
 	pthread_mutex_t slow_lock;   /* of operations that lost many rounds; recursive */
 	pthread_mutex_t rename_lock; /* directories move between directories one at a time */
 	pthread_mutex_t drain_lock;  /* whoever empties the queues */
+	pthread_mutex_t poison_lock; /* whoever sees to bad memory; recursive */
+	unsigned poison_depth;       /* under poison_lock */
+	fs_poison_fn poison_fn;
+	void *poison_arg;
 
 	pthread_mutex_t work_lock;
 	pthread_cond_t work_cond;
@@ -79,6 +83,7 @@ struct op {
 	struct inode *held_few[OP_HELD_FEW];
 	struct op_dropped *dropped; /* blocks that lost an owner in transaction dropped_seq; in its memory */
 	uint64_t dropped_seq;
+	bool bad_data; /* this run met bad memory in file data */
 };
 
 typedef int (*op_fn)(struct op *op, void *arg);
@@ -98,6 +103,9 @@ must_check int op_inode_pair(struct op *op, uint64_t a, bool a_write, struct ino
 			     bool b_write, struct inode **ib);
 /* The lock alone: the number may be of no inode. */
 must_check int op_hold(struct op *op, uint64_t ino, bool write, struct inode **inode);
+
+/* The result of an access to file data: -EHWPOISON where it met bad memory, so that op_run() sees to that and starts again. */
+int op_dax(struct op *op, int rc);
 
 /* The record of a locked inode: attributes decoded, or put back into its image. */
 must_check int inode_get(struct op *op, uint64_t ino, struct inode_attr *attr);

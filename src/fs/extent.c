@@ -8,6 +8,7 @@
 #include <inttypes.h>
 
 #include "fs/data.h"
+#include "fs/loss.h"
 #include "util/log.h"
 
 static struct bt_key extent_key(uint64_t file_blk)
@@ -246,13 +247,16 @@ int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint
 int data_drop(struct op *op, struct inode_attr *attr, uint64_t lo, uint64_t hi, bool *done)
 {
 	struct btree bt;
+	int rc = loss_drop(op, attr, lo, hi, done);
 
+	if (rc || !*done)
+		return rc;
 	*done = false;
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	while (txn_has_room(op->tx, DATA_STEP_UNITS)) {
 		struct extent piece;
-		int rc = extent_drop(op, &bt, attr->ino, lo, hi, &piece);
 
+		rc = extent_drop(op, &bt, attr->ino, lo, hi, &piece);
 		if (rc == -ENOENT) {
 			*done = true;
 			return 0;

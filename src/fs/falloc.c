@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "fs/data.h"
+#include "fs/loss.h"
 #include "util/sabotage.h"
 
 struct falloc {
@@ -92,14 +93,17 @@ static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, con
 {
 	uint64_t refs = 1, same_blk = e->count_blk;
 	struct extent piece;
-	int rc = 0;
+	bool done;
+	int rc = loss_drop(op, attr, e->file_blk, e->file_blk + e->count_blk, &done);
 
+	*done_blk = 0;
+	if (rc || !done)
+		return rc; /* the rest in the next step */
 	if (attr->flags & INODE_SHARED)
 		rc = space_refs(op->tx, e->dev_blk, e->count_blk, &refs, &same_blk);
 	if (rc)
 		return rc;
-	if (refs > 1) {
-		*done_blk = 0; /* look again: a hole now */
+	if (refs > 1) { /* look again: a hole now */
 		rc = extent_drop(op, bt, attr->ino, e->file_blk, e->file_blk + same_blk, &piece);
 		if (!rc)
 			attr->blocks -= piece.count_blk;
@@ -262,6 +266,10 @@ static int falloc_once(struct op *op, void *arg)
 		return -EPERM;
 	if (c->mode == FALLOC_FL_COLLAPSE_RANGE || c->mode == FALLOC_FL_INSERT_RANGE)
 		return data_shift(op, inode, &attr, c->mode, c->off, c->len);
+	if (c->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		rc = loss_may_store(op, &attr, f.off, f.end);
+	if (rc)
+		return rc;
 	return op_chain(op, falloc_step, &f);
 }
 

@@ -216,6 +216,23 @@ must_check int fs_statfs(struct fs *fs, struct fs_statfs *st);
 /* A path of the inode from the root, by its first parent; '/' for the root. -ENOENT: it has no name (unlinked). -ENAMETOOLONG. */
 must_check int fs_path(struct fs *fs, uint64_t ino, char *buf, size_t size_bytes);
 
+/* ---- bad memory ---- */
+
+enum fs_poison_kind {
+	FS_POISON_DATA,   /* a file's block was moved; lost_lines of it are gone */
+	FS_POISON_FREE,   /* it was nobody's, and is taken out of use */
+	FS_POISON_PASSED, /* it can be read again */
+};
+struct fs_poison {
+	enum fs_poison_kind kind;
+	uint64_t dev_off;
+	uint64_t ino, file_off; /* of the block in the file */
+	uint64_t lost_lines;    /* bit i: 64-byte line i of the block is lost; 0: nothing is */
+};
+/* Called for each owner, once it is durable, by the thread that met the bad memory, with no transaction open. It must not read files. */
+typedef void (*fs_poison_fn)(void *arg, const struct fs_poison *event);
+void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
+
 /* In-core inodes (stats), references included. */
 uint64_t fs_cached_inodes(const struct fs *fs);
 

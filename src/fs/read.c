@@ -9,6 +9,7 @@
 
 #include "fs/clone.h"
 #include "fs/data.h"
+#include "fs/loss.h"
 
 struct read_call {
 	uint64_t ino, off, size_bytes;
@@ -39,14 +40,16 @@ static int read_piece(struct op *op, struct btree *bt, uint64_t pos, uint64_t en
 		memset(buf, 0, *len);
 		return 0;
 	}
-	return dax_load(pool_dax(txn_pool(op->tx)), buf,
-			(e.dev_blk << BLOCK_SHIFT) + (pos - (e.file_blk << BLOCK_SHIFT)), *len, NULL);
+	return op_dax(op,
+		      dax_load(pool_dax(txn_pool(op->tx)), buf,
+			       (e.dev_blk << BLOCK_SHIFT) + (pos - (e.file_blk << BLOCK_SHIFT)), *len, NULL));
 }
 
 int data_read(struct op *op, const struct inode_attr *attr, uint64_t off, uint8_t *buf, uint64_t len)
 {
 	const struct m_inode *record;
 	uint64_t pos = off, end = off + len;
+	uint64_t lost_off;
 	struct btree bt;
 	int rc = 0;
 
@@ -60,6 +63,9 @@ int data_read(struct op *op, const struct inode_attr *attr, uint64_t off, uint8_
 		memset(buf, 0, len); /* nothing written yet */
 		return 0;
 	}
+	rc = loss_find(op, attr, off, end, &lost_off);
+	if (!rc && lost_off < end)
+		rc = -EIO;
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	while (!rc && pos < end) {
 		uint64_t piece = 0;
@@ -75,6 +81,7 @@ int data_is_zero(struct op *op, uint64_t dev_off, uint64_t len_bytes, bool *zero
 	uint8_t bytes[BLOCK_SIZE];
 	int rc = dax_load(pool_dax(txn_pool(op->tx)), bytes, dev_off, len_bytes, NULL);
 
+	rc = op_dax(op, rc);
 	*zero = true;
 	for (uint64_t i = 0; !rc && i < len_bytes; i++)
 		*zero &= bytes[i] == 0;
@@ -86,7 +93,7 @@ static int read_once(struct op *op, void *arg)
 	struct read_call *r = arg;
 	struct inode_attr attr;
 	struct inode *inode;
-	uint64_t len;
+	uint64_t len, lost_off;
 	int rc = op_inode(op, r->ino, false, &inode);
 
 	if (!rc)
@@ -101,6 +108,13 @@ static int read_once(struct op *op, void *arg)
 	if (r->off >= attr.size)
 		return 0;
 	len = u64_min(r->size_bytes, attr.size - r->off);
+	rc = loss_find(op, &attr, r->off, r->off + len, &lost_off);
+	/* A short read of a page would be its end of the file. */
+	if (!rc && lost_off < r->off + len && (r->pages || lost_off == r->off))
+		rc = -EIO;
+	if (rc)
+		return rc;
+	len = lost_off - r->off;
 	rc = data_read(op, &attr, r->off, r->buf, len);
 	if (rc)
 		return rc;

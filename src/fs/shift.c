@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 
 #include "fs/data.h"
+#include "fs/loss.h"
 #include "util/sabotage.h"
 
 enum { SHIFT_FROM, SHIFT_BY, SHIFT_CURSOR, SHIFT_FREE_LO, SHIFT_FREE_HI, SHIFT_SIZE };
@@ -18,26 +19,38 @@ struct shift {
 	struct intent_ref ref;
 };
 
-static int move_piece(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint64_t hi, uint64_t by)
+static uint64_t piece_max(const struct inode_attr *attr)
+{
+	return attr->flags & INODE_LOST ? LOSS_SHIFT_BLK : UINT32_MAX;
+}
+
+static int move_piece(struct op *op, struct btree *bt, const struct inode_attr *attr, uint64_t lo,
+		      uint64_t hi, uint64_t by)
 {
 	struct extent piece;
 	int rc = extent_cut(bt, lo, hi, UINT32_MAX, &piece);
 
+	if (!rc)
+		rc = loss_shift(op, attr, lo, hi, by);
 	if (rc)
 		return rc;
-	rc = space_shift(op->tx, piece.dev_blk, piece.count_blk, ino, piece.file_blk, piece.file_blk + by);
+	rc = space_shift(op->tx, piece.dev_blk, piece.count_blk, attr->ino, piece.file_blk,
+			 piece.file_blk + by);
 	piece.file_blk += by;
 	return rc ? rc : extent_add(bt, txn_pool(op->tx), &piece);
 }
 
 /* The next extent to the left; -ENOENT: all have moved. */
-static int shift_left(struct op *op, struct btree *bt, uint64_t ino, uint64_t by, uint64_t *cursor)
+static int shift_left(struct op *op, struct btree *bt, const struct inode_attr *attr, uint64_t by,
+		      uint64_t *cursor)
 {
 	struct extent e;
 	int rc = extent_find(bt, *cursor, &e);
 
-	if (!rc)
-		rc = move_piece(op, bt, ino, e.file_blk, e.file_blk + e.count_blk, by);
+	if (rc)
+		return rc;
+	e.count_blk = u64_min(e.count_blk, piece_max(attr));
+	rc = move_piece(op, bt, attr, e.file_blk, e.file_blk + e.count_blk, by);
 	if (!rc)
 		*cursor = e.file_blk + e.count_blk;
 	return rc;
@@ -60,11 +73,11 @@ static int extent_before(struct btree *bt, uint64_t file_blk, struct extent *e)
 }
 
 /* The last extent before the cursor to the right, as far as it lies past from. */
-static int shift_right(struct op *op, struct btree *bt, uint64_t ino, uint64_t from, uint64_t by,
-		       uint64_t *cursor)
+static int shift_right(struct op *op, struct btree *bt, const struct inode_attr *attr, uint64_t from,
+		       uint64_t by, uint64_t *cursor)
 {
 	struct extent e;
-	uint64_t lo;
+	uint64_t lo, hi;
 	int rc = *cursor > from ? extent_before(bt, *cursor, &e) : -ENOENT;
 
 	if (rc)
@@ -72,7 +85,10 @@ static int shift_right(struct op *op, struct btree *bt, uint64_t ino, uint64_t f
 	if (e.file_blk + e.count_blk <= from)
 		return -ENOENT;
 	lo = u64_max(e.file_blk, from);
-	rc = move_piece(op, bt, ino, lo, u64_min(e.file_blk + e.count_blk, *cursor), by);
+	hi = u64_min(e.file_blk + e.count_blk, *cursor);
+	if (hi - lo > piece_max(attr))
+		lo = hi - piece_max(attr);
+	rc = move_piece(op, bt, attr, lo, hi, by);
 	if (!rc)
 		*cursor = lo;
 	return rc;
@@ -123,9 +139,9 @@ static int shift_step(struct op *op, void *arg)
 		if (!txn_has_room(op->tx, DATA_STEP_UNITS))
 			rc = 1;
 		else if (by >> 63)
-			rc = shift_left(op, &bt, s->ino, by, &cursor);
+			rc = shift_left(op, &bt, &attr, by, &cursor);
 		else
-			rc = shift_right(op, &bt, s->ino, le64_get(it->it_args[SHIFT_FROM]), by, &cursor);
+			rc = shift_right(op, &bt, &attr, le64_get(it->it_args[SHIFT_FROM]), by, &cursor);
 	}
 	if (rc == -ENOENT)
 		return shift_finish(op, &attr, s, le64_get(it->it_args[SHIFT_SIZE]));

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fs/data.h"
+#include "fs/loss.h"
 
 /* Frees [lo, hi) of a locked file step by step; the intent goes with the last step. */
 struct free_range {
@@ -90,6 +91,8 @@ static int grow(struct op *op, struct inode *inode, struct inode_attr *attr, uin
 
 int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size)
 {
+	int rc;
+
 	if (size > attr->size)
 		return grow(op, inode, attr, size);
 	if (attr->data_format == DATA_INLINE)
@@ -99,5 +102,6 @@ int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, u
 		return 0;
 	/* At the same size too: what was set aside past the end goes. */
 	txn_set_freeing(op->tx);
-	return data_free_range(op, inode, attr, blk_up(size), FILE_BLK_END);
+	rc = loss_cut(op, attr, size);
+	return rc ? rc : data_free_range(op, inode, attr, blk_up(size), FILE_BLK_END);
 }

@@ -13,11 +13,14 @@
 #include <string.h>
 
 #include "fs/clone.h"
+#include "fs/loss.h"
 #include "media/journal.h"
 #include "util/sabotage.h"
 
 /* Units that switching one extent edits, about, when others beside it are switched in the same transaction. */
 #define SHARE_UNITS 5u
+/* Losses that are copied in passing. */
+#define FEW_LOSSES 16u
 
 /* How far, up to e's end, the tree maps e's file blocks to the same device blocks (*same), or does not. */
 static int extent_same(struct btree *bt, const struct extent *e, uint64_t *count_blk, bool *same)
@@ -74,6 +77,24 @@ static int count_pieces(struct btree *bt, uint64_t blk, uint64_t end_blk, unsign
 	return 0;
 }
 
+/* Losses that the range has in both files, at most max. */
+static int count_losses(struct op *op, const struct clone_ends *ends, const struct share_range *r,
+			unsigned max, unsigned *count)
+{
+	unsigned dst = 0;
+	int rc = loss_count(op, &ends->src, r->src_blk, r->src_blk + r->count_blk, max, count);
+
+	if (!rc && ends->dst.ino != 0)
+		rc = loss_count(op, &ends->dst, r->dst_blk, r->dst_blk + r->count_blk, max, &dst);
+	*count = (unsigned)u64_min(*count + dst, max);
+	return rc;
+}
+
+static int losses_share(struct op *op, struct clone_ends *ends, const struct share_range *r)
+{
+	return loss_copy(op, &ends->src, r->src_blk, &ends->dst, r->dst_blk, r->count_blk);
+}
+
 static int share_short(struct op *op, struct clone_ends *ends, const struct share_range *r)
 {
 	uint64_t blk = r->src_blk;
@@ -97,14 +118,14 @@ static int share_short(struct op *op, struct clone_ends *ends, const struct shar
 			return rc;
 		ends->dst.blocks += e.count_blk;
 	}
-	return rc == -ENOENT ? 0 : rc;
+	return rc == -ENOENT ? losses_share(op, ends, r) : rc;
 }
 
 int share_fits(struct op *op, const struct clone_ends *ends, const struct share_range *range, bool *fits)
 {
 	const struct super *super = pool_super(txn_pool(op->tx));
 	unsigned lane_units = super->lane_size_bytes / (BLOCK_SIZE + LINE_SIZE);
-	unsigned few = (lane_units - DATA_STEP_UNITS) / SHARE_UNITS, pieces = 0;
+	unsigned few = (lane_units - DATA_STEP_UNITS) / SHARE_UNITS, pieces = 0, losses = 0;
 	struct btree src, dst;
 	int rc;
 
@@ -113,8 +134,11 @@ int share_fits(struct op *op, const struct clone_ends *ends, const struct share_
 	rc = count_pieces(&src, range->src_blk, range->src_blk + range->count_blk, few, &pieces);
 	if (!rc && ends->dst.ino != 0)
 		rc = count_pieces(&dst, range->dst_blk, range->dst_blk + range->count_blk, few, &pieces);
+	if (!rc)
+		rc = count_losses(op, ends, range, FEW_LOSSES + 1, &losses);
 	/* data_drop() does not begin without room for a whole step. */
-	*fits = pieces < few && txn_has_room(op->tx, pieces * SHARE_UNITS + DATA_STEP_UNITS);
+	*fits = pieces < few && losses <= FEW_LOSSES &&
+		txn_has_room(op->tx, pieces * SHARE_UNITS + DATA_STEP_UNITS);
 	return rc;
 }
 
@@ -139,6 +163,7 @@ struct swap {
 	struct intent_ref ref;
 	uint64_t cursor_blk; /* of the destination: all before it is in the new tree */
 	uint64_t blocks;     /* in the new tree */
+	uint32_t dst_flags;  /* before the swap */
 };
 
 /* A step's work: extents are held back while the next one may continue them, never past the step. */
@@ -265,7 +290,10 @@ static int swap_step(struct op *op, void *arg)
 	it->it_type = le32_of(INTENT_DROP);
 	if (!sabotage_point("swap-blocks"))
 		dst->blocks = s->blocks;
-	rc = clone_put(op, s->ends);
+	dst->flags = s->dst_flags; /* an earlier try may have changed them */
+	rc = losses_share(op, s->ends, &s->range);
+	if (!rc)
+		rc = clone_put(op, s->ends);
 	if (!rc) /* all is seen now: the operation's last transaction must not touch the times again */
 		s->ends->is_seen = s->ends->quiet = true;
 	return rc;
@@ -319,9 +347,14 @@ int resume_drop(struct op *op, struct inode *inode, const struct intent_ref *ref
 
 static int share_by_swap(struct op *op, struct clone_ends *ends, const struct share_range *range)
 {
-	struct swap s = { .ends = ends, .range = *range };
-	int rc = inode_put(op, &ends->src), undo;
+	struct swap s = { .ends = ends, .range = *range, .dst_flags = ends->dst.flags };
+	unsigned losses;
+	int rc = count_losses(op, ends, range, LOSS_COPY_MAX + 1, &losses), undo;
 
+	if (!rc && losses > LOSS_COPY_MAX)
+		rc = -EIO; /* more than the swap can take along */
+	if (!rc)
+		rc = inode_put(op, &ends->src);
 	if (!rc)
 		rc = inode_put(op, &ends->dst);
 	if (!rc)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "fs/data.h"
+#include "fs/loss.h"
 #include "util/sabotage.h"
 
 #define UNSHARE_BLK 1024u /* copied in one step of unshare */
@@ -50,8 +51,9 @@ static int store_bytes(const struct store *s, uint64_t from, uint64_t to, uint64
 	if (from >= to)
 		return 0;
 	if (!s->src->bytes)
-		return dax_zero(store_dax(s), dev_off, to - from);
-	return dax_store(store_dax(s), dev_off, s->src->bytes + (from - s->src->off), to - from);
+		return op_dax(s->op, dax_zero(store_dax(s), dev_off, to - from));
+	return op_dax(s->op,
+		      dax_store(store_dax(s), dev_off, s->src->bytes + (from - s->src->off), to - from));
 }
 
 /* What the file has in [from, to) goes to new_off: from old_off if there is something, zeroes past the end of the file. */
@@ -68,7 +70,7 @@ static int store_edge(const struct store *s, uint64_t from, uint64_t to, uint64_
 		rc = dax_move(store_dax(s), new_off, old_off, keep);
 	if (!rc && keep < to - from && !sabotage_point("zero-edge"))
 		rc = dax_zero(store_dax(s), new_off + keep, to - from - keep);
-	return rc;
+	return op_dax(s->op, rc);
 }
 
 /* Fills count_blk blocks at dev_blk, the file's from file_blk on: edges around [pos, end) from old_blk (0 = zeroes). */
@@ -225,7 +227,7 @@ int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 	if (rc == -ENOSPC && s.no_space && s.pos > off)
 		rc = 0;
 	*stored_end = s.pos;
-	return rc;
+	return rc ? rc : loss_stored(op, attr, off, s.pos);
 }
 
 int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, const struct extent *extent,
@@ -320,7 +322,9 @@ int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 		if (!rc)
 			*stored_end = end;
 	} else {
-		rc = data_to_extents(op, inode, attr);
+		rc = loss_may_store(op, attr, off, end);
+		if (!rc)
+			rc = data_to_extents(op, inode, attr);
 		if (!rc && off > attr->size)
 			rc = data_zero_tail(op, inode, attr);
 		if (!rc)

@@ -36,6 +36,30 @@ uint64_t group_alloc_at(struct group *g, uint64_t blk, uint64_t min_blk, uint64_
 	return run;
 }
 
+int space_alloc_at(struct txn *tx, uint64_t blk)
+{
+	struct space *space = space_of(txn_pool(tx));
+	struct group *g = &space->groups[pool_blk_ag(space->pool, blk)];
+	int rc = group_load(g);
+
+	if (rc)
+		return rc;
+	do {
+		bool taken;
+
+		pthread_mutex_lock(&g->lock);
+		taken = index_is_taken(&g->index, blk - g->start_blk, 1);
+		if (!taken)
+			index_take(&g->index, blk - g->start_blk, 1);
+		pthread_mutex_unlock(&g->lock);
+		if (!taken) {
+			grab_add(tx, g, blk, 1, NULL);
+			return 0;
+		}
+	} while (window_steal(space));
+	return -EBUSY;
+}
+
 struct group *want_group(struct space *space, const struct space_want *want, uint64_t goal_blk, uint32_t step)
 {
 	uint32_t first = want->agno_hint < space->ag_count ? want->agno_hint : 0;

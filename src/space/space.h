@@ -76,6 +76,9 @@ struct space_want {
  */
 must_check int space_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, uint64_t *count_blk);
 
+/* Takes that one block if it is free, as space_alloc() does. -EBUSY: it is not, or a running transaction has it. */
+must_check int space_alloc_at(struct txn *tx, uint64_t blk);
+
 /* Blocks from space_alloc get their first owner: bitmap, rmap, counters. */
 must_check int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
 			 uint64_t offset_blk);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES 4096u
+#define LINE_BYTES 64u
 
 /* The headers of Debian 12 do not have it. */
 #ifndef UFFDIO_POISON
@@ -27,12 +28,12 @@ struct uffdio_poison {
 #endif
 
 struct bad_page {
-	uint64_t off;
+	uint64_t off, lost_lines;
 	uint8_t held[PAGE_BYTES];
 };
 
 struct testpoison {
-	const struct dax *dax;
+	struct dax *dax;
 	int fd;
 	struct bad_page *pages;
 	unsigned count;
@@ -46,7 +47,25 @@ static void must(int rc, const char *what)
 	}
 }
 
-struct testpoison *testpoison_open(const struct dax *dax)
+static bool line_salvage(void *ctx, uint64_t off, void *line)
+{
+	const struct testpoison *poison = ctx;
+
+	for (unsigned i = 0; i < poison->count; i++) {
+		const struct bad_page *page = &poison->pages[i];
+		uint64_t in_page = off - page->off;
+
+		if (off < page->off || in_page >= PAGE_BYTES)
+			continue;
+		if (page->lost_lines >> in_page / LINE_BYTES & 1)
+			return false;
+		memcpy(line, page->held + in_page, LINE_BYTES);
+		return true;
+	}
+	return dax_load(poison->dax, line, off, LINE_BYTES, NULL) == 0;
+}
+
+struct testpoison *testpoison_open(struct dax *dax)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_POISON };
 	struct testpoison *poison = calloc(1, sizeof(*poison));
@@ -55,8 +74,10 @@ struct testpoison *testpoison_open(const struct dax *dax)
 		abort();
 	poison->dax = dax;
 	poison->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-	if (poison->fd >= 0 && ioctl(poison->fd, UFFDIO_API, &api) == 0)
+	if (poison->fd >= 0 && ioctl(poison->fd, UFFDIO_API, &api) == 0) {
+		dax_on_salvage(dax, line_salvage, poison);
 		return poison;
+	}
 	printf("# no bad memory: userfaultfd with UFFD_FEATURE_POISON: %s\n", strerror(errno));
 	if (poison->fd >= 0)
 		close(poison->fd);
@@ -71,20 +92,28 @@ static struct uffdio_range range_of(const struct testpoison *poison, uint64_t of
 
 void testpoison_page(struct testpoison *poison, uint64_t off)
 {
+	testpoison_lines(poison, off, UINT64_MAX);
+}
+
+void testpoison_lines(struct testpoison *poison, uint64_t off, uint64_t lines)
+{
 	struct uffdio_range range = range_of(poison, off);
 	struct uffdio_register reg = { .range = range, .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct uffdio_poison bad = { .range = range };
 	struct bad_page *page;
 
 	for (unsigned i = 0; i < poison->count; i++) {
-		if (poison->pages[i].off == off)
+		if (poison->pages[i].off == off) {
+			poison->pages[i].lost_lines |= lines;
 			return;
+		}
 	}
 	poison->pages = realloc(poison->pages, (poison->count + 1) * sizeof(*page));
 	if (!poison->pages)
 		abort();
 	page = &poison->pages[poison->count++];
 	page->off = off;
+	page->lost_lines = lines;
 	memcpy(page->held, dax_ptr(poison->dax, off), PAGE_BYTES);
 	must(ioctl(poison->fd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER");
 	must(madvise((void *)(uintptr_t)range.start, PAGE_BYTES, MADV_DONTNEED), "madvise");
@@ -121,6 +150,7 @@ void testpoison_heal_all(struct testpoison *poison)
 void testpoison_close(struct testpoison *poison)
 {
 	testpoison_heal_all(poison);
+	dax_on_salvage(poison->dax, NULL, NULL);
 	close(poison->fd);
 	free(poison->pages);
 	free(poison);
