@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Bad memory under file data: blocks of one owner and of many, of none, on a full pool, met by reads and by stores, by several threads, with power
+ * loss at every fence of what is done about it.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "crash/record.h"
+#include "fs/owners.h"
+#include "lib/testfs.h"
+#include "lib/testpoison.h"
+
+#define FILE_BLOCKS 3u
+#define FILE_BYTES (FILE_BLOCKS * BLOCK_SIZE)
+#define BAD_BLK 1u /* of each file */
+
+static struct testfs t;
+static struct testpoison *poison;
+static uint8_t content[FILE_BYTES];
+static uint64_t *owners;
+static unsigned owner_count;
+
+static void begin(uint64_t size_bytes)
+{
+	const struct testfs_opts opts = { .size_bytes = size_bytes };
+
+	testfs_make(&t, &opts);
+	poison = testpoison_open(t.dax);
+	if (poison)
+		return;
+	testfs_free(&t);
+	skip();
+}
+
+static void end(void)
+{
+	testpoison_close(poison);
+	assert_null(pool_failed(t.pool));
+	testfs_check(&t);
+	testfs_free(&t);
+	free(owners);
+	owners = NULL;
+	owner_count = 0;
+}
+
+/* So many files that share their blocks. */
+static void owners_make(unsigned count)
+{
+	owners = calloc(count, sizeof(*owners));
+	owner_count = count;
+	for (unsigned i = 0; i < FILE_BYTES; i++)
+		content[i] = (uint8_t)(i * 31 + i / 256 + 1);
+	owners[0] = testfs_node(&t, INODE_ROOT, "0", S_IFREG | 0644);
+	assert_int_equal(fs_write(t.fs, &testfs_root, owners[0], content, FILE_BYTES, 0, 0), FILE_BYTES);
+	for (unsigned i = 1; i < count;) {
+		struct fs_clone_item items[64];
+		char names[64][12];
+		unsigned n = 0, done;
+
+		for (; n < ARRAY_SIZE(items) && i + n < count; n++) {
+			snprintf(names[n], sizeof(names[n]), "%u", i + n);
+			items[n] = (struct fs_clone_item){ .src = owners[0], .name = names[n] };
+			items[n].name_len = strlen(names[n]);
+		}
+		assert_int_equal(fs_clone_files(t.fs, &testfs_root, INODE_ROOT, items, n, &done), 0);
+		for (unsigned k = 0; k < done; k++)
+			owners[i++] = items[k].new_ino;
+	}
+}
+
+static uint64_t dev_off_of(struct testfs *u, uint64_t ino, uint64_t blk)
+{
+	struct fs_extent e;
+
+	assert_int_equal(fs_map(u->fs, ino, blk * BLOCK_SIZE, &e, 1), 1);
+	return e.dev_off + (blk * BLOCK_SIZE - e.file_off);
+}
+
+/* Every line of a file: lost ones cannot be read, all others are as they were. False: not so, with where. */
+static bool file_is(struct testfs *u, uint64_t ino, uint64_t lost)
+{
+	uint8_t line[LINE_SIZE];
+
+	for (uint64_t off = 0; off < FILE_BYTES; off += LINE_SIZE) {
+		bool want = off / BLOCK_SIZE != BAD_BLK || !(lost >> (off % BLOCK_SIZE / LINE_SIZE) & 1);
+		ssize_t n = fs_read(u->fs, ino, line, LINE_SIZE, off);
+
+		if (n != (want ? (ssize_t)LINE_SIZE : -EIO) ||
+		    (want && memcmp(line, content + off, LINE_SIZE) != 0)) {
+			print_message("# inode %llu, byte %llu: %zd\n", (unsigned long long)ino,
+				      (unsigned long long)off, n);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void owners_check(struct testfs *u, uint64_t lost)
+{
+	for (unsigned i = 0; i < owner_count; i++)
+		assert_true(file_is(u, owners[i], lost));
+}
+
+static unsigned told_count;
+
+static void told(void *arg, const struct fs_poison *event)
+{
+	(void)arg;
+	if (event->kind == FS_POISON_DATA)
+		told_count++;
+}
+
+static double ms_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static void owners_of(unsigned count, uint64_t lost)
+{
+	struct fs_extent e;
+	uint64_t dev_off;
+	double start;
+	uint8_t byte;
+
+	begin((uint64_t)256 << 20);
+	owners_make(count);
+	dev_off = dev_off_of(&t, owners[0], BAD_BLK);
+	testpoison_lines(poison, dev_off, lost);
+	fs_on_poison(t.fs, told, NULL);
+	told_count = 0;
+	start = ms_now();
+	(void)!fs_read(t.fs, owners[count - 1], &byte, 1, BAD_BLK * BLOCK_SIZE);
+	print_message("# %u owners: %.3f ms\n", count, ms_now() - start);
+	assert_int_equal(told_count, count);
+	owners_check(&t, lost);
+	assert_int_not_equal(dev_off_of(&t, owners[0], BAD_BLK), dev_off);
+	/* They go on sharing. */
+	assert_int_equal(fs_map(t.fs, owners[0], BAD_BLK * BLOCK_SIZE, &e, 1), 1);
+	assert_int_equal(e.owners, count);
+	/* Who heals does not heal the others. */
+	if (count > 1) {
+		assert_int_equal(fs_write(t.fs, &testfs_root, owners[1], content + BLOCK_SIZE, BLOCK_SIZE,
+					  BLOCK_SIZE, 0),
+				 BLOCK_SIZE);
+		assert_true(file_is(&t, owners[1], 0));
+		assert_true(file_is(&t, owners[0], lost));
+		assert_int_equal(testfs_attr(&t, owners[1]).flags & INODE_LOST, 0);
+	}
+	end();
+}
+
+static void test_owners(void **state)
+{
+	(void)state;
+	for (unsigned line = 0; line < 64; line++)
+		owners_of(line % 3 + 1, 1ull << line);
+	owners_of(1, UINT64_MAX);
+	owners_of(2, 0x8000000000000001);
+	owners_of(100, 0xff00);
+	owners_of(10000, 2);
+}
+
+/* A block of nobody: the store that meets it gets another one, and nobody ever gets that. */
+static void test_nobody(void **state)
+{
+	uint8_t block[BLOCK_SIZE];
+	uint64_t dev_off, ino;
+	struct fs_owner owner;
+	static const struct fs_owners_pos start;
+	unsigned count;
+
+	(void)state;
+	begin(0);
+	ino = testfs_node(&t, INODE_ROOT, "a", S_IFREG | 0644);
+	memset(block, 7, sizeof(block));
+	assert_int_equal(fs_write(t.fs, &testfs_root, ino, block, sizeof(block), 0, 0), sizeof(block));
+	dev_off = dev_off_of(&t, ino, 0);
+	assert_int_equal(testfs_unlink(&t, INODE_ROOT, "a"), 0);
+	fs_work(t.fs);
+	testpoison_page(poison, dev_off);
+	ino = testfs_node(&t, INODE_ROOT, "b", S_IFREG | 0644);
+	for (unsigned i = 0;; i++) {
+		ssize_t n = fs_write(t.fs, &testfs_root, ino, block, sizeof(block), i * sizeof(block), 0);
+
+		if (n == -ENOSPC)
+			break;
+		assert_int_equal(n, sizeof(block));
+	}
+	assert_int_equal(fs_owners(t.fs, dev_off, BLOCK_SIZE, &start, &owner, 1, &count), 0);
+	assert_int_equal(count, 1);
+	assert_true(owner.owner == OWNER_BAD);
+	end();
+}
+
+/* No block for what can be saved: an error, and later, when there is one, no loss but the lost lines. */
+static void test_full(void **state)
+{
+	uint8_t byte;
+	uint64_t ino, fill;
+	unsigned i = 0;
+
+	(void)state;
+	begin(0);
+	owners_make(2);
+	ino = owners[1];
+	fill = testfs_node(&t, INODE_ROOT, "fill", S_IFREG | 0644);
+	while (fs_write(t.fs, &testfs_root, fill, content, BLOCK_SIZE, i++ * BLOCK_SIZE, 0) > 0)
+		;
+	testpoison_lines(poison, dev_off_of(&t, ino, BAD_BLK), 4);
+	(void)!fs_read(t.fs, ino, &byte, 1, BAD_BLK * BLOCK_SIZE);
+	assert_int_equal(testfs_unlink(&t, INODE_ROOT, "fill"), 0);
+	fs_work(t.fs);
+	owners_check(&t, 4);
+	end();
+}
+
+struct reader {
+	pthread_t thread;
+	unsigned first;
+};
+
+static void *reader_run(void *arg)
+{
+	const struct reader *r = arg;
+
+	for (unsigned i = 0; i < owner_count; i++)
+		if (!file_is(&t, owners[(r->first + i) % owner_count], 0x30))
+			return arg;
+	return NULL;
+}
+
+/* The same page from many threads. */
+static void test_threads(void **state)
+{
+	struct reader readers[6];
+	void *failed;
+
+	(void)state;
+	begin(0);
+	owners_make(200);
+	testpoison_lines(poison, dev_off_of(&t, owners[0], BAD_BLK), 0x30);
+	for (unsigned i = 0; i < ARRAY_SIZE(readers); i++) {
+		readers[i].first = i * 33;
+		assert_int_equal(pthread_create(&readers[i].thread, NULL, reader_run, &readers[i]), 0);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(readers); i++) {
+		pthread_join(readers[i].thread, &failed);
+		assert_null(failed);
+	}
+	end();
+}
+
+/* ---- power loss ---- */
+
+static struct record record;
+static bool recording;
+
+static void on_store(void *ctx, uint64_t off, const void *src, size_t len)
+{
+	(void)ctx;
+	if (recording)
+		record_store(&record, off, src, len);
+}
+
+static void on_zero(void *ctx, uint64_t off, size_t len)
+{
+	(void)ctx;
+	if (recording)
+		record_store(&record, off, NULL, len);
+}
+
+static void on_fence(void *ctx)
+{
+	(void)ctx;
+	if (recording)
+		record_fence(&record);
+}
+
+static const struct dax_trace trace = { on_store, on_zero, on_fence, NULL };
+
+struct crash {
+	uint64_t dev_off, lost;
+	const struct testfs_opts *opts;
+	uint64_t random;
+	unsigned images;
+};
+
+/* Opens an image in which the block is as bad as before, and looks at all owners. */
+static void image_check(struct crash *c, const uint8_t *image)
+{
+	const struct testfs_opts opts = { .size_bytes = c->opts->size_bytes };
+	struct testpoison *bad;
+	struct testfs u;
+
+	testfs_open_image(&u, image, &opts);
+	bad = testpoison_open(u.dax);
+	assert_non_null(bad);
+	testpoison_lines(bad, c->dev_off, c->lost);
+	owners_check(&u, c->lost);
+	testpoison_close(bad);
+	testfs_check(&u);
+	testfs_free(&u);
+	c->images++;
+}
+
+/* At each fence of the record, from memory on: some of the images that power loss could leave. */
+static void crash_everywhere(struct crash *c, struct record *r, uint8_t *memory,
+			     void (*check)(struct crash *c, const uint8_t *image))
+{
+	uint8_t *image = malloc(c->opts->size_bytes);
+
+	for (size_t from = 0; from < r->count;) {
+		struct pending p;
+		size_t to = from;
+
+		while (to < r->count && r->events[to].len != 0)
+			to++;
+		pending_init(&p, r, from, to, memory);
+		for (unsigned n = 0; n < 4; n++) {
+			memcpy(image, memory, c->opts->size_bytes);
+			pending_sample(&p, n, &c->random);
+			pending_apply(&p, image);
+			check(c, image);
+		}
+		pending_sample(&p, 1, &c->random);
+		pending_apply(&p, memory);
+		pending_free(&p);
+		from = to + 1;
+	}
+	free(image);
+}
+
+/* The mount that goes on with it is cut short as well. */
+static void image_check_twice(struct crash *c, const uint8_t *image)
+{
+	struct testfs_opts opts = *c->opts;
+	struct record first = record;
+	uint8_t *memory;
+	struct testfs u;
+
+	image_check(c, image);
+	if (c->images % 5 != 0)
+		return;
+	memory = malloc(opts.size_bytes);
+	memcpy(memory, image, opts.size_bytes);
+	record = (struct record){ 0 };
+	recording = true;
+	testfs_open_image(&u, image, &opts);
+	recording = false;
+	testfs_free(&u);
+	crash_everywhere(c, &record, memory, image_check);
+	record_free(&record);
+	record = first;
+	free(memory);
+}
+
+static void crash_of(unsigned count, uint64_t lost)
+{
+	const struct testfs_opts opts = { .size_bytes = (uint64_t)24 << 20, .trace = &trace };
+	struct crash c = { .lost = lost, .opts = &opts, .random = 1 };
+	uint8_t *memory = malloc(opts.size_bytes);
+	uint8_t byte;
+
+	recording = false;
+	testfs_make(&t, &opts);
+	poison = testpoison_open(t.dax);
+	if (!poison) {
+		testfs_free(&t);
+		free(memory);
+		skip();
+	}
+	owners_make(count);
+	c.dev_off = dev_off_of(&t, owners[0], BAD_BLK);
+	memcpy(memory, dax_ptr(t.dax, 0), opts.size_bytes);
+	for (unsigned line = 0; line < 64; line++)
+		if (lost >> line & 1)
+			memset(memory + c.dev_off + line * LINE_SIZE, 0xee, LINE_SIZE);
+	testpoison_lines(poison, c.dev_off, lost);
+	recording = true;
+	(void)!fs_read(t.fs, owners[0], &byte, 1, BAD_BLK * BLOCK_SIZE);
+	recording = false;
+	owners_check(&t, lost);
+	crash_everywhere(&c, &record, memory, image_check_twice);
+	print_message("# %u owners: %u images\n", count, c.images);
+	assert_true(c.images > 8);
+	record_free(&record);
+	record = (struct record){ 0 };
+	free(memory);
+	end();
+}
+
+static void test_crash(void **state)
+{
+	(void)state;
+	crash_of(1, 0x10);
+	crash_of(2, 0x8000000000000001);
+	crash_of(3, UINT64_MAX);
+	crash_of(150, 0xf0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_owners),  cmocka_unit_test(test_nobody), cmocka_unit_test(test_full),
+		cmocka_unit_test(test_threads), cmocka_unit_test(test_crash),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
