@@ -19,13 +19,20 @@ void attr_touch(struct op *op, struct inode_attr *attr, bool mtime)
 	attr->change++;
 }
 
-void attr_kill_priv(struct inode_attr *attr)
+static bool cred_has_group(const struct fs_cred *cred, uint32_t gid)
 {
-	if (S_ISDIR(attr->mode))
-		return;
-	attr->mode &= ~(uint32_t)S_ISUID;
-	if (attr->mode & S_IXGRP)
-		attr->mode &= ~(uint32_t)S_ISGID;
+	return !cred || cred->kill_priv_exempt || cred->gid == gid ||
+	       (cred->has_group && cred->has_group(cred->group_arg, gid));
+}
+
+/* The set-id bits that go. Setgid without group-execute once meant mandatory locks, and stays for who may set it. */
+static uint32_t killed_bits(const struct op *op, const struct inode_attr *attr, uint32_t gid)
+{
+	uint32_t bits = attr->mode & S_ISUID;
+
+	if (attr->mode & S_ISGID && (attr->mode & S_IXGRP || !cred_has_group(op->cred, gid)))
+		bits |= S_ISGID;
+	return S_ISDIR(attr->mode) ? 0 : bits;
 }
 
 int inode_drop_caps(struct op *op, struct inode_attr *attr)
@@ -35,19 +42,24 @@ int inode_drop_caps(struct op *op, struct inode_attr *attr)
 	return rc == -ENODATA ? 0 : rc;
 }
 
-int inode_kill_priv(struct op *op, struct inode_attr *attr)
+static int kill_priv(struct op *op, struct inode_attr *attr, uint32_t gid)
 {
 	if (S_ISDIR(attr->mode))
 		return 0;
-	attr_kill_priv(attr);
+	attr->mode &= ~killed_bits(op, attr, gid);
 	return inode_drop_caps(op, attr);
+}
+
+int inode_kill_priv(struct op *op, struct inode_attr *attr)
+{
+	return kill_priv(op, attr, attr->gid);
 }
 
 /* Immutable: nothing but the flags themselves (and the project, which comes with them); append-only: neither size, owner nor mode. */
 static int set_may(const struct inode_attr *attr, const struct fs_set *set)
 {
-	uint32_t change = set->what &
-			  ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_PROJID | FS_SET_CTIME | FS_SET_TOUCH);
+	uint32_t change = set->what & ~(FS_SET_KILLPRIV | FS_SET_FLAGS | FS_SET_PROJID | FS_SET_CTIME |
+					FS_SET_TOUCH | FS_SET_NOTHING);
 
 	if (attr->flags & INODE_IMMUTABLE && change)
 		return -EPERM;
@@ -60,6 +72,19 @@ static int set_may(const struct inode_attr *attr, const struct fs_set *set)
 	if (!S_ISREG(attr->mode))
 		return -EINVAL;
 	return set->size > FS_SIZE_MAX ? -EFBIG : 0;
+}
+
+/*
+ * A change of nothing clears set-id bits for the owner alone. But it is also how a kernel tells that somebody is about to write to a file with
+ * capabilities: whoever has it open for writing may.
+ */
+static int nothing_may(const struct op *op, const struct inode *inode, const struct inode_attr *attr)
+{
+	const struct fs_cred *cred = op->cred;
+
+	if (!cred || cred->uid == 0 || cred->uid == attr->uid || atomic_load(&inode->write_opens) > 0)
+		return 0;
+	return killed_bits(op, attr, attr->gid) ? -EPERM : 0;
 }
 
 static bool time_is_sane(const struct inode_time *t)
@@ -84,6 +109,7 @@ static int set_times(struct op *op, struct inode *inode, struct inode_attr *attr
 
 static int set_owner_mode(struct op *op, struct inode_attr *attr, const struct fs_set *set)
 {
+	uint32_t gid = attr->gid;
 	int rc = 0;
 
 	if (set->what & FS_SET_UID)
@@ -93,9 +119,9 @@ static int set_owner_mode(struct op *op, struct inode_attr *attr, const struct f
 	if (set->what & FS_SET_MODE)
 		attr->mode = (attr->mode & S_IFMT) | (set->mode & 07777);
 	else if (set->what & (FS_SET_UID | FS_SET_GID))
-		rc = inode_kill_priv(op, attr);
+		rc = kill_priv(op, attr, gid);
 	if (!rc && set->what & FS_SET_KILLPRIV)
-		rc = inode_kill_priv(op, attr);
+		rc = kill_priv(op, attr, gid);
 	if (!rc && set->what & FS_SET_MODE)
 		rc = acl_chmod(op, attr);
 	return rc;
@@ -106,6 +132,8 @@ static int set_apply(struct op *op, struct inode *inode, struct inode_attr *attr
 {
 	int rc = set_may(attr, set);
 
+	if (!rc && set->what & FS_SET_NOTHING)
+		rc = nothing_may(op, inode, attr);
 	if (rc)
 		return rc;
 	attr_touch(op, attr,

@@ -21,9 +21,9 @@
 struct clone_call {
 	uint64_t src, src_off, dst, dst_off, len;
 	unsigned flags;
-	uint64_t copy_max;                 /* at most so much by copying */
+	uint64_t max_bytes;                /* no more than these of it */
 	uint64_t done_bytes, shared_bytes; /* out */
-	uint64_t stored_bytes;             /* out, of a copy that failed: how far it got */
+	uint64_t stored_bytes; /* out, when it failed: so many first ones are stored all the same */
 };
 
 /* FICLONERANGE's rule: whole blocks, the last one may end both files. Small files that have no blocks are copied all the same. */
@@ -182,9 +182,8 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, struct clone_cal
 	*done = *shared = 0;
 	if (head != 0) {
 		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off, c->dst_off,
-				u64_min(head, c->copy_max), done);
-		if (rc)
-			c->stored_bytes = *done;
+				u64_min(head, COPY_MAX), done);
+		c->stored_bytes = *done;
 		if (rc || *done < head)
 			return rc;
 		attr_touch(op, &ends->dst, true); /* what follows may commit it by itself */
@@ -225,6 +224,7 @@ static int clone_once(struct op *op, void *arg)
 		rc = clone_check(&ends.src, &ends.dst, c, &len);
 	if (rc)
 		return rc;
+	len = u64_min(len, c->max_bytes);
 	c->done_bytes = c->shared_bytes = 0;
 	if (len == 0)
 		return 0;
@@ -259,12 +259,13 @@ int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64
 				.dst_off = dst_off,
 				.len = len,
 				.flags = flags,
-				.copy_max = COPY_MAX };
+				.max_bytes = UINT64_MAX };
 	int rc;
 
 	/* What was stored in place cannot be taken back, so it counts: once more, as far as there was space. */
-	while ((rc = op_run(fs, TXN_WRITE, cred, clone_once, &c)) == -ENOSPC && c.stored_bytes > 0)
-		c.copy_max = c.stored_bytes;
+	while ((rc = op_run(fs, TXN_WRITE, cred, clone_once, &c)) == -ENOSPC && c.stored_bytes > 0 &&
+	       c.stored_bytes < c.max_bytes)
+		c.max_bytes = c.stored_bytes;
 	if (rc)
 		return rc;
 	if (shared_bytes)

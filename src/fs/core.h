@@ -128,9 +128,10 @@ void inode_attr_tree(struct op *op, uint64_t ino, struct btree *bt);
 
 /* Sets mtime and ctime (or ctime alone) to op->now and counts the change; in *attr only. */
 void attr_touch(struct op *op, struct inode_attr *attr, bool mtime);
-/* Clears setuid, and setgid where group-executable, as a write by an unprivileged user does. */
-void attr_kill_priv(struct inode_attr *attr);
-/* The same, and takes file capabilities (security.capability) away; for a locked inode. */
+/*
+ * What a write by an unprivileged user does to a locked inode: clears setuid, and setgid where group-executable or of a group that is not the
+ * caller's, and takes file capabilities (security.capability) away.
+ */
 must_check int inode_kill_priv(struct op *op, struct inode_attr *attr);
 must_check int inode_drop_caps(struct op *op, struct inode_attr *attr);
 

@@ -51,6 +51,9 @@ struct fs_cred {
 	uint32_t umask;
 	bool kill_priv_exempt; /* CAP_FSETID: setuid and setgid stay on write and chmod */
 	uint64_t request_id;
+	/* Whether the group is one of his others. NULL: he has none. Asked inside of transactions. */
+	bool (*has_group)(void *arg, uint32_t gid);
+	void *group_arg;
 };
 
 /* inode_attr of media/inode.h is what getattr gives. A name is len bytes, any but NUL and '/'. */
@@ -67,9 +70,12 @@ must_check int fs_getattr(struct fs *fs, uint64_t ino, struct inode_attr *attr);
 #define FS_SET_ATIME 0x10u
 #define FS_SET_MTIME 0x20u
 #define FS_SET_CTIME 0x40u
-#define FS_SET_KILLPRIV 0x80u /* clear setuid, and setgid where group-executable */
-#define FS_SET_FLAGS 0x100u   /* INODE_* that users may set */
+#define FS_SET_KILLPRIV \
+	0x80u /* clear setuid, and setgid where group-executable or of a group that is not the caller's */
+#define FS_SET_FLAGS 0x100u /* INODE_* that users may set */
 #define FS_SET_PROJID 0x200u
+#define FS_SET_NOTHING \
+	0x800u /* chown(2) with neither owner nor group: what FS_SET_KILLPRIV clears only the owner may have cleared */
 #define FS_SET_TOUCH 0x400u /* mtime moves even if the size stays as it is: ftruncate(2), O_TRUNC */
 struct fs_set {
 	uint32_t what;

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -166,12 +167,49 @@ void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_in
 	fuse_reply_err(req, 0);
 }
 
+/* An answer that has to wait for the kernel. */
+struct falloc_work {
+	struct defer_work work;
+	fuse_req_t req;
+	uint64_t ino;
+	off_t start, len;
+	int rc;
+};
+
+static void falloc_deferred(struct defer_work *work)
+{
+	struct falloc_work *w = container_of(work, struct falloc_work, work);
+
+	(void)fuse_lowlevel_notify_inval_inode(req_session(w->req)->se, w->ino, w->start, w->len);
+	ops_reply(w->req, w->rc);
+	free(w);
+}
+
+/* Some of the range may be zero when there is no space for the rest; the kernel keeps its pages after an error. */
+static bool falloc_defer(fuse_req_t req, uint64_t ino, uint64_t off, uint64_t len, int rc)
+{
+	struct falloc_work *w = malloc(sizeof(*w));
+	uint64_t start = u64_align_down(off, BLOCK_SIZE);
+
+	if (!w)
+		return false;
+	*w = (struct falloc_work){ { .fn = falloc_deferred },  req, ino, (off_t)start,
+				   (off_t)(off + len - start), rc };
+	if (defer_add(req_session(req)->defer, &w->work))
+		return true;
+	free(w);
+	return false;
+}
+
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
 	struct fs_cred cred = ops_cred(req);
+	int rc = fs_fallocate(req_session(req)->fs, &cred, ino, mode, (uint64_t)off, (uint64_t)len);
 
 	(void)fi;
-	ops_reply(req, fs_fallocate(req_session(req)->fs, &cred, ino, mode, (uint64_t)off, (uint64_t)len));
+	if (rc == 0 || !(mode & (FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE)) ||
+	    !falloc_defer(req, ino, (uint64_t)off, (uint64_t)len, rc))
+		ops_reply(req, rc);
 }
 
 void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,

@@ -18,6 +18,24 @@
 #define RDEV_MINOR(rdev) ((rdev)&0xfffffu)
 #define BLOCK_SECTORS (BLOCK_SIZE / 512)
 
+static bool req_has_group(void *arg, uint32_t gid)
+{
+	gid_t few[32], *groups = few;
+	int max = (int)ARRAY_SIZE(few), count = fuse_req_getgroups(arg, max, few);
+	bool found = false;
+
+	if (count > max) {
+		groups = calloc((size_t)count, sizeof(*groups));
+		max = groups ? count : 0;
+		count = groups ? fuse_req_getgroups(arg, max, groups) : 0;
+	}
+	for (int i = 0; i < count && i < max; i++)
+		found |= groups[i] == gid;
+	if (groups != few)
+		free(groups);
+	return found;
+}
+
 struct fs_cred ops_cred(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
@@ -29,6 +47,8 @@ struct fs_cred ops_cred(fuse_req_t req)
 		.umask = ctx->umask,
 		.kill_priv_exempt = ctx->uid == 0,
 		.request_id = wire_now.unique,
+		.has_group = req_has_group,
+		.group_arg = req,
 	};
 }
 
@@ -276,7 +296,7 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 	else
 		kill = (set.what & (FS_SET_UID | FS_SET_GID)) || ((set.what & FS_SET_SIZE) && cred.uid != 0);
 	if (to_set == 0) /* chown(2) with neither owner nor group, which clears all the same */
-		kill = true;
+		set.what |= FS_SET_NOTHING | FS_SET_KILLPRIV;
 	if (kill)
 		set.what |= FS_SET_KILLPRIV;
 	if (!setattr_defer(req, &cred, ino, &set))

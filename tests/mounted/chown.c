@@ -222,7 +222,11 @@ static void case_suid_kept_on_failure(void)
 	MUST(chmod("f", 06755));
 	ERR_AS(USER_B, EPERM, chown("f", USER_B, USER_B));
 	ERR_AS(USER_A, EPERM, chown("f", USER_B, KEEP));
+	ERR_AS(USER_B, EPERM, chown("f", KEEP, KEEP));
 	EQ(S_IFREG | 06755, path_stat("f").st_mode);
+	/* Without such a bit anybody may ask for nothing. */
+	MUST(chmod("f", 0755));
+	OK_AS(USER_B, chown("f", KEEP, KEEP));
 }
 
 static void case_new_owner_rules(void)

@@ -164,6 +164,34 @@ static void case_setgid_without_x(void)
 	EQ(S_IFREG | 02644, path_stat("f").st_mode);
 }
 
+/* By one who is not, it goes. */
+static void case_setgid_of_others(void)
+{
+	static const gid_t groups[] = { 4711, USER_C };
+	static const mode_t modes_of_all[] = { 02666, 06666 };
+
+	MUST(chmod(".", 0777));
+	file_fill("src", 8192, 2);
+	for (size_t i = 0; i < sizeof(roads) / sizeof(roads[0]); i++) {
+		for (unsigned member = 0; member < 2; member++) {
+			mode_t mode = modes_of_all[i % 2];
+			int fd;
+
+			check_context("%s %o, member %u", roads[i].name, (unsigned)mode, member);
+			file_fill("f", 9000, 1);
+			MUST(chown("f", USER_B, USER_C));
+			fd = file_open("f", O_RDWR);
+			MUST(chmod("f", mode));
+			user_groups_are(USER_A, USER_A, member ? 2 : 0, groups);
+			OK(roads[i].run(fd));
+			user_root();
+			EQ(S_IFREG | (member ? 02666 : 0666), path_stat("f").st_mode);
+			close(fd);
+			unlink("f");
+		}
+	}
+}
+
 static void case_read_keeps(void)
 {
 	char c;
@@ -294,6 +322,7 @@ static const struct check_case cases[] = {
 	{ "by_other", case_by_other },
 	{ "by_root", case_by_root },
 	{ "setgid_without_x", case_setgid_without_x },
+	{ "setgid_of_others", case_setgid_of_others },
 	{ "read_keeps", case_read_keeps },
 	{ "fallocate_ioctl", case_fallocate_ioctl },
 	{ "capability_removed", case_capability_removed },
