@@ -131,7 +131,9 @@ struct umbra_stats {
 	__u64 commits, aborts, retries, lines_logged, heals, damaged_units, replayed_records;
 	__u64 cached_inodes;
 	__u64 requests, read_bytes, written_bytes, cloned_bytes;
-	__u64 pad[16];
+	/* Times that metadata met bad memory; bad blocks, blocks of files with something lost (for each owner), bytes lost so */
+	__u64 bad_reads, bad_blocks, lost_blocks, lost_bytes;
+	__u64 pad[12];
 };
 #define UMBRA_IOC_STATS _IOR(UMBRA_IOC_TYPE, 7, struct umbra_stats)
 
@@ -239,5 +241,74 @@ struct umbra_grow {
 	__u64 pad[2];
 };
 #define UMBRA_IOC_GROW _IOWR(UMBRA_IOC_TYPE, 11, struct umbra_grow)
+
+/*
+ * What files have lost to bad memory and not got back: per file and block of 4096 bytes the lines of 64 bytes that cannot be read. For root and the
+ * user who mounted. Records follow each other in data, as in umbra_owners; ask again with what came back in cursor until count is 0.
+ */
+struct umbra_loss {
+	__u64 ino, file_off; /* of the block */
+	__u64 lost_lines;    /* bit i: bytes 64 * i to 64 * i + 63 of the block */
+	__u64 since_s;       /* since 1970 */
+	__u32 record_size;   /* a multiple of 8 */
+	__u32 path_len;      /* as in umbra_owner */
+	char path[];
+};
+struct umbra_losses {
+	__u64 cursor[3]; /* (in) zeros at first; (out) */
+	__u32 count;     /* (out) records in data */
+	__u32 pad;
+	__u8 data[UMBRA_OWNERS_DATA]; /* (out) */
+};
+#define UMBRA_IOC_LOSSES _IOWR(UMBRA_IOC_TYPE, 12, struct umbra_losses)
+
+/*
+ * What bad memory has done since the mount, oldest first, an event for each owner. The daemon keeps the last UMBRA_EVENTS_KEPT. For root and the
+ * user who mounted.
+ */
+#define UMBRA_EVENTS_KEPT 16384
+enum umbra_event_kind {
+	UMBRA_EVENT_LOST = 1, /* a file lost lines of a block, which has moved */
+	UMBRA_EVENT_MOVED,    /* a file's block has moved, nothing of it is lost */
+	UMBRA_EVENT_UNUSED,   /* the block was nobody's */
+	UMBRA_EVENT_PASSED,   /* it can be read again: nothing was done */
+	UMBRA_EVENT_META,     /* it held metadata, of which the other copy serves */
+};
+struct umbra_event {
+	__u64 number;        /* from 1 on, without gaps */
+	__u64 time_ns;       /* since 1970 */
+	__u64 dev_off;       /* the bad block */
+	__u64 ino, file_off; /* of files */
+	__u64 lost_lines;
+	__u16 kind;
+	__u16 record_size;
+	__u32 path_len; /* as in umbra_owner, of the time that it is asked for */
+	char path[];
+};
+struct umbra_events {
+	__u64 after;  /* (in) number of the last event seen, or 0; (out) of the last one in data */
+	__u64 missed; /* (out) events after it that are no longer kept */
+	__u32 count;  /* (out) records in data */
+	__u32 pad;    /* (in) 0 */
+	__u8 data[UMBRA_OWNERS_DATA]; /* (out) */
+};
+#define UMBRA_IOC_EVENTS _IOWR(UMBRA_IOC_TYPE, 13, struct umbra_events)
+
+/*
+ * Takes blocks out of use by hand, readable or not: files and metadata in them move, what cannot be read is lost. For root and the user who
+ * mounted. Stops at the first block that cannot be done.
+ *	ENOSPC	no block to move to
+ */
+enum umbra_poison_op { UMBRA_POISON_ADD = 1 };
+struct umbra_poison {
+	__u32 op;       /* (in) enum umbra_poison_op */
+	__u32 pad;      /* (in) 0 */
+	__u64 off, len; /* (in) whole blocks of 4096 bytes, at most UMBRA_POISON_MAX bytes */
+	__u64 done;     /* (out) bytes, also on errors */
+	__u32 error;    /* (out) an errno: why it stopped */
+	__u32 pad2;
+};
+#define UMBRA_POISON_MAX (2u << 20)
+#define UMBRA_IOC_POISON _IOWR(UMBRA_IOC_TYPE, 14, struct umbra_poison)
 
 #endif

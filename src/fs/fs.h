@@ -238,6 +238,22 @@ struct fs_poison {
 /* Called for each owner, once it is durable, by the thread that met the bad memory, with no transaction open. It must not read files. */
 typedef void (*fs_poison_fn)(void *arg, const struct fs_poison *event);
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
+/* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO. */
+must_check int fs_poison_add(struct fs *fs, uint64_t dev_off);
+
+struct fs_losses_pos {
+	uint32_t agno;
+	uint64_t ino, blk;
+};
+struct fs_loss {
+	uint64_t ino, file_off; /* of the block */
+	uint64_t lost_lines;    /* bit i: 64-byte line i of it */
+	int64_t since_s;
+	struct fs_losses_pos after; /* to go on behind it */
+};
+/* What files have lost, from a position on (zeroes: the first), at most max; *count 0: no more. Not a snapshot. */
+must_check int fs_losses(struct fs *fs, const struct fs_losses_pos *pos, struct fs_loss *losses, unsigned max,
+			 unsigned *count);
 
 /* In-core inodes (stats), references included. */
 uint64_t fs_cached_inodes(const struct fs *fs);

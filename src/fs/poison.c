@@ -461,6 +461,20 @@ void poison_resume(struct fs *fs)
 	}
 }
 
+int fs_poison_add(struct fs *fs, uint64_t dev_off)
+{
+	int rc;
+
+	if (dev_off >> BLOCK_SHIFT >= pool_size_blk(fs->pool))
+		return -EINVAL;
+	if (fs->opts.readonly || pool_failed(fs->pool))
+		return -EROFS;
+	pthread_mutex_lock(&fs->poison_lock);
+	rc = handle(fs, dev_off >> BLOCK_SHIFT);
+	pthread_mutex_unlock(&fs->poison_lock);
+	return rc;
+}
+
 int poison_met(struct fs *fs)
 {
 	uint64_t dev_off;

@@ -49,6 +49,7 @@ struct session {
 	struct defer *defer;
 	struct token_table *tokens;
 	struct scrub *scrub;
+	struct events *events;
 	struct worker *workers;
 	struct place *place;      /* of the workers */
 	_Atomic unsigned running; /* workers */
@@ -148,6 +149,11 @@ void ops_grow(fuse_req_t req, const void *in);
 
 /* ops_scrub.c */
 void ops_scrub(fuse_req_t req, const void *in);
+
+/* ops_poison.c */
+void ops_losses(fuse_req_t req, const void *in);
+void ops_events(fuse_req_t req, const void *in);
+void ops_poison(fuse_req_t req, const void *in);
 
 /* ops_ioctl.c: the ioctls that every file system has; the private ones go on to ops_private(). */
 void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,

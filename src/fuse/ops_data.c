@@ -48,6 +48,9 @@ static bool open_is_direct(const struct session *session, uint32_t flags, const 
 	}
 	if (flags & INODE_DAX)
 		return true;
+	/* A page of the cache is lost as a whole; around it only the lost lines are. */
+	if (flags & INODE_LOST && wire_direct_mmap(&session->wire))
+		return true;
 	/* Bulk data as a rule, half as fast again without the page cache. What appends are logs, with readers at their ends. */
 	return wire_direct_bulk(&session->wire) && (fi->flags & (O_ACCMODE | O_APPEND)) == O_WRONLY;
 }

@@ -13,6 +13,7 @@
 
 #undef BLOCK_SIZE /* another one of <sys/mount.h> */
 #include "fs/owners.h"
+#include "fuse/events.h"
 #include "fuse/ops.h"
 #include "space/space.h"
 
@@ -140,6 +141,7 @@ static void give_stats(fuse_req_t req)
 	const struct pool_stats *p = pool_stats(pool);
 	struct space_totals totals;
 	struct session_counts counts;
+	struct event_counts bad;
 	int rc = space_totals(pool, &totals);
 
 	if (rc) {
@@ -147,6 +149,7 @@ static void give_stats(fuse_req_t req)
 		return;
 	}
 	session_counts(session, &counts);
+	events_count(session->events, &bad);
 	struct umbra_stats stats = {
 		.total_blocks = totals.total_blk,
 		.free_blocks = totals.free_blk,
@@ -167,6 +170,10 @@ static void give_stats(fuse_req_t req)
 		.read_bytes = counts.read_bytes,
 		.written_bytes = counts.written_bytes,
 		.cloned_bytes = counts.cloned_bytes,
+		.bad_reads = p->bad_reads,
+		.bad_blocks = bad.bad_blocks,
+		.lost_blocks = bad.lost_blocks,
+		.lost_bytes = bad.lost_bytes,
 	};
 	fuse_reply_ioctl(req, 0, &stats, sizeof(stats));
 }
@@ -297,6 +304,15 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 		return true;
 	case UMBRA_IOC_SCRUB:
 		ops_scrub(req, in);
+		return true;
+	case UMBRA_IOC_LOSSES:
+		ops_losses(req, in);
+		return true;
+	case UMBRA_IOC_EVENTS:
+		ops_events(req, in);
+		return true;
+	case UMBRA_IOC_POISON:
+		ops_poison(req, in);
 		return true;
 	case UMBRA_IOC_CLONE_RANGE:
 	case UMBRA_IOC_DEDUPE_RANGE:

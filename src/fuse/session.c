@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fuse/events.h"
 #include "fuse/ops.h"
 #include "util/log.h"
 
@@ -298,6 +299,8 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 		session->scrub = scrub_new(fs);
 		rc = session->scrub ? 0 : -ENOMEM;
 	}
+	if (rc == 0)
+		rc = events_new(session, &session->events);
 	if (rc)
 		snprintf(why, why_size, "%s", strerror(-rc));
 	else
@@ -377,6 +380,8 @@ int session_run(struct session *session)
 {
 	int rc = defer_open(DEFER_THREADS, &session->defer);
 
+	if (rc == 0)
+		fs_on_poison(session->fs, events_note, session->events);
 	if (rc == 0) {
 		place_watch(session->place, session->fd);
 		rc = workers_start(session);
@@ -470,11 +475,13 @@ void session_close(struct session *session)
 		defer_close(session->defer);
 		defer_free(session->defer);
 	}
+	fs_on_poison(session->fs, NULL, NULL);
 	if (session->place)
 		place_close(session->place);
 	if (session->se)
 		fuse_session_destroy(session->se); /* closes the connection */
 	scrub_free(session->scrub);
+	events_free(session->events);
 	if (session->tokens)
 		token_close(session->tokens);
 	workers_free(session);

@@ -462,7 +462,7 @@ static int super_remaps_mend(struct places *p)
 			continue;
 		rc = repair_begin(rp);
 		if (!rc)
-			rc = pool_repair_remap(rp->pool, &all[i]);
+			rc = pool_remap_super(rp->pool, &all[i]);
 		if (!rc)
 			repair_told(rp, REPAIR_MENDED,
 				    "superblock: %s of unit 0x%" PRIx64 " lies in block %" PRIu64,

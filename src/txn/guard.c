@@ -43,6 +43,18 @@ static void block_unverify(struct pool *pool, uint64_t blk)
 	pthread_rwlock_unlock(&pool->remap_lock);
 }
 
+void pool_on_bad(struct pool *pool, void (*fn)(void *arg, uint64_t dev_off), void *arg)
+{
+	pool->bad_fn = fn;
+	pool->bad_arg = arg;
+}
+
+void bad_met(struct pool *pool, uint64_t dev_off)
+{
+	if (pool->bad_fn)
+		pool->bad_fn(pool->bad_arg, dev_off);
+}
+
 int pool_guard(struct pool *pool, int (*fn)(void *arg), void *arg)
 {
 	struct dax_guard guard;
@@ -57,6 +69,7 @@ int pool_guard(struct pool *pool, int (*fn)(void *arg), void *arg)
 	if (log_is_first(guard.bad_off))
 		log_warn("bad memory at 0x%" PRIx64 " of the pool, in metadata", guard.bad_off);
 	block_unverify(pool, guard.bad_off / BLOCK_SIZE);
+	bad_met(pool, guard.bad_off);
 	return -EHWPOISON;
 }
 

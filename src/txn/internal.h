@@ -20,7 +20,8 @@ struct chunk_place {
 
 struct pool_ag {
 	struct txn_lock lock;
-	_Atomic bool loaded; /* chunks[] follows the chunk table */
+	_Atomic bool remaps_loaded; /* pool.remaps has those of its list */
+	_Atomic bool loaded;        /* that too, and chunks[] follows the chunk table */
 	struct chunk_place *chunks;
 };
 
@@ -65,10 +66,12 @@ struct pool {
 	_Atomic uint32_t remap_count;
 	pthread_rwlock_t remap_lock;
 	struct remap *remaps; /* sorted by laddr, copy; under remap_lock */
-	uint32_t remap_room;
+	uint32_t remap_room; /* one more than there are, when a transaction is to add one */
 	struct pool_stats stats;
 	void (*event_fn)(void *arg, const struct pool_event *event);
 	void *event_arg;
+	void (*bad_fn)(void *arg, uint64_t dev_off);
+	void *bad_arg;
 };
 
 struct image {
@@ -111,6 +114,7 @@ struct txn {
 	struct image **table; /* open addressing by laddr */
 	unsigned table_size;
 	struct txn_end_hook *hooks, *last_hook;
+	const struct remap *remap; /* from this commit on; NULL: none */
 	struct held_lock *held;
 	unsigned held_count, held_size;
 	struct arena_block *arena; /* never NULL */
@@ -130,6 +134,15 @@ void gate_destroy(struct gate *gate);
 
 /* pool.c: sets up the DRAM part of groups, so that there are so many. */
 must_check int pool_ags_make(struct pool *pool, uint32_t count);
+
+/* remap.c: the list in DRAM. */
+uint64_t remap_find(struct pool *pool, uint64_t unit_laddr, unsigned copy); /* its block; 0: in its chunk */
+must_check int remaps_add(struct pool *pool, const struct remap *add, uint32_t count);
+/* One of which there may be an older one. There is room (txn_remap). */
+void remap_put(struct pool *pool, const struct remap *remap);
+
+/* guard.c: takes note of bad memory under metadata. */
+void bad_met(struct pool *pool, uint64_t dev_off);
 
 /* place.c */
 must_check int ag_load(struct pool *pool, uint32_t agno);

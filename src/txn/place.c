@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * From logical addresses to places on the device: chunk table in DRAM, remapped units, geometry.
+ * From logical addresses to places on the device: chunk table in DRAM, geometry. Units that lie elsewhere: remap.c.
  */
 #include <assert.h>
 #include <errno.h>
@@ -67,52 +67,6 @@ struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr)
 	return agno < pool_ag_count(pool) ? &pool->ags[agno].chunks[lchunk % pool->ag_chunks] : NULL;
 }
 
-static int remap_compare(const void *a, const void *b)
-{
-	const struct remap *ra = a, *rb = b;
-
-	if (ra->laddr != rb->laddr)
-		return ra->laddr < rb->laddr ? -1 : 1;
-	return ra->copy < rb->copy ? -1 : ra->copy > rb->copy;
-}
-
-/* The unit's place if it was moved away from its chunk; 0 otherwise. */
-static uint64_t remap_find(struct pool *pool, uint64_t unit_laddr, unsigned copy)
-{
-	struct remap key = { .laddr = unit_laddr, .copy = copy };
-	const struct remap *found;
-	uint64_t blk;
-
-	pthread_rwlock_rdlock(&pool->remap_lock);
-	found = bsearch(&key, pool->remaps, pool->remap_count, sizeof(key), remap_compare);
-	blk = found ? found->place_blk : 0;
-	pthread_rwlock_unlock(&pool->remap_lock);
-	return blk;
-}
-
-must_check static int remaps_add(struct pool *pool, const struct remap *add, uint32_t count)
-{
-	uint32_t sum = pool->remap_count + count;
-	struct remap *all;
-
-	pthread_rwlock_wrlock(&pool->remap_lock);
-	if (sum > pool->remap_room) {
-		all = realloc(pool->remaps, sum * sizeof(*all));
-		if (!all) {
-			pthread_rwlock_unlock(&pool->remap_lock);
-			return -ENOMEM;
-		}
-		pool->remaps = all;
-		pool->remap_room = sum;
-	}
-	for (uint32_t i = 0; i < count; i++)
-		pool->remaps[pool->remap_count + i] = add[i];
-	pool->remap_count = sum;
-	qsort(pool->remaps, sum, sizeof(*all), remap_compare);
-	pthread_rwlock_unlock(&pool->remap_lock);
-	return 0;
-}
-
 static int place_in_chunk(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t chunk, uint64_t *off)
 {
 	uint64_t blk;
@@ -137,32 +91,20 @@ static uint64_t slot0_chunk(const struct pool *pool, uint32_t agno, unsigned cop
 	return copy == 0 ? first + 1 : first + chunks - 2;
 }
 
-int pool_place(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *off)
-{
-	uint64_t lchunk = laddr >> CHUNK_SHIFT;
-	uint64_t agno = lchunk / pool->ag_chunks, slot = lchunk % pool->ag_chunks;
-	struct chunk_place *place;
-	int rc;
+struct ag_loading {
+	struct pool *pool;
+	uint32_t agno;
+};
 
-	assert(copy < 2);
-	if (agno >= pool_ag_count(pool))
-		return -ENOENT;
-	if (slot == 0)
-		return place_in_chunk(pool, laddr, copy, slot0_chunk(pool, (uint32_t)agno, copy), off);
-	rc = ag_load(pool, (uint32_t)agno);
-	if (rc)
-		return rc;
-	place = &pool->ags[agno].chunks[slot];
-	return place_in_chunk(pool, laddr, copy, copy == 0 ? place->primary : place->mirror, off);
-}
-
-static int ag_load_remaps(struct pool *pool, uint32_t agno)
+static int remaps_run(void *arg)
 {
+	const struct ag_loading *l = arg;
+	struct pool *pool = l->pool;
 	struct remap add[REMAPS_PER_UNIT];
 	const struct m_remaps *m;
 	const void *unit;
 	uint32_t count;
-	int rc = unit_home(pool, pool_ag_unit(pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, &unit);
+	int rc = unit_home(pool, pool_ag_unit(pool, l->agno, AG_UNIT_REMAP), MAGIC_REMAP, &unit);
 
 	if (rc)
 		return pool->repair ? 0 : rc;
@@ -178,14 +120,16 @@ static int ag_load_remaps(struct pool *pool, uint32_t agno)
 	return count != 0 ? remaps_add(pool, add, count) : 0;
 }
 
-static int ag_load_table(struct pool *pool, uint32_t agno)
+static int table_run(void *arg)
 {
-	struct chunk_place *chunks = pool->ags[agno].chunks;
+	const struct ag_loading *l = arg;
+	struct pool *pool = l->pool;
+	struct chunk_place *chunks = pool->ags[l->agno].chunks;
 
 	for (uint32_t first = 0; first < pool->ag_chunks; first += CHUNKS_PER_UNIT) {
 		const struct m_chunks *m;
 		const void *unit;
-		uint64_t laddr = pool_ag_unit(pool, agno, AG_UNIT_TABLE + first / CHUNKS_PER_UNIT);
+		uint64_t laddr = pool_ag_unit(pool, l->agno, AG_UNIT_TABLE + first / CHUNKS_PER_UNIT);
 		int rc = unit_home(pool, laddr, MAGIC_CHUNKS, &unit);
 
 		/* A repair says itself where these chunks are: pool_chunk_set. */
@@ -202,42 +146,66 @@ static int ag_load_table(struct pool *pool, uint32_t agno)
 	return 0;
 }
 
-struct ag_loading {
-	struct pool *pool;
-	uint32_t agno;
-};
-
-/* The table's own units are remapped in the superblock only. The list comes last: it is added once. */
-static int ag_load_run(void *arg)
+/* Only key units are read here, whose places need no list but the superblock's. */
+static int load_once(struct pool *pool, uint32_t agno, _Atomic bool *loaded, int (*run)(void *arg))
 {
-	const struct ag_loading *l = arg;
-	int rc = ag_load_table(l->pool, l->agno);
+	struct ag_loading loading = { pool, agno };
+	int rc = 0;
 
-	return rc ? rc : ag_load_remaps(l->pool, l->agno);
+	if (atomic_load_explicit(loaded, memory_order_acquire))
+		return 0;
+	pthread_mutex_lock(&pool->load_mutex);
+	if (!*loaded) {
+		rc = pool_guard_all(pool, run, &loading);
+		if (!rc)
+			atomic_store_explicit(loaded, true, memory_order_release);
+	}
+	pthread_mutex_unlock(&pool->load_mutex);
+	return rc;
+}
+
+static int ag_load_remaps(struct pool *pool, uint32_t agno)
+{
+	return load_once(pool, agno, &pool->ags[agno].remaps_loaded, remaps_run);
 }
 
 int ag_load(struct pool *pool, uint32_t agno)
 {
 	struct pool_ag *ag = &pool->ags[agno];
-	struct ag_loading loading = { pool, agno };
-	int rc = 0;
+	int rc;
 
 	if (atomic_load_explicit(&ag->loaded, memory_order_acquire))
 		return 0;
-	pthread_mutex_lock(&pool->load_mutex);
-	if (!ag->loaded) {
-		rc = pool_guard_all(pool, ag_load_run, &loading);
-		if (!rc)
-			atomic_store_explicit(&ag->loaded, true, memory_order_release);
+	rc = ag_load_remaps(pool, agno);
+	return rc ? rc : load_once(pool, agno, &ag->loaded, table_run);
+}
+
+int pool_place(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *off)
+{
+	uint64_t lchunk = laddr >> CHUNK_SHIFT;
+	uint64_t agno = lchunk / pool->ag_chunks, slot = lchunk % pool->ag_chunks;
+	struct chunk_place *place;
+	int rc;
+
+	assert(copy < 2);
+	if (agno >= pool_ag_count(pool))
+		return -ENOENT;
+	if (slot == 0) {
+		rc = pool_unit_is_key(pool, laddr) ? 0 : ag_load_remaps(pool, (uint32_t)agno);
+		return rc ? rc : place_in_chunk(pool, laddr, copy, slot0_chunk(pool, (uint32_t)agno, copy), off);
 	}
-	pthread_mutex_unlock(&pool->load_mutex);
-	return rc;
+	rc = ag_load(pool, (uint32_t)agno);
+	if (rc)
+		return rc;
+	place = &pool->ags[agno].chunks[slot];
+	return place_in_chunk(pool, laddr, copy, copy == 0 ? place->primary : place->mirror, off);
 }
 
 void ag_unload_all(struct pool *pool)
 {
 	for (uint32_t agno = 0; agno < pool->ag_made; agno++) {
 		pool->ags[agno].loaded = false;
+		pool->ags[agno].remaps_loaded = false;
 		for (uint32_t i = 0; i < pool->ag_chunks; i++) {
 			free(pool->ags[agno].chunks[i].verified);
 			pool->ags[agno].chunks[i].verified = NULL;

@@ -37,8 +37,8 @@ static int pool_alloc(struct pool *pool)
 	pool->ag_room = (uint32_t)u64_max(room, pool->super.ag_count);
 	pool->ags = calloc(pool->ag_room, sizeof(*pool->ags));
 	/* Those of the superblock have to be had again at any time. */
-	pool->remaps = calloc(SUPER_REMAPS_MAX, sizeof(*pool->remaps));
-	pool->remap_room = SUPER_REMAPS_MAX;
+	pool->remaps = calloc(SUPER_REMAPS_MAX + 1, sizeof(*pool->remaps));
+	pool->remap_room = SUPER_REMAPS_MAX + 1;
 	if (!pool->ags || !pool->remaps)
 		return -ENOMEM;
 	rc = pool_ags_make(pool, pool->super.ag_count);
@@ -201,14 +201,6 @@ int pool_repair_end(struct pool *pool, bool clean)
 	pool->super.state &= ~SUPER_STATE_REPAIR;
 	if (clean)
 		pool->super.state |= SUPER_STATE_CLEAN;
-	return super_store(pool);
-}
-
-int pool_repair_remap(struct pool *pool, const struct remap *remap)
-{
-	if (pool->super.remap_count == SUPER_REMAPS_MAX)
-		return -ENOSPC;
-	pool->super.remaps[pool->super.remap_count++] = *remap;
 	return super_store(pool);
 }
 

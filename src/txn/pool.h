@@ -67,8 +67,6 @@ unsigned pool_replayed(const struct pool *pool);
 must_check int pool_repair_begin(struct pool *pool);
 must_check int pool_repair_seq(struct pool *pool, uint64_t *seq);
 must_check int pool_repair_end(struct pool *pool, bool clean);
-/* One more entry for the list in the superblock; holds after pool_reload. -ENOSPC: it is full. */
-must_check int pool_repair_remap(struct pool *pool, const struct remap *remap);
 void pool_reload(struct pool *pool);
 
 /* Why the pool no longer takes writes, or NULL. pool_fail makes it so (first reason stays). */
@@ -86,6 +84,9 @@ struct pool_event {
 };
 void pool_on_event(struct pool *pool, void (*fn)(void *arg, const struct pool_event *event), void *arg);
 void pool_event_log(const struct pool_event *event, const char *path); /* path: of the owner, or NULL */
+
+/* Bad memory was met under metadata. fn may only take a note, as above: it is to be seen to with no transaction open. */
+void pool_on_bad(struct pool *pool, void (*fn)(void *arg, uint64_t dev_off), void *arg);
 
 /* A slot for the floor above txn to hang its state on, one per pool. */
 void pool_set_space(struct pool *pool, void *space);
@@ -138,5 +139,35 @@ void pool_chunk_set(struct pool *pool, uint64_t lchunk, uint32_t primary_chunk, 
 
 /* A chunk's units have a new life: forget that they were verified. */
 void pool_unverify(struct pool *pool, uint64_t laddr, uint64_t len_bytes);
+
+/* ---- remap.c: single units that lie elsewhere ---- */
+
+/*
+ * Group header, remap list, chunk table: without them no other unit of the group is found. Where such a unit lies instead only the superblock
+ * can say.
+ */
+bool pool_unit_is_key(const struct pool *pool, uint64_t laddr);
+
+/*
+ * From here on one copy of a key unit lies in that block, which holds it, durably. Nobody else has a transaction open. -ENOSPC: the list is
+ * full. -EIO: no superblock can be written; the pool takes no more writes.
+ */
+must_check int pool_remap_super(struct pool *pool, const struct remap *remap);
+bool pool_super_has(struct pool *pool, const struct remap *remap);
+
+/*
+ * Bytes for a new place of one copy of the unit at laddr, or of the eight inodes there (BLOCK_SIZE): its own if they can be read, else those of
+ * the other copy, else what both have left. -EIO: that is not all of it.
+ */
+must_check int pool_unit_save(struct pool *pool, uint64_t laddr, unsigned copy, void *bytes);
+/* These bytes over its present place. -EIO: it is as bad as before. Nobody else has a transaction open. */
+must_check int pool_unit_rewrite(struct pool *pool, uint64_t laddr, unsigned copy, const void *bytes);
+
+/* ---- what is no unit ---- */
+
+/* Both copies of the superblock anew. -EIO: the one in that block still cannot be read. */
+must_check int pool_super_renew(struct pool *pool, uint64_t blk);
+/* Bad memory in a block of the journal: written anew, or (1) its lane is used only where there is no other. */
+must_check int pool_lane_renew(struct pool *pool, uint64_t blk);
 
 #endif

@@ -138,6 +138,7 @@ static void txn_clear(struct txn *tx)
 	tx->images_tail = &tx->images;
 	tx->image_count = 0;
 	tx->hooks = tx->last_hook = NULL;
+	tx->remap = NULL;
 	tx->data_stored = false;
 }
 

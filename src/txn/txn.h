@@ -90,6 +90,13 @@ must_check int txn_new(struct txn *tx, uint64_t laddr, uint32_t magic, uint64_t 
  * -EUCLEAN, -EIO: neither is sound. -EROFS: one is, and the other could not be written.
  */
 must_check int txn_unit_scrub(struct txn *tx, uint64_t laddr, uint32_t magic, bool *healed);
+/*
+ * With this commit one copy of a unit, or of the eight inodes there, lies in another block, which holds what it held before: an entry of the group's
+ * remap list. What the transaction itself edits is stored there already. Not for key units; one in a transaction; between pool_freeze() and
+ * pool_thaw(). -ENOSPC: the list is full.
+ */
+struct remap;
+must_check int txn_remap(struct txn *tx, const struct remap *remap);
 /* The unit has been given back: its image, if any, is not written. */
 void txn_forget(struct txn *tx, uint64_t laddr);
 

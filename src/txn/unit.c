@@ -143,6 +143,7 @@ static int copy_load(struct pool *pool, uint64_t laddr, unsigned copy, uint32_t 
 		     uint64_t *off, const char **why)
 {
 	size_t size = unit_size(magic);
+	uint64_t bad_off = 0;
 	int rc = pool_place(pool, laddr, copy, off);
 
 	*why = NULL;
@@ -150,9 +151,10 @@ static int copy_load(struct pool *pool, uint64_t laddr, unsigned copy, uint32_t 
 		*why = "no such copy";
 		return rc;
 	}
-	rc = dax_load(pool->dax, buf, *off, size, NULL);
+	rc = dax_load(pool->dax, buf, *off, size, &bad_off);
 	if (rc) {
 		*why = "bad memory";
+		bad_met(pool, bad_off);
 		return rc;
 	}
 	*why = unit_check_header(buf, size, magic, laddr, &pool->super.uuid);

@@ -25,6 +25,9 @@ int ctl_owners(int argc, char **argv);
 int ctl_clone(int argc, char **argv);
 int ctl_scrub(int argc, char **argv);
 int ctl_grow(int argc, char **argv);
+int ctl_losses(int argc, char **argv);
+int ctl_events(int argc, char **argv);
+int ctl_poison(int argc, char **argv);
 
 /* ---- options ---- */
 

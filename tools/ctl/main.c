@@ -24,6 +24,9 @@ static const struct {
 	{ "clone", ctl_clone, "clone a file, or with -r a whole tree" },
 	{ "scrub", ctl_scrub, "verify both copies of all metadata" },
 	{ "grow", ctl_grow, "take in what the device or file has gained" },
+	{ "losses", ctl_losses, "what files have lost to bad memory" },
+	{ "events", ctl_events, "what bad memory has done since the mount" },
+	{ "poison", ctl_poison, "ranges of the device that are out of use" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -45,6 +45,10 @@ static const struct {
 	FIELD(replayed_records, "transactions replayed at mount"),
 	FIELD(heals, "metadata units repaired from their copy"),
 	FIELD(damaged_units, "metadata units found damaged"),
+	FIELD(bad_reads, "times that metadata met bad memory"),
+	FIELD(bad_blocks, "blocks with bad memory, seen to since the mount"),
+	FIELD(lost_blocks, "blocks of files with something lost, for each owner"),
+	FIELD(lost_bytes, "bytes of them lost"),
 };
 
 static uint64_t field_get(const struct umbra_stats *stats, size_t i)

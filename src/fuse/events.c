@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Events of bad memory. See events.h.
+ *
+ * They come from the thread that sees to the bad memory, for which others wait, perhaps the answer to a READ of a page that has to be dropped:
+ * so it only takes a note. One deferred thread at a time drops pages and writes to the log.
+ */
+#include "fuse/events.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <urcu/list.h>
+
+#include <umbra/ioctl.h>
+
+#include "fuse/ops.h"
+#include "util/log.h"
+
+#define LOGGED_MAX 100u /* owners of one block that are named in the log */
+
+/* One to be told. */
+struct telling {
+	struct cds_list_head link;
+	struct fs_poison poison;
+};
+
+struct events {
+	struct session *session;
+	struct defer_work work;
+	pthread_mutex_t lock;
+	/* (lock) */
+	struct event *kept; /* a ring */
+	uint64_t last;      /* number of the last one */
+	struct cds_list_head tellings;
+	bool working;           /* work is queued, or under way */
+	uint64_t noted_block;   /* of the last event */
+	uint64_t block, owners; /* logged last, and how many of its owners */
+	struct event_counts counts;
+};
+
+/* ---- telling ---- */
+
+static void log_owner(const struct fs_poison *p, const char *path)
+{
+	if (p->lost_lines)
+		log_error("bad memory at 0x%" PRIx64 ": %s (inode %" PRIu64
+			  ") has lost %d bytes between %" PRIu64 " and %" PRIu64,
+			  p->dev_off, path, p->ino, __builtin_popcountll(p->lost_lines) * (int)LINE_SIZE,
+			  p->file_off + (uint64_t)__builtin_ctzll(p->lost_lines) * LINE_SIZE,
+			  p->file_off + (uint64_t)(64 - __builtin_clzll(p->lost_lines)) * LINE_SIZE);
+	else
+		log_warn("bad memory at 0x%" PRIx64 ": moved a block of %s (inode %" PRIu64
+			 "), nothing is lost",
+			 p->dev_off, path, p->ino);
+}
+
+static void log_event(struct events *ev, const struct fs_poison *p)
+{
+	char path[OPS_PATH_MAX];
+	uint64_t owners;
+
+	switch (p->kind) {
+	case FS_POISON_DATA:
+		pthread_mutex_lock(&ev->lock);
+		ev->owners = ev->block == p->dev_off ? ev->owners + 1 : 1;
+		ev->block = p->dev_off;
+		owners = ev->owners;
+		pthread_mutex_unlock(&ev->lock);
+		if (owners == LOGGED_MAX)
+			log_warn("bad memory at 0x%" PRIx64
+				 ": and more owners: umbractl losses names them all",
+				 p->dev_off);
+		if (owners >= LOGGED_MAX)
+			return;
+		if (fs_path(ev->session->fs, p->ino, path, sizeof(path)) != 0)
+			strcpy(path, "a file without a name");
+		log_owner(p, path);
+		return;
+	case FS_POISON_FREE:
+		log_warn("bad memory at 0x%" PRIx64 ": was nobody's, and is taken out of use", p->dev_off);
+		return;
+	case FS_POISON_PASSED:
+		log_warn("bad memory at 0x%" PRIx64 ": can be read again", p->dev_off);
+		return;
+	default:
+		log_warn("bad memory at 0x%" PRIx64 ": held metadata, of which the other copy serves",
+			 p->dev_off);
+		return;
+	}
+}
+
+static struct telling *telling_take(struct events *ev)
+{
+	struct telling *t = NULL;
+
+	pthread_mutex_lock(&ev->lock);
+	if (!cds_list_empty(&ev->tellings)) {
+		t = cds_list_first_entry(&ev->tellings, struct telling, link);
+		cds_list_del(&t->link);
+	} else {
+		ev->working = false;
+	}
+	pthread_mutex_unlock(&ev->lock);
+	return t;
+}
+
+static void events_tell_all(struct defer_work *work)
+{
+	struct events *ev = container_of(work, struct events, work);
+	struct telling *t;
+
+	while ((t = telling_take(ev))) {
+		/* What the kernel has of it may be older than what was lost, or be all that is left: it is not to hide a loss. */
+		if (t->poison.kind == FS_POISON_DATA && t->poison.lost_lines)
+			(void)fuse_lowlevel_notify_inval_inode(ev->session->se, t->poison.ino,
+							       (off_t)t->poison.file_off, BLOCK_SIZE);
+		log_event(ev, &t->poison);
+		free(t);
+	}
+}
+
+/* ---- taking note ---- */
+
+static void ring_add(struct events *ev, const struct fs_poison *poison)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	ev->last++;
+	ev->kept[ev->last % UMBRA_EVENTS_KEPT] = (struct event){
+		.number = ev->last,
+		.time_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
+		.poison = *poison,
+	};
+}
+
+void events_note(void *events, const struct fs_poison *poison)
+{
+	struct events *ev = events;
+	struct telling *t = malloc(sizeof(*t));
+	bool start;
+
+	pthread_mutex_lock(&ev->lock);
+	ring_add(ev, poison);
+	if (poison->kind == FS_POISON_DATA) {
+		ev->counts.lost_blocks += poison->lost_lines != 0;
+		ev->counts.lost_bytes += (uint64_t)__builtin_popcountll(poison->lost_lines) * LINE_SIZE;
+	}
+	ev->counts.bad_blocks += ev->noted_block != poison->dev_off && poison->kind != FS_POISON_PASSED;
+	ev->noted_block = poison->dev_off;
+	start = t && !ev->working;
+	if (t) {
+		t->poison = *poison;
+		cds_list_add_tail(&t->link, &ev->tellings);
+		ev->working = true;
+	}
+	pthread_mutex_unlock(&ev->lock);
+	if (!t)
+		log_error("out of memory: cached pages of inode %" PRIu64 " may still show what is lost",
+			  poison->ino);
+	if (start && !defer_add(ev->session->defer, &ev->work)) {
+		pthread_mutex_lock(&ev->lock);
+		ev->working = false; /* being unmounted */
+		pthread_mutex_unlock(&ev->lock);
+	}
+}
+
+unsigned events_get(struct events *ev, uint64_t after, struct event *list, unsigned max, uint64_t *missed)
+{
+	unsigned count = 0;
+	uint64_t first;
+
+	pthread_mutex_lock(&ev->lock);
+	first = ev->last > UMBRA_EVENTS_KEPT ? ev->last - UMBRA_EVENTS_KEPT + 1 : 1;
+	if (after > ev->last)
+		after = ev->last; /* of an earlier mount */
+	*missed = after + 1 < first ? first - after - 1 : 0;
+	for (uint64_t n = u64_max(after + 1, first); n <= ev->last && count < max; n++)
+		list[count++] = ev->kept[n % UMBRA_EVENTS_KEPT];
+	pthread_mutex_unlock(&ev->lock);
+	return count;
+}
+
+void events_count(struct events *ev, struct event_counts *counts)
+{
+	pthread_mutex_lock(&ev->lock);
+	*counts = ev->counts;
+	pthread_mutex_unlock(&ev->lock);
+}
+
+int events_new(struct session *session, struct events **out)
+{
+	struct events *ev = calloc(1, sizeof(*ev));
+
+	if (ev)
+		ev->kept = calloc(UMBRA_EVENTS_KEPT, sizeof(*ev->kept));
+	if (!ev || !ev->kept) {
+		free(ev);
+		return -ENOMEM;
+	}
+	ev->session = session;
+	ev->work.fn = events_tell_all;
+	pthread_mutex_init(&ev->lock, NULL);
+	CDS_INIT_LIST_HEAD(&ev->tellings);
+	*out = ev;
+	return 0;
+}
+
+void events_free(struct events *ev)
+{
+	struct telling *t, *next;
+
+	if (!ev)
+		return;
+	cds_list_for_each_entry_safe(t, next, &ev->tellings, link)
+		free(t);
+	pthread_mutex_destroy(&ev->lock);
+	free(ev->kept);
+	free(ev);
+}

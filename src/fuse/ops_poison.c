@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The private ioctls about bad memory: losses, events, blocks taken out of use by hand.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <umbra/ioctl.h>
+
+#include "fuse/events.h"
+#include "fuse/ops.h"
+
+#define BATCH 64u
+
+static bool is_operator(fuse_req_t req)
+{
+	uid_t uid = fuse_req_ctx(req)->uid;
+
+	return uid == 0 || uid == getuid();
+}
+
+static uint32_t path_get(struct fs *fs, uint64_t ino, char *path, size_t size, size_t *len)
+{
+	int rc = fs_path(fs, ino, path, size);
+
+	*len = rc == 0 ? strlen(path) : 0;
+	return rc == -ENAMETOOLONG ? UMBRA_OWNER_PATH_LONG : (uint32_t)*len;
+}
+
+/* Appends a record with a path behind it; 0: no room, else its size, which the record is to hold. */
+static size_t record_put(uint8_t *data, size_t *used, size_t record_size, const char *path, size_t path_len)
+{
+	size_t size = u64_align_up(record_size + path_len, 8);
+
+	if (size > UMBRA_OWNERS_DATA - *used)
+		return 0;
+	memcpy(data + *used + record_size, path, path_len);
+	return size;
+}
+
+static bool loss_put(struct fs *fs, const struct fs_loss *loss, struct umbra_losses *reply, size_t *used)
+{
+	char path[OPS_PATH_MAX];
+	struct umbra_loss record = {
+		.ino = loss->ino,
+		.file_off = loss->file_off,
+		.lost_lines = loss->lost_lines,
+		.since_s = (uint64_t)loss->since_s,
+	};
+	size_t path_len, size;
+
+	record.path_len = path_get(fs, loss->ino, path, sizeof(path), &path_len);
+	size = record_put(reply->data, used, sizeof(record), path, path_len);
+	record.record_size = (uint32_t)size;
+	if (size == 0)
+		return false;
+	memcpy(reply->data + *used, &record, sizeof(record));
+	*used += size;
+	reply->count++;
+	return true;
+}
+
+static int losses_list(struct fs *fs, struct umbra_losses *reply)
+{
+	struct fs_losses_pos pos = { (uint32_t)reply->cursor[0], reply->cursor[1], reply->cursor[2] };
+	struct fs_loss losses[BATCH];
+	size_t used = 0;
+	unsigned count, i;
+
+	do {
+		int rc = fs_losses(fs, &pos, losses, BATCH, &count);
+
+		if (rc)
+			return rc;
+		for (i = 0; i < count && loss_put(fs, &losses[i], reply, &used); i++)
+			pos = losses[i].after;
+	} while (count > 0 && i == count);
+	reply->cursor[0] = pos.agno;
+	reply->cursor[1] = pos.ino;
+	reply->cursor[2] = pos.blk;
+	return 0;
+}
+
+void ops_losses(fuse_req_t req, const void *in)
+{
+	struct umbra_losses *reply = (void *)worker_now->buf;
+	int rc;
+
+	memset(reply, 0, sizeof(*reply));
+	memcpy(reply, in, offsetof(struct umbra_losses, count));
+	rc = !is_operator(req) ? -EPERM : reply->cursor[0] > UINT32_MAX ? -EINVAL : 0;
+	if (!rc)
+		rc = losses_list(req_session(req)->fs, reply);
+	if (rc)
+		ops_reply(req, rc);
+	else
+		fuse_reply_ioctl(req, 0, reply, sizeof(*reply));
+}
+
+static uint16_t event_kind(const struct fs_poison *p)
+{
+	switch (p->kind) {
+	case FS_POISON_DATA:
+		return p->lost_lines ? UMBRA_EVENT_LOST : UMBRA_EVENT_MOVED;
+	case FS_POISON_FREE:
+		return UMBRA_EVENT_UNUSED;
+	case FS_POISON_PASSED:
+		return UMBRA_EVENT_PASSED;
+	default:
+		return UMBRA_EVENT_META;
+	}
+}
+
+static bool event_put(struct fs *fs, const struct event *event, struct umbra_events *reply, size_t *used)
+{
+	const struct fs_poison *p = &event->poison;
+	char path[OPS_PATH_MAX];
+	struct umbra_event record = {
+		.number = event->number,
+		.time_ns = event->time_ns,
+		.dev_off = p->dev_off,
+		.ino = p->ino,
+		.file_off = p->file_off,
+		.lost_lines = p->lost_lines,
+		.kind = event_kind(p),
+	};
+	size_t path_len = 0, size;
+
+	if (p->ino != 0)
+		record.path_len = path_get(fs, p->ino, path, sizeof(path), &path_len);
+	size = record_put(reply->data, used, sizeof(record), path, path_len);
+	record.record_size = (uint16_t)size;
+	if (size == 0)
+		return false;
+	memcpy(reply->data + *used, &record, sizeof(record));
+	*used += size;
+	reply->count++;
+	reply->after = event->number;
+	return true;
+}
+
+void ops_events(fuse_req_t req, const void *in)
+{
+	struct umbra_events *reply = (void *)worker_now->buf;
+	struct session *session = req_session(req);
+	struct event list[BATCH];
+	size_t used = 0;
+	uint64_t missed;
+	unsigned count;
+
+	memset(reply, 0, sizeof(*reply));
+	memcpy(&reply->after, in, sizeof(reply->after));
+	if (!is_operator(req)) {
+		ops_reply(req, -EPERM);
+		return;
+	}
+	count = events_get(session->events, reply->after, list, BATCH, &missed);
+	reply->missed = missed;
+	for (unsigned i = 0; i < count && event_put(session->fs, &list[i], reply, &used); i++)
+		;
+	fuse_reply_ioctl(req, 0, reply, sizeof(*reply));
+}
+
+void ops_poison(fuse_req_t req, const void *in)
+{
+	struct fs *fs = req_session(req)->fs;
+	uint64_t size = pool_size_blk(fs_pool(fs)) * BLOCK_SIZE;
+	struct umbra_poison arg;
+	int rc = 0;
+
+	memcpy(&arg, in, sizeof(arg));
+	arg.done = 0;
+	arg.error = 0;
+	if (!is_operator(req))
+		rc = -EPERM;
+	else if (arg.op != UMBRA_POISON_ADD || arg.pad || (arg.off | arg.len) % BLOCK_SIZE || arg.len == 0 ||
+		 arg.len > UMBRA_POISON_MAX || arg.off >= size || arg.len > size - arg.off)
+		rc = -EINVAL;
+	if (rc) {
+		ops_reply(req, rc);
+		return;
+	}
+	while (!rc && arg.done < arg.len) {
+		rc = fs_poison_add(fs, arg.off + arg.done);
+		if (!rc)
+			arg.done += BLOCK_SIZE;
+	}
+	arg.error = (uint32_t)-rc;
+	fuse_reply_ioctl(req, 0, &arg, sizeof(arg));
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Single units that no longer lie where the chunk table says, since the memory there is bad.
+ *
+ * The entries of all groups that are loaded, and those of the superblock, are one list in DRAM. Key units (pool.h) can only be in the
+ * superblock's, as they are what a group's own list is found by: that one is changed at once and by hand, the others in transactions.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "txn/internal.h"
+#include "util/log.h"
+
+#define BLOCK_LINES (BLOCK_SIZE / LINE_SIZE)
+
+bool pool_unit_is_key(const struct pool *pool, uint64_t laddr)
+{
+	uint64_t slot = (laddr >> CHUNK_SHIFT) % pool->ag_chunks, unit = (laddr >> BLOCK_SHIFT) % CHUNK_BLOCKS;
+
+	return slot == 0 && (unit == AG_UNIT_HEADER || unit == AG_UNIT_REMAP ||
+			     (unit >= AG_UNIT_TABLE && unit < AG_UNIT_TABLE + ag_table_units(pool->ag_chunks)));
+}
+
+/* ---- the list in DRAM ---- */
+
+static int remap_compare(const void *a, const void *b)
+{
+	const struct remap *ra = a, *rb = b;
+
+	if (ra->laddr != rb->laddr)
+		return ra->laddr < rb->laddr ? -1 : 1;
+	return ra->copy < rb->copy ? -1 : ra->copy > rb->copy;
+}
+
+static struct remap *entry_find(struct pool *pool, uint64_t unit_laddr, unsigned copy)
+{
+	struct remap key = { .laddr = unit_laddr, .copy = copy };
+
+	return bsearch(&key, pool->remaps, pool->remap_count, sizeof(key), remap_compare);
+}
+
+uint64_t remap_find(struct pool *pool, uint64_t unit_laddr, unsigned copy)
+{
+	const struct remap *found;
+	uint64_t blk;
+
+	pthread_rwlock_rdlock(&pool->remap_lock);
+	found = entry_find(pool, unit_laddr, copy);
+	blk = found ? found->place_blk : 0;
+	pthread_rwlock_unlock(&pool->remap_lock);
+	return blk;
+}
+
+/* So many more, and one that a commit adds. Under remap_lock. */
+static int room_make(struct pool *pool, uint32_t more)
+{
+	uint32_t sum = pool->remap_count + more + 1;
+	struct remap *all;
+
+	if (sum <= pool->remap_room)
+		return 0;
+	all = realloc(pool->remaps, sum * sizeof(*all));
+	if (!all)
+		return -ENOMEM;
+	pool->remaps = all;
+	pool->remap_room = sum;
+	return 0;
+}
+
+/* One more; there is room. */
+static void entry_add(struct pool *pool, const struct remap *remap)
+{
+	pool->remaps[pool->remap_count] = *remap;
+	pool->remap_count++;
+	qsort(pool->remaps, pool->remap_count, sizeof(*remap), remap_compare);
+}
+
+int remaps_add(struct pool *pool, const struct remap *add, uint32_t count)
+{
+	int rc;
+
+	pthread_rwlock_wrlock(&pool->remap_lock);
+	rc = room_make(pool, count);
+	for (uint32_t i = 0; i < count && !rc; i++)
+		entry_add(pool, &add[i]);
+	pthread_rwlock_unlock(&pool->remap_lock);
+	return rc;
+}
+
+void remap_put(struct pool *pool, const struct remap *remap)
+{
+	struct remap *entry;
+
+	if (sabotage_point("remap-put"))
+		return;
+	pthread_rwlock_wrlock(&pool->remap_lock);
+	entry = entry_find(pool, remap->laddr, remap->copy);
+	if (entry) {
+		*entry = *remap;
+	} else {
+		assert(pool->remap_count < pool->remap_room);
+		entry_add(pool, remap);
+	}
+	pthread_rwlock_unlock(&pool->remap_lock);
+	unit_set_verified(pool, remap->laddr, BLOCK_SIZE, false);
+}
+
+static int room_keep(struct pool *pool)
+{
+	int rc;
+
+	pthread_rwlock_wrlock(&pool->remap_lock);
+	rc = room_make(pool, 0);
+	pthread_rwlock_unlock(&pool->remap_lock);
+	return rc;
+}
+
+/* ---- the list of a group ---- */
+
+static int list_put(struct m_remaps *m, const struct remap *remap)
+{
+	const struct m_remap entry = {
+		.rp_laddr = le64_of(remap->laddr),
+		.rp_place_blk = le64_of(remap->place_blk),
+		.rp_copy = le32_of(remap->copy),
+	};
+	uint32_t count = le32_get(m->rl_count), at = 0;
+
+	for (; at < count; at++) {
+		struct remap have = { .laddr = le64_get(m->rl_entries[at].rp_laddr),
+				      .copy = le32_get(m->rl_entries[at].rp_copy) };
+		int order = remap_compare(&have, remap);
+
+		if (order > 0)
+			break;
+		if (order == 0) {
+			m->rl_entries[at] = entry;
+			return 0;
+		}
+	}
+	if (count == REMAPS_PER_UNIT)
+		return -ENOSPC;
+	memmove(&m->rl_entries[at + 1], &m->rl_entries[at], (count - at) * sizeof(entry));
+	m->rl_entries[at] = entry;
+	m->rl_count = le32_of(count + 1);
+	return 0;
+}
+
+int txn_remap(struct txn *tx, const struct remap *remap)
+{
+	struct pool *pool = tx->pool;
+	uint32_t agno = pool_laddr_ag(pool, remap->laddr);
+	struct remap *mine;
+	void *unit;
+	int rc = txn_lock_ag(tx, agno);
+
+	assert(!tx->remap && !pool_unit_is_key(pool, remap->laddr));
+	if (!rc)
+		rc = txn_edit(tx, pool_ag_unit(pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, &unit);
+	if (!rc)
+		rc = room_keep(pool);
+	if (!rc && !sabotage_point("remap-list"))
+		rc = list_put(unit, remap);
+	if (rc)
+		return rc;
+	mine = txn_alloc(tx, sizeof(*mine));
+	*mine = *remap;
+	tx->remap = mine;
+	return 0;
+}
+
+/* ---- the list of the superblock ---- */
+
+/* Under super_mutex. */
+static int super_put(struct super *s, const struct remap *remap)
+{
+	for (uint32_t i = 0; i < s->remap_count; i++) {
+		if (remap_compare(&s->remaps[i], remap) == 0) {
+			s->remaps[i] = *remap;
+			return 0;
+		}
+	}
+	if (s->remap_count == SUPER_REMAPS_MAX)
+		return -ENOSPC;
+	s->remaps[s->remap_count++] = *remap;
+	return 0;
+}
+
+int pool_remap_super(struct pool *pool, const struct remap *remap)
+{
+	int rc = room_keep(pool);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&pool->super_mutex);
+	rc = super_put(&pool->super, remap);
+	pthread_mutex_unlock(&pool->super_mutex);
+	if (rc)
+		return rc;
+	rc = super_store(pool);
+	if (rc) /* which of both lists the next mount finds is not known */
+		pool_fail(pool, "the superblock cannot be written");
+	else
+		remap_put(pool, remap);
+	return rc;
+}
+
+bool pool_super_has(struct pool *pool, const struct remap *remap)
+{
+	const struct super *s = &pool->super;
+	bool has = false;
+
+	pthread_mutex_lock(&pool->super_mutex);
+	for (uint32_t i = 0; i < s->remap_count && !has; i++)
+		has = remap_compare(&s->remaps[i], remap) == 0 && s->remaps[i].place_blk == remap->place_blk;
+	pthread_mutex_unlock(&pool->super_mutex);
+	return has;
+}
+
+/* ---- what a copy should hold ---- */
+
+/* Lines of one copy that are lost, from the other one; a unit made of both has to be sound. */
+static int lines_merge(struct pool *pool, uint64_t laddr, uint8_t *bytes, uint64_t bad, const uint8_t *other,
+		       uint64_t other_bad)
+{
+	bool whole;
+
+	if (bad & other_bad)
+		return -EIO;
+	for (unsigned i = 0; i < BLOCK_LINES; i++) {
+		if (bad >> i & 1)
+			memcpy(bytes + i * LINE_SIZE, other + i * LINE_SIZE, LINE_SIZE);
+	}
+	whole = unit_size(unit_magic(bytes)) == BLOCK_SIZE;
+	for (size_t at = 0; at < BLOCK_SIZE; at += INODE_SIZE) {
+		uint64_t lines = 0xffull << at / LINE_SIZE;
+
+		/* Of places for inodes some have never been used. */
+		if (!whole && (bad & lines) != 0 && (bad & lines) != lines &&
+		    unit_check_header(bytes + at, INODE_SIZE, MAGIC_INODE, laddr + at, &pool->super.uuid))
+			return -EIO;
+	}
+	return whole && unit_check_header(bytes, BLOCK_SIZE, 0, laddr, &pool->super.uuid) ? -EIO : 0;
+}
+
+int pool_unit_save(struct pool *pool, uint64_t laddr, unsigned copy, void *bytes)
+{
+	_Alignas(64) uint8_t other[BLOCK_SIZE];
+	uint64_t off, other_off, bad, other_bad = UINT64_MAX;
+	int rc = pool_place(pool, laddr, copy, &off);
+
+	if (!rc)
+		rc = dax_salvage(pool->dax, off, bytes, &bad);
+	if (rc || bad == 0)
+		return rc;
+	if (pool_place(pool, laddr, 1 - copy, &other_off) == 0)
+		rc = dax_salvage(pool->dax, other_off, other, &other_bad);
+	if (rc)
+		return rc;
+	if (other_bad != 0)
+		return lines_merge(pool, laddr, bytes, bad, other, other_bad);
+	memcpy(bytes, other, BLOCK_SIZE);
+	return 0;
+}
+
+int pool_unit_rewrite(struct pool *pool, uint64_t laddr, unsigned copy, const void *bytes)
+{
+	_Alignas(64) uint8_t back[BLOCK_SIZE];
+	uint64_t off;
+	int rc = pool_place(pool, laddr, copy, &off);
+
+	if (!rc)
+		rc = dax_store(pool->dax, off, bytes, BLOCK_SIZE);
+	if (!rc)
+		rc = dax_fence(pool->dax);
+	if (!rc)
+		rc = dax_load(pool->dax, back, off, BLOCK_SIZE, NULL);
+	if (!rc)
+		rc = memcmp(back, bytes, BLOCK_SIZE) == 0 ? 0 : -EIO;
+	unit_set_verified(pool, laddr, BLOCK_SIZE, false);
+	return rc;
+}
