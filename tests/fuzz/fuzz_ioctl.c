@@ -15,6 +15,7 @@
 #include <umbra/ioctl.h>
 
 #undef BLOCK_SIZE /* another one of <linux/fs.h> */
+#include "fuse/events.h"
 #include "fuse/ops.h"
 #include "fuzz/input.h"
 #include "fuzz/pool.h"
@@ -30,7 +31,8 @@ static const unsigned cmds[] = {
 	FS_IOC_GETFLAGS,        FS_IOC_SETFLAGS,     FS_IOC_FSGETXATTR,     FS_IOC_FSSETXATTR,
 	FS_IOC_GETVERSION,      UMBRA_IOC_TOKEN,     UMBRA_IOC_EXTENTS,     UMBRA_IOC_INFO,
 	UMBRA_IOC_STATS,        UMBRA_IOC_OWNERS,    UMBRA_IOC_SCRUB,       UMBRA_IOC_CLONE_RANGE,
-	UMBRA_IOC_DEDUPE_RANGE, UMBRA_IOC_FALLOCATE, UMBRA_IOC_CLONE_FILES,
+	UMBRA_IOC_DEDUPE_RANGE, UMBRA_IOC_FALLOCATE, UMBRA_IOC_CLONE_FILES, UMBRA_IOC_LOSSES,
+	UMBRA_IOC_EVENTS,       UMBRA_IOC_POISON,
 };
 
 static struct session session;
@@ -48,6 +50,12 @@ static void answer(void)
 	if (atomic_fetch_add(&answers_count, 1) >= atomic_load(&calls_count))
 		fuzz_stop("answered twice", 0, "");
 	sem_post(&answered);
+}
+
+int fuse_req_getgroups(fuse_req_t req, int size, gid_t list[])
+{
+	(void)req, (void)size, (void)list;
+	return 0;
 }
 
 int fuse_reply_err(fuse_req_t req, int err)
@@ -168,12 +176,15 @@ static void calls(struct input *in)
 		fuzz_stop("fs_open", rc, "");
 	session.scrub = scrub_new(session.fs);
 	rc = token_open(&session.tokens);
+	if (!rc)
+		rc = events_new(&session, &session.events);
 	if (rc || !session.scrub)
 		fuzz_stop("no memory", rc, "");
 	for (unsigned i = 0; i < CALLS_MAX && in->size; i++)
 		call(in);
 	token_close(session.tokens);
 	scrub_free(session.scrub);
+	events_free(session.events);
 	fs_close(session.fs);
 	pool_close(pool, true);
 	dax_close(dax);
