@@ -8,7 +8,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libpmem.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "dax/libs.h"
 #include "dax/priv.h"
 
 int dax_why(const struct dax_opening *o, int rc, const char *fmt, ...)
@@ -152,6 +152,12 @@ int dax_open(const char *path, const struct dax_opts *opts, struct dax **out, ch
 	if (rc)
 		goto out_close;
 	rc = dax->device ? device_map(&o, dax, st.st_rdev) : file_map(&o, dax);
+	if (!rc && dax->durability == DAX_FLUSH) {
+		dax->pmem = libpmem_load();
+		if (!dax->pmem)
+			rc = dax_why(&o, -ELIBACC,
+				     "libpmem.so.1 cannot be loaded, without which nothing can be flushed");
+	}
 	if (rc)
 		goto out_close;
 	/* A core dump of the daemon is of the daemon. */
@@ -177,7 +183,7 @@ void dax_close(struct dax *dax)
 	guard_mapping_remove(dax);
 	store_forget(dax);
 	if (dax->base && dax->by_libpmem)
-		pmem_unmap(dax->base, dax->map_bytes);
+		libpmem_load()->unmap(dax->base, dax->map_bytes);
 	else if (dax->room)
 		munmap(dax->room, dax->room_bytes);
 	else if (dax->base && !dax->by_caller)

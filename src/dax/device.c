@@ -3,10 +3,8 @@
  * A pool on a device-DAX node: /dev/daxX.Y, all of whose memory is mapped; there is no page cache and nothing to read() or
  * msync(). Its size and the alignment that a mapping must respect come from libdaxctl, or else from sysfs.
  */
-#include <daxctl/libdaxctl.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <libpmem.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "dax/libs.h"
 #include "dax/priv.h"
 #include "util/log.h"
 
@@ -53,28 +52,27 @@ bool device_is_known(const char *path)
 
 static bool geometry_by_libdaxctl(dev_t rdev, uint64_t *size_bytes, uint64_t *align_bytes)
 {
+	const struct libdaxctl *lib = libdaxctl_load();
 	struct daxctl_region *region;
 	struct daxctl_dev *dev;
 	struct daxctl_ctx *ctx;
 	bool found = false;
 
-	if (daxctl_new(&ctx))
+	if (!lib || lib->new (&ctx))
 		return false;
-	daxctl_region_foreach(ctx, region)
-	{
-		daxctl_dev_foreach(region, dev)
-		{
-			if (daxctl_dev_get_major(dev) != (int)major(rdev) ||
-			    daxctl_dev_get_minor(dev) != (int)minor(rdev))
+	for (region = lib->region_get_first(ctx); region; region = lib->region_get_next(region)) {
+		for (dev = lib->dev_get_first(region); dev; dev = lib->dev_get_next(dev)) {
+			if (lib->dev_get_major(dev) != (int)major(rdev) ||
+			    lib->dev_get_minor(dev) != (int)minor(rdev))
 				continue;
-			*size_bytes = daxctl_dev_get_size(dev);
-			*align_bytes = daxctl_dev_get_align(dev);
+			*size_bytes = lib->dev_get_size(dev);
+			*align_bytes = lib->dev_get_align(dev);
 			if (*align_bytes == 0)
-				*align_bytes = daxctl_region_get_align(region);
+				*align_bytes = lib->region_get_align(region);
 			found = true;
 		}
 	}
-	daxctl_unref(ctx);
+	lib->unref(ctx);
 	return found;
 }
 
@@ -119,16 +117,17 @@ static int device_geometry(const struct dax_opening *o, struct dax *dax, dev_t r
 /* All of the device, to be written: as libpmem wants it. */
 static bool map_by_libpmem(struct dax *dax)
 {
+	const struct libpmem *lib = libpmem_load();
 	size_t mapped_bytes;
 	int is_pmem;
-	void *base = pmem_map_file(dax->path, 0, 0, 0, &mapped_bytes, &is_pmem);
+	void *base = lib ? lib->map_file(dax->path, 0, 0, 0, &mapped_bytes, &is_pmem) : NULL;
 
 	if (!base) {
-		log_debug("%s: libpmem does not map it: %s", dax->path, pmem_errormsg());
+		log_debug("%s: libpmem does not map it: %s", dax->path, lib ? lib->errormsg() : "not there");
 		return false;
 	}
 	if (mapped_bytes != dax->map_bytes) {
-		pmem_unmap(base, mapped_bytes);
+		lib->unmap(base, mapped_bytes);
 		return false;
 	}
 	dax->base = base;

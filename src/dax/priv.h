@@ -25,6 +25,7 @@ struct dax {
 	uint64_t id; /* of this opening; never used again, as the address of this struct may be */
 	int fd;
 	enum dax_durability durability;
+	const struct libpmem *pmem; /* of DAX_FLUSH */
 	bool device;
 	bool readonly;
 	bool by_libpmem;       /* who mapped it must unmap it */

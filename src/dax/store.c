@@ -15,12 +15,12 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <libpmem.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "dax/libs.h"
 #include "dax/priv.h"
 #include "util/log.h"
 
@@ -128,38 +128,38 @@ static bool store_by_pwrite(struct dax *dax, uint64_t off, const uint8_t *src, s
 	return true;
 }
 
-/* Copies from ordinary memory or within the pool, ranges may overlap. */
-static void bytes_copy(struct dax *dax, uint8_t *dst, const uint8_t *src, size_t len_bytes)
+/* Who does a store: libpmem, or NULL for memmove(). Loads it if need be, so not under a guard. */
+static const struct libpmem *storer(const struct dax *dax, size_t len_bytes)
 {
 	if (dax->durability == DAX_FLUSH)
-		pmem_memmove(dst, src, len_bytes, PMEM_F_MEM_NODRAIN);
-	else if (dax->durability == DAX_PROCESS && len_bytes >= LARGE_BYTES)
-		pmem_memmove(dst, src, len_bytes, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NONTEMPORAL);
-	else
-		memmove(dst, src, len_bytes);
+		return dax->pmem;
+	return dax->durability == DAX_PROCESS && len_bytes >= LARGE_BYTES ? libpmem_load() : NULL;
 }
 
-static void bytes_zero(struct dax *dax, uint8_t *dst, size_t len_bytes)
+/* From ordinary memory or within the pool, ranges may overlap. src NULL: zeros */
+static void bytes_put(const struct dax *dax, const struct libpmem *lib, uint8_t *dst, const uint8_t *src,
+		      size_t len_bytes)
 {
-	if (dax->durability == DAX_FLUSH)
-		pmem_memset(dst, 0, len_bytes, PMEM_F_MEM_NODRAIN);
-	else if (dax->durability == DAX_PROCESS && len_bytes >= LARGE_BYTES)
-		pmem_memset(dst, 0, len_bytes, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NONTEMPORAL);
+	unsigned flags = PMEM_F_MEM_NODRAIN | (dax->durability == DAX_FLUSH ? 0 : PMEM_F_MEM_NONTEMPORAL);
+
+	if (lib && src)
+		lib->memmove(dst, src, len_bytes, flags);
+	else if (lib)
+		lib->memset(dst, 0, len_bytes, flags);
+	else if (src)
+		memmove(dst, src, len_bytes);
 	else
 		memset(dst, 0, len_bytes);
 }
 
-/* src NULL: zeros */
 static int bytes_store(struct dax *dax, uint64_t off, const uint8_t *src, size_t len_bytes)
 {
+	const struct libpmem *lib = storer(dax, len_bytes);
 	struct dax_guard g;
 
 	if (dax_guard_enter(&g) != 0)
 		return -EIO;
-	if (src)
-		bytes_copy(dax, dax->base + off, src, len_bytes);
-	else
-		bytes_zero(dax, dax->base + off, len_bytes);
+	bytes_put(dax, lib, dax->base + off, src, len_bytes);
 	dax_guard_leave(&g);
 	return 0;
 }
@@ -210,6 +210,20 @@ int dax_move(struct dax *dax, uint64_t dst_off, uint64_t src_off, size_t len_byt
 	return store(dax, dst_off, dax->base + src_off, len_bytes, false);
 }
 
+/* Stores around the cache too are done, in their order, before what comes after. */
+static void drain(const struct dax *dax)
+{
+	if (dax->durability == DAX_FLUSH) {
+		dax->pmem->drain();
+		return;
+	}
+#ifdef __x86_64__
+	__builtin_ia32_sfence();
+#else
+	atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 int dax_fence(struct dax *dax)
 {
 	struct dirty *d;
@@ -222,7 +236,7 @@ int dax_fence(struct dax *dax)
 			*d = (struct dirty){ 0 };
 		}
 	} else {
-		pmem_drain();
+		drain(dax);
 	}
 	if (dax->traced)
 		dax->trace.fence(dax->trace.ctx);
