@@ -188,8 +188,13 @@ static int resume_one(struct op *op, void *arg)
 	const struct resume *r = arg;
 	struct inode *inode;
 	struct inode_attr attr;
-	int rc = op_inode(op, r->ino, true, &inode);
+	int rc;
 
+	if (r->type == INTENT_RELOCATE) {
+		rc = space_unit_move_end(op->tx, r->args);
+		return rc ? rc : intent_clear(op, &r->ref);
+	}
+	rc = op_inode(op, r->ino, true, &inode);
 	if (!rc)
 		rc = inode_get(op, r->ino, &attr);
 	if (rc)

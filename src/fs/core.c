@@ -123,9 +123,12 @@ static int op_call(void *arg)
 	return rc ? rc : call->fn(call->op, call->arg);
 }
 
-/* *retry: fn's result, not the commit's, so that another round makes sense. */
+/*
+ * *retry: fn's result, not the commit's, so that another round makes sense. *meta: the bad memory that it met is under metadata, and has been noted
+ * (pool_on_bad).
+ */
 static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg,
-		    struct op_locks *locks, bool *retry)
+		    struct op_locks *locks, bool *retry, bool *meta)
 {
 	struct op op = { .fs = fs, .cred = cred, .held = op.held_few, .held_size = OP_HELD_FEW };
 	struct op_call call = { &op, locks, fn, arg };
@@ -140,6 +143,7 @@ static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cre
 		return -ENOMEM;
 	rc = pool_guard(fs->pool, op_call, &call);
 	*retry = rc < 0;
+	*meta = rc == -EHWPOISON && !op.bad_data;
 	if (rc == -EDEADLK && wants_note(&op, locks) != 0)
 		rc = -ENOMEM;
 	if (rc < 0) {
@@ -173,13 +177,13 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 {
 	struct op_locks locks = { 0 };
 	unsigned rounds = 0, refills = 0, poisons = 0;
-	bool slow = false, drained = mode != TXN_WRITE, retry;
+	bool slow = false, drained = mode != TXN_WRITE, retry, meta;
 	int rc;
 
 	if (mode != TXN_READ && (fs->opts.readonly || pool_failed(fs->pool)))
 		return -EROFS;
 	for (;;) {
-		rc = op_round(fs, mode, cred, fn, arg, &locks, &retry);
+		rc = op_round(fs, mode, cred, fn, arg, &locks, &retry, &meta);
 		if (rc >= 0 || !retry)
 			break;
 		if (rc == -EDEADLK) {
@@ -190,7 +194,9 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 			}
 			continue;
 		}
-		if (rc == -EHWPOISON) {
+		if (meta) {
+			rc = poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
+		} else if (rc == -EHWPOISON) {
 			if (slow)
 				pthread_mutex_unlock(&fs->slow_lock);
 			slow = false;
@@ -448,6 +454,7 @@ static void locks_init(struct fs *fs)
 	CDS_INIT_LIST_HEAD(&fs->orphans);
 	CDS_INIT_LIST_HEAD(&fs->atimes);
 	events_open(fs);
+	poison_listen(fs, true);
 }
 
 static void locks_destroy(struct fs *fs)
@@ -502,6 +509,7 @@ out_space:
 	space_close(pool);
 out_free:
 	pool_on_event(pool, NULL, NULL);
+	poison_listen(fs, false);
 	locks_destroy(fs);
 	free(fs);
 	return rc;
@@ -516,6 +524,7 @@ void fs_close(struct fs *fs)
 	orphan_drain(fs);
 	itable_close(fs);
 	space_close(fs->pool);
+	poison_listen(fs, false);
 	locks_destroy(fs);
 	free(fs);
 }

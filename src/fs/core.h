@@ -42,6 +42,16 @@ struct inode {
 	struct rcu_head rcu;
 };
 
+/* Bad memory under metadata (poison_queue.c). */
+struct bad_place {
+	uint64_t dev_off;
+	uint64_t not_before_ms; /* it has been tried in vain */
+	bool met;               /* since it was tried */
+	bool in_work;
+	uint32_t round; /* in which it was tried last */
+};
+#define BAD_PLACES_MAX 64u
+
 struct fs {
 	struct pool *pool;
 	struct fs_opts opts;
@@ -66,6 +76,10 @@ struct fs {
 	pthread_t worker;
 	struct cds_list_head events; /* of metadata units, to be logged */
 	unsigned event_count;
+	struct bad_place bad[BAD_PLACES_MAX];
+	unsigned bad_count;
+	bool bad_new;                  /* there are some that the background thread does not know of */
+	uint32_t bad_round;            /* under poison_lock */
 	bool worker_runs, worker_idle; /* idle: waits to be woken; under work_lock */
 	_Atomic bool worker_stop;
 	_Atomic bool orphans_scanned; /* those that an earlier mount left have been looked at */

@@ -228,12 +228,14 @@ enum fs_poison_kind {
 	FS_POISON_DATA,   /* a file's block was moved; lost_lines of it are gone */
 	FS_POISON_FREE,   /* it was nobody's, and is taken out of use */
 	FS_POISON_PASSED, /* it can be read again */
+	FS_POISON_META, /* of the file system itself: one copy, and it has been made good; nothing is lost */
 };
 struct fs_poison {
 	enum fs_poison_kind kind;
 	uint64_t dev_off;
 	uint64_t ino, file_off; /* of the block in the file */
 	uint64_t lost_lines;    /* bit i: 64-byte line i of the block is lost; 0: nothing is */
+	bool moved; /* FS_POISON_META: to another block; false: it was written anew in its place */
 };
 /* Called for each owner, once it is durable, by the thread that met the bad memory, with no transaction open. It must not read files. */
 typedef void (*fs_poison_fn)(void *arg, const struct fs_poison *event);

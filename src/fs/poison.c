@@ -33,15 +33,20 @@ struct mapping {
 	bool switched;       /* out */
 };
 
+#define HOW_LATER 1u /* metadata is only noted */
+#define HOW_AWAY 2u  /* the block is not to be used any more, even if it can be */
+
 /* One block in work. */
 struct bad {
 	struct fs *fs;
-	uint64_t blk;
+	uint64_t dev_off, blk;
+	unsigned how;
 	/* looked up */
 	struct mapping owners[OWNERS_BATCH];
-	unsigned count;   /* of owners; there may be more */
-	uint64_t special; /* one that is no file: OWNER_*, or 0 */
-	bool forwarded;   /* there is a forward record */
+	unsigned count;           /* of owners; there may be more */
+	uint64_t special;         /* one that is no file: OWNER_*, or 0 */
+	struct rmap special_rmap; /* its record */
+	bool forwarded;           /* there is a forward record */
 	uint64_t new_blk, lost_lines;
 };
 
@@ -60,8 +65,10 @@ static int owner_note(void *arg, const struct rmap *rmap)
 	struct bad *bad = arg;
 
 	if (rmap->owner & OWNER_SPECIAL) {
-		if (bad->special == 0 || bad->special == OWNER_BAD)
+		if (bad->special == 0 || bad->special == OWNER_BAD) {
 			bad->special = rmap->owner;
+			bad->special_rmap = *rmap;
+		}
 		return 0;
 	}
 	if (bad->count == OWNERS_BATCH)
@@ -336,8 +343,12 @@ static int round_run(struct bad *bad)
 		return forward_run(bad);
 	if (bad->special == OWNER_BAD && bad->count == 0)
 		return 0; /* has been seen to */
+	if (bad->special != 0 && bad->how & HOW_LATER) {
+		poison_note(bad->fs, bad->dev_off);
+		return 0; /* its other copy is read */
+	}
 	if (bad->special != 0)
-		return 0; /* metadata: its other copy is read */
+		return poison_meta(bad->fs, bad->dev_off, &bad->special_rmap, bad->how & HOW_AWAY);
 	if (bad->count == 0) {
 		rc = op_run(bad->fs, TXN_FREEING, NULL, take, bad);
 		if (!rc)
@@ -357,8 +368,9 @@ static int round_run(struct bad *bad)
 	return rc ? rc : forward_run(bad);
 }
 
-static int handle(struct fs *fs, uint64_t blk)
+static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 {
+	uint64_t blk = dev_off >> BLOCK_SHIFT;
 	struct bad *bad = calloc(1, sizeof(*bad));
 	unsigned rounds = 0;
 	int rc;
@@ -366,7 +378,9 @@ static int handle(struct fs *fs, uint64_t blk)
 	if (!bad)
 		return -ENOMEM;
 	bad->fs = fs;
+	bad->dev_off = dev_off;
 	bad->blk = blk;
+	bad->how = how;
 	do {
 		rc = round_run(bad);
 	} while (rc == 1 && ++rounds < ROUNDS_MAX);
@@ -377,9 +391,9 @@ static int handle(struct fs *fs, uint64_t blk)
 	return rc == 1 ? -EIO : rc;
 }
 
-int poison_handle(struct fs *fs, uint64_t dev_off)
+static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 {
-	uint64_t blk = dev_off >> BLOCK_SHIFT, bad_lines;
+	uint64_t bad_lines;
 	uint8_t bytes[BLOCK_SIZE];
 	int rc;
 
@@ -393,11 +407,16 @@ int poison_handle(struct fs *fs, uint64_t dev_off)
 	if (!rc && bad_lines == 0) {
 		poison_tell(fs, &(struct fs_poison){ .kind = FS_POISON_PASSED, .dev_off = dev_off });
 	} else if (!rc) {
-		rc = handle(fs, blk);
+		rc = handle(fs, dev_off, how);
 	}
 	fs->poison_depth--;
 	pthread_mutex_unlock(&fs->poison_lock);
 	return rc;
+}
+
+int poison_handle(struct fs *fs, uint64_t dev_off)
+{
+	return block_see(fs, dev_off, 0);
 }
 
 /* ---- after a crash ---- */
@@ -452,7 +471,7 @@ void poison_resume(struct fs *fs)
 
 		while (rc == 1 && (rc = op_run(fs, TXN_READ, NULL, forward_find, &f)) == 1) {
 			pthread_mutex_lock(&fs->poison_lock);
-			rc = handle(fs, f.next_blk++);
+			rc = handle(fs, f.next_blk++ << BLOCK_SHIFT, 0);
 			pthread_mutex_unlock(&fs->poison_lock);
 		}
 		if (rc)
@@ -470,7 +489,7 @@ int fs_poison_add(struct fs *fs, uint64_t dev_off)
 	if (fs->opts.readonly || pool_failed(fs->pool))
 		return -EROFS;
 	pthread_mutex_lock(&fs->poison_lock);
-	rc = handle(fs, dev_off >> BLOCK_SHIFT);
+	rc = handle(fs, dev_off, HOW_AWAY);
 	pthread_mutex_unlock(&fs->poison_lock);
 	return rc;
 }
@@ -481,7 +500,7 @@ int poison_met(struct fs *fs)
 
 	if (!dax_bad_take(pool_dax(fs->pool), &dev_off))
 		return -EIO;
-	return poison_handle(fs, dev_off) ? -EIO : 0;
+	return block_see(fs, dev_off, HOW_LATER) ? -EIO : 0;
 }
 
 /* ---- telling ---- */

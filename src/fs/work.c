@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fs/poison.h"
 #include "util/log.h"
 
 #define GATHER_MS 20
@@ -37,12 +38,12 @@ static bool time_is_past(const struct timespec *until)
 	return now.tv_sec != until->tv_sec ? now.tv_sec > until->tv_sec : now.tv_nsec >= until->tv_nsec;
 }
 
-/* Until there are orphans or events, or the time comes. */
+/* Until there are orphans, events or bad places, or the time comes. */
 static void wait_orphans(struct fs *fs, const struct timespec *until)
 {
 	fs->worker_idle = true;
 	while (!atomic_load(&fs->worker_stop) && cds_list_empty(&fs->orphans) &&
-	       cds_list_empty(&fs->events)) {
+	       cds_list_empty(&fs->events) && !fs->bad_new) {
 		if (pthread_cond_timedwait(&fs->work_cond, &fs->work_lock, until) == ETIMEDOUT)
 			break;
 	}
@@ -101,6 +102,7 @@ static void *worker_main(void *arg)
 			wait_gather(fs);
 		pthread_mutex_unlock(&fs->work_lock);
 		events_tell(fs);
+		poison_drain(fs, false);
 		if (work)
 			drain_and_trim(fs);
 		if (time_is_past(&flush_at)) {
@@ -156,6 +158,7 @@ void work_stop(struct fs *fs)
 
 void fs_work(struct fs *fs)
 {
+	poison_drain(fs, true);
 	orphan_drain(fs);
 	atime_flush(fs);
 }

@@ -119,7 +119,7 @@ enum intent_type {
 	INTENT_CLONE, /* back: it_body is an unattached extent tree of it_ino; drop what it owns beyond the file's own tree */
 	INTENT_DROP, /* forward: it_body is the former extent tree of it_ino; drop what it owns beyond the file's own tree */
 	INTENT_SHIFT, /* forward: move records of it_ino past block it_args[0] by it_args[1] (signed) blocks */
-	INTENT_RELOCATE, /* forward: device blocks it_args[0] .. + it_args[1] move to it_args[2] .. (forward records) */
+	INTENT_RELOCATE, /* copy it_args[1] of the key unit it_args[0] moves to block it_args[2]; [3]: from there, or 0 */
 	INTENT_TYPES
 };
 

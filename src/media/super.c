@@ -37,6 +37,7 @@ void super_decode(struct super *s, const struct m_super *m)
 		.ag_count = le32_get(m->sb_ag_count),
 		.dir_hash_bits = le32_get(m->sb_dir_hash_bits),
 		.seq_limit = le64_get(m->sb_seq_limit),
+		.replayed_seq = le64_get(m->sb_replayed_seq),
 		.version_count = le64_get(m->sb_version_count),
 		.grown_from_blk = le64_get(m->sb_grown_from_blk),
 		.created_ns = le64_get(m->sb_created_ns),
@@ -67,6 +68,7 @@ void super_encode(struct m_super *m, const struct super *s)
 	m->sb_ag_count = le32_of(s->ag_count);
 	m->sb_dir_hash_bits = le32_of(s->dir_hash_bits);
 	m->sb_seq_limit = le64_of(s->seq_limit);
+	m->sb_replayed_seq = le64_of(s->replayed_seq);
 	m->sb_version_count = le64_of(s->version_count);
 	m->sb_grown_from_blk = le64_of(s->grown_from_blk);
 	m->sb_created_ns = le64_of(s->created_ns);
@@ -136,6 +138,8 @@ const char *super_check(const struct super *s)
 		return "superblock: bad journal lanes";
 	if (s->seq_limit >> 63)
 		return "superblock: sequence numbers are used up";
+	if (s->replayed_seq > s->seq_limit)
+		return "superblock: records are over that have not been yet";
 	if (s->remap_count > SUPER_REMAPS_MAX)
 		return "superblock: too many remaps";
 	for (unsigned i = 0; i < s->lane_count; i++) {

@@ -68,7 +68,8 @@ struct m_super {
 	le32 sb_remap_count;
 	struct m_lane sb_lanes[SUPER_LANES_MAX];
 	struct m_remap sb_remaps[SUPER_REMAPS_MAX]; /* of group headers, remap lists, chunk table */
-	uint8_t sb_reserved[2288];
+	le64 sb_replayed_seq;                       /* records up to this one are over */
+	uint8_t sb_reserved[2280];
 };
 static_assert(sizeof(struct m_super) == BLOCK_SIZE, "FORMAT.md 4");
 
@@ -79,7 +80,7 @@ struct super {
 	uint64_t size_blk, ag_size_blk;
 	uint32_t ag_count;
 	uint32_t dir_hash_bits;
-	uint64_t seq_limit;
+	uint64_t seq_limit, replayed_seq;
 	uint64_t version_count;
 	uint64_t grown_from_blk;
 	uint8_t hash_seed[16];

@@ -335,7 +335,7 @@ void check_inode(struct check *ck, size_t index)
 static const char *intent_args_lie(const struct check *ck, const struct m_intent *it, uint32_t type)
 {
 	uint64_t a = le64_get(it->it_args[0]), b = le64_get(it->it_args[1]), c = le64_get(it->it_args[2]);
-	uint64_t size_blk = ck->super->size_blk;
+	uint64_t size_blk = ck->super->size_blk, old = le64_get(it->it_args[3]);
 
 	switch (type) {
 	case INTENT_TRUNCATE:
@@ -343,12 +343,32 @@ static const char *intent_args_lie(const struct check *ck, const struct m_intent
 	case INTENT_FREE_RANGE:
 		return a > b || b > 1ull << 52 ? "range makes no sense" : NULL;
 	case INTENT_RELOCATE:
-		return a >= size_blk || b > size_blk - a || c >= size_blk || b > size_blk - c ?
-			       "blocks outside of the device" :
+		return a % BLOCK_SIZE != 0 ||
+				       a >> CHUNK_SHIFT >= (uint64_t)ck->super->ag_count * ck->ag_chunks ||
+				       b > 1 || c == 0 || c >= size_blk || old >= size_blk ?
+			       "unit or blocks make no sense" :
 			       NULL;
 	default:
 		return NULL;
 	}
+}
+
+/* Until it has been cleared, one block more is owned than the superblock's list tells of: the new one, or the one before. */
+static void relocate_owner_add(struct check *ck, const struct m_intent *it)
+{
+	uint64_t laddr = le64_get(it->it_args[0]), copy = le64_get(it->it_args[1]);
+	uint64_t blk = le64_get(it->it_args[2]);
+
+	for (uint32_t i = 0; i < ck->super->remap_count; i++) {
+		const struct remap *r = &ck->super->remaps[i];
+
+		if (r->laddr == laddr && r->copy == copy && r->place_blk == blk) {
+			blk = le64_get(it->it_args[3]);
+			break;
+		}
+	}
+	if (blk != 0)
+		check_owner_add(ck, blk, 1, OWNER_REMAP, laddr / BLOCK_SIZE * 2 + copy);
 }
 
 static void check_intent(struct check *ck, struct seen_intent *in)
@@ -368,6 +388,8 @@ static void check_intent(struct check *ck, struct seen_intent *in)
 		check_found(ck, CHECK_INTENT, "intent %u of group %u (type %u, inode %" PRIu64 "): %s",
 			    in->slot, in->agno, type, ino, why);
 	in->lies = why != NULL;
+	if (!why && type == INTENT_RELOCATE)
+		relocate_owner_add(ck, &in->intent);
 	if (type != INTENT_CLONE && type != INTENT_DROP)
 		return;
 	check_extents(&w, in->intent.it_body);

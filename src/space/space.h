@@ -131,6 +131,16 @@ uint32_t space_dir_group(struct pool *pool, uint32_t parent_agno);
 /* A tree of a group (caller holds or takes the group's lock through it). */
 must_check int space_ag_tree(struct txn *tx, uint32_t agno, enum ag_tree which, struct btree *bt);
 
+/*
+ * One copy of the unit at laddr, or of the eight inodes there, leaves its block for another one (FORMAT.md 5.5). stands_in: that block is OWNER_REMAP's.
+ * Between pool_freeze() and pool_thaw(). -ENOSPC: no block, or no room in the list. -EIO: what it held cannot be had, or (*bad_blk != 0)
+ * a free block cannot be used: it is to be taken out of use first.
+ */
+must_check int space_unit_move(struct pool *pool, uint64_t laddr, unsigned copy, bool stands_in,
+			       uint64_t *bad_blk);
+/* What is left to do of one that had an intent (FORMAT.md 5.2, INTENT_RELOCATE), but for clearing that. */
+must_check int space_unit_move_end(struct txn *tx, const uint64_t args[8]);
+
 /* ---- intents ---- */
 
 /* A free slot near the inode's group: its intents unit and index. The caller edits it with txn_edit(MAGIC_INTENTS). -EBUSY: all in use. */

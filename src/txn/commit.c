@@ -163,15 +163,18 @@ static bool image_home(struct pool *pool, const struct image *image)
 			continue;
 		if (pool_place(pool, image->laddr, copy, &off) != 0)
 			continue;
-		if (image_store(pool, image, whole, off) == 0)
+		if (image_store(pool, image, whole, off) == 0) {
 			written++;
-		else
-			degraded = true;
+			continue;
+		}
+		degraded = true;
+		bad_met(pool, off);
+		if (log_is_first(~off))
+			log_warn("metadata unit 0x%" PRIx64
+				 ": a copy cannot be written, the other one serves",
+				 image->laddr);
 	}
 	unit_set_verified(pool, image->laddr, unit_size(image->magic), !degraded);
-	if (degraded)
-		log_warn("metadata unit 0x%" PRIx64 ": a copy cannot be written, the other one serves",
-			 image->laddr);
 	return written != 0;
 }
 
@@ -186,25 +189,30 @@ static bool record_retire(struct pool *pool, struct lane *lane, unsigned written
 			continue;
 		if (dax_store(pool->dax, lane->off[copy], &zero, sizeof(zero)) == 0)
 			continue;
-		log_warn("journal lane %u: a copy cannot be written", lane_index(pool, lane));
+		lane_wear(pool, lane, copy);
 		gone = gone && !(written >> copy & 1);
 	}
 	return gone;
 }
 
-/* Step 2. *written: a bit for each copy that holds the whole record. An error: nothing has happened at the homes. */
+/*
+ * Step 2. *written: a bit for each copy that holds the whole record: one is enough. An error: nothing has happened at the homes; 1: nor in this
+ * lane, but another one may do.
+ */
 static int record_store(struct pool *pool, struct lane *lane, size_t length, unsigned *written)
 {
 	int rc = 0;
 
 	*written = 0;
-	if (sabotage_point("record-primary") ||
-	    dax_store(pool->dax, lane->off[0], lane->staging, length) == 0)
-		*written |= 1;
-	if (sabotage_point("record-mirror") || dax_store(pool->dax, lane->off[1], lane->staging, length) == 0)
-		*written |= 2;
+	for (unsigned copy = 0; copy < 2; copy++) {
+		if (sabotage_point(copy ? "record-mirror" : "record-primary") ||
+		    dax_store(pool->dax, lane->off[copy], lane->staging, length) == 0)
+			*written |= 1u << copy;
+		else
+			lane_wear(pool, lane, copy);
+	}
 	if (!*written)
-		return -EIO;
+		return 1;
 	/* The operation has happened once the record is durable. */
 	if (!sabotage_point("record-fence"))
 		rc = dax_fence(pool->dax);
@@ -226,6 +234,34 @@ static void homes_early(struct txn *tx, unsigned copy)
 	}
 }
 
+/* The record in a lane, which is then taken; NULL: in none. */
+static int record_make(struct txn *tx, const struct prepare *p, struct lane **lane, unsigned *written)
+{
+	struct pool *pool = tx->pool;
+	uint64_t tried = 0;
+	size_t length;
+	int rc;
+
+	while ((*lane = lane_take(pool, tried))) {
+		unsigned index = lane_index(pool, *lane);
+
+		length = record_fill(tx, (*lane)->staging, index, p->entries, p->lines);
+		if (sabotage_point("home-before-record"))
+			homes_early(tx, 0);
+		if (sabotage_point("mirror-before-record"))
+			homes_early(tx, 1);
+		rc = record_store(pool, *lane, length, written);
+		if (rc <= 0)
+			return rc;
+		lane_give(*lane);
+		tried |= 1ull << index;
+		if (sabotage_point("lane-other"))
+			break;
+	}
+	*lane = NULL;
+	return tried ? -EIO : -EROFS;
+}
+
 static void forget_units(struct txn *tx)
 {
 	for (struct image *image = tx->images; image; image = image->next) {
@@ -242,7 +278,6 @@ int commit_images(struct txn *tx)
 	struct lane *lane;
 	bool homes_ok = true;
 	unsigned written;
-	size_t length;
 	int rc;
 
 	rc = pool_guard_all(pool, prepare_run, &p);
@@ -257,17 +292,14 @@ int commit_images(struct txn *tx)
 		return rc;
 	if (p.entries == 0)
 		goto done;
-	lane = lane_take(pool);
+	rc = record_make(tx, &p, &lane, &written);
 	if (!lane)
-		return -EROFS;
-	length = record_fill(tx, lane->staging, lane_index(pool, lane), p.entries, p.lines);
-	if (sabotage_point("home-before-record"))
-		homes_early(tx, 0);
-	if (sabotage_point("mirror-before-record"))
-		homes_early(tx, 1);
-	rc = record_store(pool, lane, length, &written);
+		return rc;
 	if (rc)
 		goto out_lane;
+	/* What it edits of the unit that moves goes to the new place. */
+	if (tx->remap)
+		remap_put(pool, tx->remap);
 	for (struct image *image = tx->images; image; image = image->next) {
 		if (image->dirty_lines != 0 && !image_home(pool, image))
 			homes_ok = false;

@@ -45,6 +45,7 @@ static _Atomic uint64_t *counter(struct pool *pool)
 void gate_init(struct gate *gate)
 {
 	pthread_mutex_init(&gate->mutex, NULL);
+	pthread_mutex_init(&gate->freezer, NULL);
 	pthread_cond_init(&gate->opened, NULL);
 }
 
@@ -52,6 +53,7 @@ void gate_destroy(struct gate *gate)
 {
 	pthread_cond_destroy(&gate->opened);
 	pthread_mutex_destroy(&gate->mutex);
+	pthread_mutex_destroy(&gate->freezer);
 }
 
 static void gate_enter(struct pool *pool)
@@ -100,6 +102,7 @@ void pool_freeze(struct pool *pool)
 	struct hold *hold = hold_find(NULL);
 
 	assert(hold && !hold_find(pool));
+	pthread_mutex_lock(&pool->gate.freezer);
 	atomic_store(&pool->gate.closed, true);
 	for (unsigned i = 0; i < GATE_COUNTERS; i++)
 		while (atomic_load(&pool->gate.counters[i].inside) != 0)
@@ -118,4 +121,5 @@ void pool_thaw(struct pool *pool)
 	atomic_store(&pool->gate.closed, false);
 	pthread_cond_broadcast(&pool->gate.opened);
 	pthread_mutex_unlock(&pool->gate.mutex);
+	pthread_mutex_unlock(&pool->gate.freezer);
 }

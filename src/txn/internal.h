@@ -27,8 +27,9 @@ struct pool_ag {
 
 struct lane {
 	pthread_mutex_t mutex;
-	uint64_t off[2]; /* of primary and mirror, bytes */
-	bool dead;       /* its record is left for the next mount; under mutex */
+	uint64_t off[2];   /* of primary and mirror, bytes */
+	bool dead;         /* its record is left for the next mount; under mutex */
+	_Atomic bool worn; /* bad memory was met in one of both: used where there is no other */
 	uint8_t *staging;
 };
 
@@ -40,6 +41,7 @@ struct gate {
 		uint8_t own_line[2 * LINE_SIZE - sizeof(uint64_t)];
 	} counters[GATE_COUNTERS];
 	_Atomic bool closed; /* changes under mutex, but for closing */
+	pthread_mutex_t freezer;
 	pthread_mutex_t mutex;
 	pthread_cond_t opened;
 };
@@ -56,6 +58,7 @@ struct pool {
 	pthread_mutex_t load_mutex; /* loading groups, healing units */
 	_Atomic uint64_t seq;
 	_Atomic uint64_t seq_limit;
+	uint64_t opened_seq; /* no record of an earlier mount has a higher one */
 	_Atomic(const char *) failed;
 	void *space;
 	struct pool_ag *ags;
@@ -66,7 +69,7 @@ struct pool {
 	_Atomic uint32_t remap_count;
 	pthread_rwlock_t remap_lock;
 	struct remap *remaps; /* sorted by laddr, copy; under remap_lock */
-	uint32_t remap_room; /* one more than there are, when a transaction is to add one */
+	uint32_t remap_room;  /* one more than there are, when a transaction is to add one */
 	struct pool_stats stats;
 	void (*event_fn)(void *arg, const struct pool_event *event);
 	void *event_arg;
@@ -152,9 +155,11 @@ struct chunk_place *chunk_place(struct pool *pool, uint64_t laddr);
 /* journal.c */
 must_check int journal_open(struct pool *pool);
 void journal_close(struct pool *pool);
-void lanes_place(struct pool *pool);       /* where the superblock says */
-bool lanes_dead(struct pool *pool);        /* one or more */
-struct lane *lane_take(struct pool *pool); /* NULL: all are dead */
+void lanes_place(struct pool *pool); /* where the superblock says */
+bool lanes_dead(struct pool *pool);  /* one or more */
+struct lane *lane_take(struct pool *pool,
+		       uint64_t tried); /* none of those, by a bit for each; NULL: there is no other */
+void lane_wear(struct pool *pool, struct lane *lane, unsigned copy);
 void lane_give(struct lane *lane);
 unsigned lane_index(const struct pool *pool, const struct lane *lane);
 must_check int journal_replay(struct pool *pool, const struct pool_opts *opts, bool dry, unsigned *records);

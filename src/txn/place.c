@@ -192,7 +192,8 @@ int pool_place(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *off)
 		return -ENOENT;
 	if (slot == 0) {
 		rc = pool_unit_is_key(pool, laddr) ? 0 : ag_load_remaps(pool, (uint32_t)agno);
-		return rc ? rc : place_in_chunk(pool, laddr, copy, slot0_chunk(pool, (uint32_t)agno, copy), off);
+		return rc ? rc :
+			    place_in_chunk(pool, laddr, copy, slot0_chunk(pool, (uint32_t)agno, copy), off);
 	}
 	rc = ag_load(pool, (uint32_t)agno);
 	if (rc)

@@ -101,6 +101,13 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* All records that there may be were applied; with the next superblock those that could not be retired are over. */
+static void replay_is_over(struct pool *pool)
+{
+	if (!sabotage_point("replay-retire"))
+		pool->super.replayed_seq = u64_max(pool->super.replayed_seq, pool->opened_seq);
+}
+
 /* The pool is in use from here on: state, mount count, sequence numbers that were never used before. */
 static int pool_start(struct pool *pool)
 {
@@ -109,6 +116,7 @@ static int pool_start(struct pool *pool)
 	pool->super.state &= ~SUPER_STATE_CLEAN;
 	pool->super.mount_count++;
 	pool->super.mounted_ns = now_ns();
+	replay_is_over(pool);
 	return super_extend_seq(pool);
 }
 
@@ -145,6 +153,7 @@ int pool_open(struct dax *dax, const struct pool_opts *opts, struct pool **out, 
 	rc = pool_alloc(pool);
 	if (rc)
 		goto out_free;
+	pool->opened_seq = pool->super.seq_limit;
 	pool->seq = pool->super.seq_limit + 1;
 	pool->seq_limit = pool->super.seq_limit;
 	rc = pool_recover(pool, opts, why, why_size);
@@ -183,6 +192,7 @@ int pool_repair_begin(struct pool *pool)
 {
 	pool->super.state |= SUPER_STATE_REPAIR;
 	pool->super.state &= ~SUPER_STATE_CLEAN;
+	replay_is_over(pool);
 	return super_extend_seq(pool);
 }
 

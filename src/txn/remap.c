@@ -17,10 +17,12 @@
 
 bool pool_unit_is_key(const struct pool *pool, uint64_t laddr)
 {
-	uint64_t slot = (laddr >> CHUNK_SHIFT) % pool->ag_chunks, unit = (laddr >> BLOCK_SHIFT) % CHUNK_BLOCKS;
+	uint64_t slot = (laddr >> CHUNK_SHIFT) % pool->ag_chunks,
+		 unit = (laddr >> BLOCK_SHIFT) % CHUNK_BLOCKS;
 
-	return slot == 0 && (unit == AG_UNIT_HEADER || unit == AG_UNIT_REMAP ||
-			     (unit >= AG_UNIT_TABLE && unit < AG_UNIT_TABLE + ag_table_units(pool->ag_chunks)));
+	return slot == 0 &&
+	       (unit == AG_UNIT_HEADER || unit == AG_UNIT_REMAP ||
+		(unit >= AG_UNIT_TABLE && unit < AG_UNIT_TABLE + ag_table_units(pool->ag_chunks)));
 }
 
 /* ---- the list in DRAM ---- */
@@ -221,28 +223,30 @@ bool pool_super_has(struct pool *pool, const struct remap *remap)
 
 /* ---- what a copy should hold ---- */
 
-/* Lines of one copy that are lost, from the other one; a unit made of both has to be sound. */
+/* Whether a unit that was put together of both copies is none: what has never been one is not asked. */
+static bool merge_is_torn(struct pool *pool, uint64_t laddr, const uint8_t *unit, size_t size)
+{
+	const struct m_unit_hdr *hdr = (const void *)unit;
+
+	return unit_size(le32_get(hdr->uh_magic)) == size && le64_get(hdr->uh_laddr) == laddr &&
+	       unit_check_header(unit, size, 0, laddr, &pool->super.uuid);
+}
+
+/* Lines of one copy that are lost, from the other one: all of them, and they have to fit. */
 static int lines_merge(struct pool *pool, uint64_t laddr, uint8_t *bytes, uint64_t bad, const uint8_t *other,
 		       uint64_t other_bad)
 {
-	bool whole;
-
 	if (bad & other_bad)
 		return -EIO;
 	for (unsigned i = 0; i < BLOCK_LINES; i++) {
 		if (bad >> i & 1)
 			memcpy(bytes + i * LINE_SIZE, other + i * LINE_SIZE, LINE_SIZE);
 	}
-	whole = unit_size(unit_magic(bytes)) == BLOCK_SIZE;
 	for (size_t at = 0; at < BLOCK_SIZE; at += INODE_SIZE) {
-		uint64_t lines = 0xffull << at / LINE_SIZE;
-
-		/* Of places for inodes some have never been used. */
-		if (!whole && (bad & lines) != 0 && (bad & lines) != lines &&
-		    unit_check_header(bytes + at, INODE_SIZE, MAGIC_INODE, laddr + at, &pool->super.uuid))
+		if (merge_is_torn(pool, laddr + at, bytes + at, INODE_SIZE))
 			return -EIO;
 	}
-	return whole && unit_check_header(bytes, BLOCK_SIZE, 0, laddr, &pool->super.uuid) ? -EIO : 0;
+	return merge_is_torn(pool, laddr, bytes, BLOCK_SIZE) ? -EIO : 0;
 }
 
 int pool_unit_save(struct pool *pool, uint64_t laddr, unsigned copy, void *bytes)

@@ -189,6 +189,11 @@ static int super_store_locked(struct pool *pool)
 	rc[!first] = dax_store(pool->dax, off[!first], &m, sizeof(m));
 	dax_fence(pool->dax);
 	pool->copy_lost = rc[1] != 0;
+	for (unsigned copy = 0; copy < 2; copy++) {
+		if (rc[copy] && log_is_first(~off[copy]))
+			log_warn("%s cannot be written, the other one serves",
+				 copy ? "the copy of the superblock" : "the superblock");
+	}
 	return rc[0] && rc[1] ? -EIO : 0;
 }
 
@@ -199,6 +204,19 @@ int super_store(struct pool *pool)
 	pthread_mutex_lock(&pool->super_mutex);
 	rc = super_store_locked(pool);
 	pthread_mutex_unlock(&pool->super_mutex);
+	return rc;
+}
+
+int pool_super_renew(struct pool *pool, uint64_t blk)
+{
+	_Alignas(64) struct m_super back;
+	int rc;
+
+	pool_hold(pool); /* it stays as large as it is */
+	rc = super_store(pool);
+	if (!rc)
+		rc = dax_load(pool->dax, &back, blk * BLOCK_SIZE, sizeof(back), NULL);
+	pool_release(pool);
 	return rc;
 }
 

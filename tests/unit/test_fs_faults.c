@@ -30,29 +30,34 @@ static struct testfs t;
 static struct {
 	uint64_t seen;       /* stores since it was armed */
 	uint64_t first, end; /* those that fail, counted from 1; 0: none */
-	uint64_t record;     /* both copies of the journal record of this commit, counted from 1; 0: none */
-	uint64_t records;
+	uint64_t record;     /* the journal record of this commit, counted from 1, in all lanes; 0: none */
+	uint64_t records, last_seq;
 	uint64_t hits;
 } fault;
 
-static bool is_record(const void *src, size_t len_bytes)
+static bool is_record(const void *src, size_t len_bytes, uint64_t *seq)
 {
-	le32 magic;
+	struct m_record head;
 
-	if (!src || len_bytes < sizeof(struct m_record))
+	if (!src || len_bytes < sizeof(head))
 		return false;
-	memcpy(&magic, src, sizeof(magic));
-	return le32_get(magic) == MAGIC_RECORD;
+	memcpy(&head, src, sizeof(head));
+	*seq = le64_get(head.rc_seq);
+	return le32_get(head.rc_magic) == MAGIC_RECORD;
 }
 
 static void fault_store(void *ctx, uint64_t off, const void *src, size_t len_bytes)
 {
 	bool hit = fault.end != 0 && ++fault.seen >= fault.first && fault.seen < fault.end;
+	uint64_t seq;
 
 	(void)ctx;
 	(void)off;
-	if (fault.record && is_record(src, len_bytes))
-		hit = (++fault.records + 1) / 2 == fault.record;
+	if (fault.record && is_record(src, len_bytes, &seq)) {
+		fault.records += seq != fault.last_seq;
+		fault.last_seq = seq;
+		hit = fault.records == fault.record;
+	}
 	fault.hits += hit;
 	if (t.dax)
 		atomic_store(&t.dax->failed, hit);

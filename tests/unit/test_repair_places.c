@@ -274,7 +274,7 @@ static void test_remaps(void **state)
 	list_add(&list, &moved[moved[0].laddr > inode]);
 	list_add(&list, &moved[moved[0].laddr < inode]);
 	testunit_store(&e.t, fixed(&e, 0, AG_UNIT_REMAP), &list, sizeof(list), TESTUNIT_BOTH);
-	assert_int_equal(pool_repair_remap(e.t.pool, &moved[2]), 0);
+	assert_int_equal(pool_remap_super(e.t.pool, &moved[2]), 0);
 	pool_close(e.t.pool, true);
 	/* Their blocks get their owner. */
 	testrepair_mend(&e, 0);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Bad memory under metadata that was met, until somebody without locks sees to it.
+ *
+ * Few places, each of them once. What could not be helped (no space) stays in the list and is tried again when it is met again, but not at once: each
+ * try keeps everybody out for a moment, and meets the place itself.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "fs/poison.h"
+#include "util/sabotage.h"
+
+#define AGAIN_MS 10000u
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Under work_lock, as the next one. NULL: it is not in the list. */
+static struct bad_place *place_of(struct fs *fs, uint64_t blk)
+{
+	for (unsigned i = 0; i < fs->bad_count; i++) {
+		if (fs->bad[i].dev_off >> BLOCK_SHIFT == blk)
+			return &fs->bad[i];
+	}
+	return NULL;
+}
+
+/* A new entry; NULL: all are waiting. */
+static struct bad_place *place_add(struct fs *fs)
+{
+	if (fs->bad_count < ARRAY_SIZE(fs->bad))
+		return &fs->bad[fs->bad_count++];
+	for (unsigned i = 0; i < fs->bad_count; i++) {
+		if (!fs->bad[i].met && !fs->bad[i].in_work)
+			return &fs->bad[i];
+	}
+	return NULL;
+}
+
+void poison_note(struct fs *fs, uint64_t dev_off)
+{
+	struct bad_place *place;
+
+	if (fs->opts.readonly || sabotage_point("poison-note"))
+		return;
+	pthread_mutex_lock(&fs->work_lock);
+	place = place_of(fs, dev_off >> BLOCK_SHIFT);
+	if (place) {
+		place->met |= !place->in_work;
+	} else {
+		place = place_add(fs);
+		if (place) {
+			*place = (struct bad_place){ .dev_off = dev_off, .met = true };
+			fs->bad_new = true;
+			work_wake(fs);
+		}
+	}
+	pthread_mutex_unlock(&fs->work_lock);
+}
+
+static void note(void *arg, uint64_t dev_off)
+{
+	poison_note(arg, dev_off);
+}
+
+void poison_listen(struct fs *fs, bool listen)
+{
+	pool_on_bad(fs->pool, listen ? note : NULL, fs);
+}
+
+/* The next one of this round. False: there is none. */
+static bool place_take(struct fs *fs, uint32_t round, bool at_once, uint64_t *dev_off)
+{
+	uint64_t now = now_ms();
+	bool found = false;
+
+	pthread_mutex_lock(&fs->work_lock);
+	fs->bad_new = false;
+	for (unsigned i = 0; i < fs->bad_count && !found; i++) {
+		struct bad_place *place = &fs->bad[i];
+
+		if (!place->met || place->round == round || (!at_once && place->not_before_ms > now))
+			continue;
+		place->met = false;
+		place->in_work = true;
+		place->round = round;
+		*dev_off = place->dev_off;
+		found = true;
+	}
+	pthread_mutex_unlock(&fs->work_lock);
+	return found;
+}
+
+static void place_done(struct fs *fs, uint64_t dev_off, bool again)
+{
+	struct bad_place *place;
+
+	pthread_mutex_lock(&fs->work_lock);
+	place = place_of(fs, dev_off >> BLOCK_SHIFT);
+	place->in_work = false;
+	place->not_before_ms = now_ms() + AGAIN_MS;
+	if (!again)
+		*place = fs->bad[--fs->bad_count];
+	pthread_mutex_unlock(&fs->work_lock);
+}
+
+void poison_drain(struct fs *fs, bool at_once)
+{
+	uint64_t dev_off;
+	uint32_t round;
+
+	pthread_mutex_lock(&fs->poison_lock);
+	round = ++fs->bad_round;
+	while (place_take(fs, round, at_once, &dev_off))
+		place_done(fs, dev_off, poison_handle(fs, dev_off) != 0);
+	pthread_mutex_unlock(&fs->poison_lock);
+}
