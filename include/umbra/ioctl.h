@@ -311,4 +311,20 @@ struct umbra_poison {
 #define UMBRA_POISON_MAX (2u << 20)
 #define UMBRA_IOC_POISON _IOWR(UMBRA_IOC_TYPE, 14, struct umbra_poison)
 
+/*
+ * Puts back what this file has lost in one block, from a copy of the whole block, for all files that share it, whoever owns them. Stores only
+ * what was lost. For root and the user who mounted.
+ *	EBADF	not open for writing
+ *	EBADMSG	what can be read of the block is not what the copy has; nothing was done
+ *	ENODATA	nothing of the block is lost
+ *	EPERM	neither root nor the mounting user
+ */
+struct umbra_repair {
+	__u64 off;        /* (in) in the file, of a block of 4096 bytes */
+	__u32 healed;     /* (out) places that had lost it: of this file, and of those that share the block */
+	__u32 pad;        /* (in) 0 */
+	__u8 block[4096]; /* (in) zeroes past the end of the file */
+};
+#define UMBRA_IOC_REPAIR _IOWR(UMBRA_IOC_TYPE, 15, struct umbra_repair)
+
 #endif

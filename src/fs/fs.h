@@ -243,6 +243,13 @@ void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
 /* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO. */
 must_check int fs_poison_add(struct fs *fs, uint64_t dev_off);
 
+/*
+ * Puts back what the file has lost in the block at file_off, from a copy of the whole block (zeroes past the end of the file). *healed: how many
+ * places had lost it, this one and those that share the block. -ENODATA: nothing of it is lost. -EBADMSG: what can be read of the block is not
+ * what the copy has.
+ */
+must_check int fs_heal(struct fs *fs, uint64_t ino, uint64_t file_off, const void *block, unsigned *healed);
+
 struct fs_losses_pos {
 	uint32_t agno;
 	uint64_t ino, blk;

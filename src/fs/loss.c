@@ -174,22 +174,47 @@ int loss_stored(struct op *op, struct inode_attr *attr, uint64_t off, uint64_t e
 	return rc == -ENOENT ? flag_renew(&bt, attr) : rc;
 }
 
-int loss_cut(struct op *op, struct inode_attr *attr, uint64_t size)
+int loss_get(struct op *op, const struct inode_attr *attr, uint64_t file_blk, uint64_t *lines)
 {
-	uint64_t blk = blk_of(size);
 	struct m_loss loss;
 	struct btree bt;
 	int rc;
 
-	if (!(attr->flags & INODE_LOST) || (size & (BLOCK_SIZE - 1)) == 0)
+	*lines = 0;
+	if (!(attr->flags & INODE_LOST))
 		return 0;
 	rc = loss_tree(op, attr->ino, &bt);
 	if (!rc)
-		rc = loss_next(&bt, attr->ino, blk, blk + 1, &loss);
+		rc = loss_next(&bt, attr->ino, file_blk, file_blk + 1, &loss);
+	if (!rc)
+		*lines = le64_get(loss.ls_lost_lines);
+	return rc == -ENOENT ? 0 : rc;
+}
+
+int loss_clear(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lines)
+{
+	struct m_loss loss;
+	struct btree bt;
+	int rc;
+
+	if (!(attr->flags & INODE_LOST))
+		return 0;
+	rc = loss_tree(op, attr->ino, &bt);
+	if (!rc)
+		rc = loss_next(&bt, attr->ino, file_blk, file_blk + 1, &loss);
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
-	rc = lines_heal(&bt, &loss, lines_covered(blk, size, (blk + 1) << BLOCK_SHIFT, size));
+	rc = lines_heal(&bt, &loss, lines);
 	return rc ? rc : flag_renew(&bt, attr);
+}
+
+int loss_cut(struct op *op, struct inode_attr *attr, uint64_t size)
+{
+	uint64_t blk = blk_of(size);
+
+	if ((size & (BLOCK_SIZE - 1)) == 0)
+		return 0;
+	return loss_clear(op, attr, blk, lines_covered(blk, size, (blk + 1) << BLOCK_SHIFT, size));
 }
 
 int loss_drop(struct op *op, struct inode_attr *attr, uint64_t lo, uint64_t hi, bool *done)

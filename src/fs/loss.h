@@ -33,6 +33,10 @@ must_check int loss_shift(struct op *op, const struct inode_attr *attr, uint64_t
 /* Lines of one block are lost (any file; sets INODE_LOST). Those past the end of the file are not. */
 must_check int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lost_lines);
 
+/* The lost lines of one block; these are whole again (what they hold has been stored). */
+must_check int loss_get(struct op *op, const struct inode_attr *attr, uint64_t file_blk, uint64_t *lines);
+must_check int loss_clear(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lines);
+
 /* How many records the blocks [lo, hi) have, at most max. */
 must_check int loss_count(struct op *op, const struct inode_attr *attr, uint64_t lo, uint64_t hi,
 			  unsigned max, unsigned *count);

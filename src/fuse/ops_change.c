@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The private ioctls that change files behind the kernel's back: clone, dedupe, fallocate, clone of whole files.
+ * The private ioctls that change files behind the kernel's back: clone, dedupe, fallocate, clone of whole files, repair of what is lost.
  *
  * The kernel must neither keep pages that are no longer true nor write old ones over what was just changed. So the range is written back and
  * dropped, then changed, then dropped again (with the attributes, for the size), and only then the caller hears of it. Dropping waits for
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <umbra/ioctl.h>
 
@@ -29,6 +30,7 @@ struct change {
 		struct umbra_dedupe_range dedupe;
 		struct umbra_fallocate fallocate;
 		struct umbra_clone_files files;
+		struct umbra_repair repair;
 	} arg[]; /* as much of it as cmd has */
 };
 
@@ -203,6 +205,25 @@ out:
 	return rc;
 }
 
+static int change_repair(struct change *c)
+{
+	struct umbra_repair *arg = &c->arg->repair;
+	unsigned healed = 0;
+	int rc;
+
+	if (c->cred.uid != 0 && c->cred.uid != getuid())
+		return -EPERM; /* it goes into files of others, who share the block */
+	if (arg->pad || !range_ok(arg->off, BLOCK_SIZE))
+		return -EINVAL;
+	if (!(c->fh & OPS_FH_WRITE))
+		return -EBADF;
+	/* A dirty page heals the block by itself. */
+	kernel_drop(c, arg->off, BLOCK_SIZE);
+	rc = fs_heal(c->session->fs, c->ino, arg->off, arg->block, &healed);
+	arg->healed = healed;
+	return rc;
+}
+
 static int change_run(struct change *c)
 {
 	switch (c->cmd) {
@@ -214,6 +235,8 @@ static int change_run(struct change *c)
 		return change_fallocate(c);
 	case UMBRA_IOC_CLONE_FILES:
 		return change_files(c);
+	case UMBRA_IOC_REPAIR:
+		return change_repair(c);
 	default:
 		return -ENOTTY;
 	}

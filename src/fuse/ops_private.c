@@ -318,6 +318,7 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 	case UMBRA_IOC_DEDUPE_RANGE:
 	case UMBRA_IOC_FALLOCATE:
 	case UMBRA_IOC_CLONE_FILES:
+	case UMBRA_IOC_REPAIR:
 		change_start(req, ino, cmd, fi, in);
 		return true;
 	default:

@@ -161,6 +161,29 @@ case_cached()
 	wait $! && reads "$mnt/file" 8192 4096 error && daemon_down
 }
 
+# Put back from a backup, for all sharers; the backup of something else is refused.
+case_repair()
+{
+	local off
+	fresh && daemon_up || return 1
+	blocks "$mnt/file" 20 && cp "$mnt/file" "$work/want" && cp "$work/want" "$work/whole" && cp "$mnt/file" "$mnt/twin" || return 1
+	truncate -s 80000 "$mnt/file" "$work/want" && cp "$mnt/file" "$mnt/third" || return 1
+	page bad "$(place "$mnt/file" 77824)" && page bad "$(place "$mnt/file" 4096)" || return
+	reads "$mnt/file" 77824 1 error direct && reads "$mnt/file" 4096 1 error direct || return 1
+	says 1 'has another size' "$ctl" repair --from "$bin/umbrafs" "$mnt/file" || return 1
+	tr 0 1 <"$work/want" >"$work/another"
+	"$ctl" repair --from "$work/another" "$mnt/file" >"$work/out" 2>"$work/err"
+	is "the status of a wrong backup" $? 1 && is "the lines about it" "$(grep -c 'differs from the backup' "$work/err")" 2 || return 1
+	says 2 'BACKUP is missing' "$ctl" repair "$mnt/file" || return 1
+	works "$ctl" repair --from "$work/want" "$mnt/file" || return 1
+	cmp "$mnt/file" "$work/want" && cmp "$mnt/third" "$work/want" && cmp -n 80000 "$mnt/twin" "$work/want" || return 1
+	# The twin is longer: what the backup does not have of it is still lost.
+	"$ctl" losses "$mnt" >"$work/out"
+	is "the lines of losses" "$(grep -c ' 80000  *81920 .*/twin ' "$work/out")" 1 && is "all of them" "$(wc -l <"$work/out")" 2 || return 1
+	works "$ctl" repair --from "$work/whole" "$mnt/twin" && works "$ctl" losses "$mnt" && cmp "$mnt/twin" "$work/whole" || return 1
+	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
 # Taken out of use by hand: what was there moves, nothing is lost; a block of nobody and one of metadata too.
 case_by_hand()
 {

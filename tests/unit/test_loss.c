@@ -115,6 +115,41 @@ static void owners_check(struct testfs *u, uint64_t lost)
 		assert_true(file_is(u, owners[i], lost));
 }
 
+/* Put back from a copy, for all who share the block; not if the rest of the copy is something else. */
+static void test_heal(void **state)
+{
+	uint8_t block[BLOCK_SIZE], other[BLOCK_SIZE];
+	unsigned healed;
+	struct fs_extent e;
+
+	(void)state;
+	begin(0);
+	owners_make(150);
+	memcpy(block, content + BLOCK_SIZE, BLOCK_SIZE);
+	testpoison_lines(poison, dev_off_of(&t, owners[0], BAD_BLK), 0x8001);
+	owners_check(&t, 0x8001);
+	/* One has a block of his own by now, and one is whole. */
+	assert_int_equal(fs_write(t.fs, &testfs_root, owners[7], block + 640, 64, BLOCK_SIZE + 640, 0), 64);
+	assert_int_equal(fs_write(t.fs, &testfs_root, owners[9], block, BLOCK_SIZE, BLOCK_SIZE, 0),
+			 BLOCK_SIZE);
+	memcpy(other, block, BLOCK_SIZE);
+	other[100] ^= 1;
+	assert_int_equal(fs_heal(t.fs, owners[3], BLOCK_SIZE, other, &healed), -EBADMSG);
+	owners[9] = owners[8];
+	owners_check(&t, 0x8001);
+	assert_int_equal(fs_heal(t.fs, owners[3], BLOCK_SIZE, block, &healed), 0);
+	assert_int_equal(healed, 148);
+	assert_true(file_is(&t, owners[7], 0x8001));
+	assert_int_equal(fs_heal(t.fs, owners[7], BLOCK_SIZE, block, &healed), 0);
+	assert_int_equal(healed, 1);
+	owners_check(&t, 0);
+	assert_int_equal(fs_heal(t.fs, owners[3], BLOCK_SIZE, block, &healed), -ENODATA);
+	assert_int_equal(fs_heal(t.fs, owners[3], 100, block, &healed), -EINVAL);
+	assert_int_equal(fs_map(t.fs, owners[3], BLOCK_SIZE, &e, 1), 1);
+	assert_int_equal(e.owners, 148);
+	end();
+}
+
 static unsigned told_count;
 
 static void told(void *arg, const struct fs_poison *event)
@@ -541,10 +576,10 @@ static void test_crash_healing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_owners),        cmocka_unit_test(test_store_late),
-		cmocka_unit_test(test_nobody),        cmocka_unit_test(test_full),
-		cmocka_unit_test(test_threads),       cmocka_unit_test(test_crash),
-		cmocka_unit_test(test_crash_healing),
+		cmocka_unit_test(test_owners), cmocka_unit_test(test_store_late),
+		cmocka_unit_test(test_heal),   cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_full),   cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_crash),  cmocka_unit_test(test_crash_healing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,7 @@ int ctl_grow(int argc, char **argv);
 int ctl_losses(int argc, char **argv);
 int ctl_events(int argc, char **argv);
 int ctl_poison(int argc, char **argv);
+int ctl_repair(int argc, char **argv);
 
 /* ---- options ---- */
 

@@ -26,6 +26,7 @@ static const struct {
 	{ "grow", ctl_grow, "take in what the device or file has gained" },
 	{ "losses", ctl_losses, "what files have lost to bad memory" },
 	{ "events", ctl_events, "what bad memory has done since the mount" },
+	{ "repair", ctl_repair, "put back what a file has lost, from a backup" },
 	{ "poison", ctl_poison, "ranges of the device that are out of use" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
