@@ -5,7 +5,8 @@
  * The rmap says whose it is. Free: it is taken out of use. Data of one owner: saved line by line into a new block, which the file maps from then
  * on, in one transaction. Data of several: the same, but they are switched to the new block, which they go on sharing, in batches;
  * a forward record remembers the new block and what was lost until all have been, and a mount goes on with it. Meanwhile the bad block has one
- * owner more (OWNER_BAD), so that nobody stores into it in place. In the end it belongs to OWNER_BAD alone and is never used again.
+ * owner more (OWNER_BAD), so that nobody stores into it in place. In the end it belongs to OWNER_BAD alone and is never used again. The file system's own:
+ * poison_meta.c.
  *
  * Runs in the thread that met the bad memory, with no transaction open and under poison_lock; others who meet it wait for that. The transactions
  * here may meet bad memory themselves: metadata is read from its mirror, a bad free block is seen to first (recursion).
@@ -469,9 +470,11 @@ void poison_resume(struct fs *fs)
 		struct forwards f = { .agno = agno };
 		int rc = txn_run(fs->pool, TXN_READ, forwards_any, &agno);
 
-		while (rc == 1 && (rc = op_run(fs, TXN_READ, NULL, forward_find, &f)) == 1) {
+		while (rc == 1) {
+			rc = op_run(fs, TXN_READ, NULL, forward_find, &f);
 			pthread_mutex_lock(&fs->poison_lock);
-			rc = handle(fs, f.next_blk++ << BLOCK_SHIFT, 0);
+			if (rc == 1) /* what cannot be done now is tried again at the next mount */
+				(void)handle(fs, f.next_blk++ << BLOCK_SHIFT, 0);
 			pthread_mutex_unlock(&fs->poison_lock);
 		}
 		if (rc)

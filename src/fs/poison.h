@@ -9,7 +9,7 @@
 #include "media/node.h"
 
 /*
- * Sees to the block at dev_off: when this returns 0 nobody maps it any more who could be switched away from it (metadata: its other copy serves).
+ * Sees to the block at dev_off: when this returns 0 nobody maps it any more who could be switched away from it, and no unit lies there.
  * No transaction may be open and no lock held that is taken inside of one. -EIO, -ENOSPC ...: it stays as it is.
  */
 must_check int poison_handle(struct fs *fs, uint64_t dev_off);

@@ -306,37 +306,6 @@ static bool group_may_trim(struct group *g)
 	       g->meta_free >= CHUNK_BLOCKS + TRIM_SPARE + group_units_keep(g, UNITS_KEEP_INODES);
 }
 
-/* A chunk of the group that is not used at all, and its places. -ENOENT: none. */
-static int pair_find(struct txn *tx, void *arg)
-{
-	struct chunk_pair *pair = arg;
-	struct group *g = pair->g;
-	struct space *space = g->space;
-	const struct m_chunk *entry;
-	struct group_tx *at;
-	int rc = group_enter(tx, g->agno, &at);
-
-	if (rc)
-		return rc;
-	for (pair->slot = g->slot_end; pair->slot > 1 && g->units_free[pair->slot - 1] != CHUNK_BLOCKS;)
-		pair->slot--;
-	rc = pair->slot > 1 ? meta_slot_get(at, --pair->slot, &entry) : -ENOENT;
-	if (rc)
-		return rc;
-	pair->blk = (uint64_t)le32_get(entry->ck_primary) * CHUNK_BLOCKS;
-	pair->mirror_blk = (uint64_t)le32_get(entry->ck_mirror) * CHUNK_BLOCKS;
-	pair->mirror_g = NULL;
-	pair->primary_g = g;
-	if (!space_range_ok(space, pair->blk, CHUNK_BLOCKS))
-		return -EUCLEAN;
-	pair->primary_g = &space->groups[pool_blk_ag(space->pool, pair->blk)];
-	if (pair->mirror_blk != 0 && space_range_ok(space, pair->mirror_blk, CHUNK_BLOCKS))
-		pair->mirror_g = &space->groups[pool_blk_ag(space->pool, pair->mirror_blk)];
-	else if (pair->mirror_blk != 0)
-		return -EUCLEAN;
-	return 0;
-}
-
 /* Whether a unit of the chunk lies elsewhere: then it stays. */
 static int chunk_is_remapped(struct group_tx *at, uint32_t slot, bool *remapped)
 {
@@ -354,6 +323,55 @@ static int chunk_is_remapped(struct group_tx *at, uint32_t slot, bool *remapped)
 
 		*remapped |= laddr >= first && laddr - first < CHUNK_SIZE;
 	}
+	return 0;
+}
+
+/* The last one that is not used at all and may be given back. */
+static int slot_find_empty(struct group_tx *at, uint32_t *slot)
+{
+	struct group *g = at->g;
+
+	for (*slot = g->slot_end; *slot > 1;) {
+		bool remapped;
+		int rc;
+
+		if (g->units_free[--*slot] != CHUNK_BLOCKS)
+			continue;
+		rc = chunk_is_remapped(at, *slot, &remapped);
+		if (rc || !remapped)
+			return rc;
+	}
+	return -ENOENT;
+}
+
+/* A chunk of the group that is not used at all, and its places. -ENOENT: none. */
+static int pair_find(struct txn *tx, void *arg)
+{
+	struct chunk_pair *pair = arg;
+	struct group *g = pair->g;
+	struct space *space = g->space;
+	const struct m_chunk *entry;
+	struct group_tx *at;
+	int rc = group_enter(tx, g->agno, &at);
+
+	if (rc)
+		return rc;
+	rc = slot_find_empty(at, &pair->slot);
+	if (!rc)
+		rc = meta_slot_get(at, pair->slot, &entry);
+	if (rc)
+		return rc;
+	pair->blk = (uint64_t)le32_get(entry->ck_primary) * CHUNK_BLOCKS;
+	pair->mirror_blk = (uint64_t)le32_get(entry->ck_mirror) * CHUNK_BLOCKS;
+	pair->mirror_g = NULL;
+	pair->primary_g = g;
+	if (!space_range_ok(space, pair->blk, CHUNK_BLOCKS))
+		return -EUCLEAN;
+	pair->primary_g = &space->groups[pool_blk_ag(space->pool, pair->blk)];
+	if (pair->mirror_blk != 0 && space_range_ok(space, pair->mirror_blk, CHUNK_BLOCKS))
+		pair->mirror_g = &space->groups[pool_blk_ag(space->pool, pair->mirror_blk)];
+	else if (pair->mirror_blk != 0)
+		return -EUCLEAN;
 	return 0;
 }
 

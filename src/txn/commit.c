@@ -168,7 +168,6 @@ static bool image_home(struct pool *pool, const struct image *image)
 			continue;
 		}
 		degraded = true;
-		bad_met(pool, off);
 		if (log_is_first(~off))
 			log_warn("metadata unit 0x%" PRIx64
 				 ": a copy cannot be written, the other one serves",

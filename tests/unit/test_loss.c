@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "crash/record.h"
+#include "fs/core.h"
 #include "fs/owners.h"
 #include "lib/testfs.h"
 #include "lib/testpoison.h"
@@ -357,6 +358,61 @@ static void test_threads(void **state)
 	end();
 }
 
+/* ---- several on their way ---- */
+
+/* As a crash leaves it: saved, with its forward record, and nobody switched yet. */
+static int forward_leave(struct op *op, void *arg)
+{
+	const uint64_t *dev_off = arg;
+	struct dax *dax = pool_dax(op->fs->pool);
+	uint64_t old_blk = *dev_off / BLOCK_SIZE, new_blk, count;
+	struct space_want want = { .count_blk = 1 };
+	struct m_forward rec;
+	struct btree bt;
+
+	assert_int_equal(space_alloc(op->tx, &want, &new_blk, &count), 0);
+	assert_int_equal(dax_move(dax, new_blk * BLOCK_SIZE, *dev_off, BLOCK_SIZE), 0);
+	txn_data_stored(op->tx);
+	assert_int_equal(space_own(op->tx, new_blk, 1, OWNER_FORWARD, old_blk), 0);
+	assert_int_equal(space_share(op->tx, old_blk, 1, OWNER_BAD, old_blk), 0);
+	assert_int_equal(space_ag_tree(op->tx, pool_blk_ag(op->fs->pool, old_blk), AG_FORWARDS, &bt), 0);
+	rec = (struct m_forward){
+		.fw_old_blk = le64_of(old_blk),
+		.fw_new_blk = le64_of(new_blk),
+		.fw_lost_lines = le64_of(2),
+		.fw_count_blk = le32_of(1),
+	};
+	return bt_insert(&bt, &rec, sizeof(rec));
+}
+
+static void test_resume(void **state)
+{
+	uint64_t dev_off[FILE_BLOCKS];
+	uint8_t byte;
+
+	(void)state;
+	testfs_make(&t, NULL);
+	owners_make(5);
+	for (unsigned i = 0; i < FILE_BLOCKS; i++) {
+		dev_off[i] = dev_off_of(&t, owners[0], i);
+		assert_int_equal(op_run(t.fs, TXN_WRITE, NULL, forward_leave, &dev_off[i]), 0);
+	}
+	testfs_crash(&t);
+	for (unsigned i = 0; i < owner_count; i++) {
+		for (unsigned blk = 0; blk < FILE_BLOCKS; blk++) {
+			assert_int_not_equal(dev_off_of(&t, owners[i], blk), dev_off[blk]);
+			assert_int_equal(fs_read(t.fs, owners[i], &byte, 1, blk * BLOCK_SIZE + 64), -EIO);
+			assert_int_equal(fs_read(t.fs, owners[i], &byte, 1, blk * BLOCK_SIZE + 128), 1);
+			assert_int_equal(byte, content[blk * BLOCK_SIZE + 128]);
+		}
+	}
+	testfs_check(&t);
+	testfs_free(&t);
+	free(owners);
+	owners = NULL;
+	owner_count = 0;
+}
+
 /* ---- power loss ---- */
 
 static struct record record;
@@ -576,10 +632,11 @@ static void test_crash_healing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_owners), cmocka_unit_test(test_store_late),
-		cmocka_unit_test(test_heal),   cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_full),   cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_crash),  cmocka_unit_test(test_crash_healing),
+		cmocka_unit_test(test_owners),        cmocka_unit_test(test_store_late),
+		cmocka_unit_test(test_heal),          cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_full),          cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_resume),        cmocka_unit_test(test_crash),
+		cmocka_unit_test(test_crash_healing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,7 @@
 #include "lib/testpoison.h"
 #include "lib/testunit.h"
 #include "media/ag.h"
+#include "repair/check.h"
 
 #define POOL_BYTES ((uint64_t)16 << 20)
 #define FILES 30u
@@ -122,10 +123,20 @@ static void same(const struct crash *c, struct testfs *u, const char *when)
 	free(got);
 }
 
+static void found(void *arg, enum check_kind kind, const char *text)
+{
+	const struct crash *c = arg;
+
+	if (kind != CHECK_UNIT_COPY)
+		fail_msg("%s %u alone: %s: %s", c->name, c->copy, check_kind_name(kind), text);
+}
+
 /* The other copy is gone too. */
 static void alone_check(struct crash *c, const uint8_t *image, uint64_t other_off)
 {
+	const struct check_opts check_opts = { .found = found, .arg = c, .heal = true };
 	uint8_t *damaged = malloc(POOL_BYTES);
+	struct check_report report;
 	struct testpoison *bad;
 	struct testfs u;
 
@@ -133,6 +144,7 @@ static void alone_check(struct crash *c, const uint8_t *image, uint64_t other_of
 	memset(damaged + other_off, 0, BLOCK_SIZE);
 	bad = image_open(&u, damaged);
 	same(c, &u, "alone");
+	assert_int_equal(check_pool(u.pool, &check_opts, &report), 0);
 	image_close(&u, bad);
 	free(damaged);
 	c->alone++;
