@@ -27,6 +27,7 @@
 
 #undef BLOCK_SIZE /* another one of <sys/mount.h> */
 #include "daemon/background.h"
+#include "daemon/early.h"
 #include "daemon/options.h"
 #include "fs/fs.h"
 #include "fuse/session.h"
@@ -51,6 +52,7 @@ struct daemon {
 	struct pool *pool;
 	struct fs *fs;
 	struct session *session;
+	struct early *early;
 	_Atomic bool is_over; /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
@@ -306,6 +308,7 @@ static int mount_up(struct daemon *d)
 
 static void all_down(struct daemon *d)
 {
+	early_stop(d->early);
 	if (d->session)
 		session_close(d->session);
 	if (d->fs)
@@ -351,6 +354,9 @@ static int serve(struct daemon *d, struct background *bg)
 		session_wait(d->session);
 		return rc;
 	}
+	rc = d->opts.mount_flags & MS_RDONLY ? 0 : early_start(d->fs, &d->early);
+	if (rc)
+		log_warn("no early notice of bad memory: %s", strerror(-rc));
 	say_up(d);
 	/* Until here the one who waits for the command reads what there is to say. */
 	if (!d->opts.foreground)

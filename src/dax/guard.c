@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "dax/priv.h"
 
@@ -66,14 +67,36 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 		raise(sig);
 }
 
+/* What one signal is about: a page, or more where the kernel does not know which. */
+static struct dax_early range_of(const struct dax *dax, const siginfo_t *info)
+{
+	uint64_t off = (uint64_t)((const uint8_t *)info->si_addr - dax->base), len = DAX_BLOCK_BYTES;
+
+	if (info->si_addr_lsb > 0 && info->si_addr_lsb < 48)
+		len = u64_max(len, 1ull << info->si_addr_lsb);
+	return (struct dax_early){ off & ~(len - 1), len };
+}
+
+static void early_tell(const struct dax *dax, const siginfo_t *info)
+{
+	int fd = atomic_load_explicit(&dax->early_fd, memory_order_acquire), error = errno;
+	struct dax_early early = range_of(dax, info);
+
+	if (fd > 0)
+		(void)!write(fd, &early, sizeof(early)); /* full: then it is met when it is touched */
+	errno = error;
+}
+
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	const struct dax *dax = info->si_code > 0 ? mapping_find(info->si_addr) : NULL;
 	struct dax_guard *g = innermost;
 
 	/* Early word of poison that nobody has touched yet: whoever does is told again. */
-	if (dax && info->si_code == BUS_MCEERR_AO)
+	if (dax && info->si_code == BUS_MCEERR_AO) {
+		early_tell(dax, info);
 		return;
+	}
 	if (!dax || !g || (info->si_code != BUS_ADRERR && info->si_code != BUS_MCEERR_AR)) {
 		pass_on(sig, info, context);
 		return;
@@ -165,4 +188,9 @@ void dax_guard_leave(struct dax_guard *g)
 	atomic_signal_fence(memory_order_seq_cst);
 	assert(innermost == g);
 	innermost = g->outer;
+}
+
+void dax_on_early(struct dax *dax, int fd)
+{
+	atomic_store_explicit(&dax->early_fd, fd, memory_order_release);
 }

@@ -33,7 +33,8 @@ struct dax {
 	atomic_bool by_pwrite; /* large stores may go through the file descriptor */
 	atomic_bool failed;    /* the backing store refused an msync: takes no more stores */
 	bool traced;
-	dax_line_fn line_fn; /* NULL: none */
+	_Atomic int early_fd; /* 0: none */
+	dax_line_fn line_fn;  /* NULL: none */
 	void *line_ctx;
 	struct dax_trace trace;
 	char *path;

@@ -240,6 +240,8 @@ struct fs_poison {
 /* Called for each owner, once it is durable, by the thread that met the bad memory, with no transaction open. It must not read files. */
 typedef void (*fs_poison_fn)(void *arg, const struct fs_poison *event);
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
+/* Somebody says that memory is bad in a range (any bytes): what of it cannot be read is seen to. For a thread that holds nothing. */
+void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len);
 /* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO. */
 must_check int fs_poison_add(struct fs *fs, uint64_t dev_off);
 

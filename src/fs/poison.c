@@ -483,6 +483,21 @@ void poison_resume(struct fs *fs)
 	}
 }
 
+void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len)
+{
+	const struct dax *dax = pool_dax(fs->pool);
+	uint64_t size = pool_size_blk(fs->pool) << BLOCK_SHIFT;
+	uint64_t end = len < size - u64_min(dev_off, size) ? dev_off + len : size;
+	uint8_t bytes[BLOCK_SIZE];
+
+	for (uint64_t off = u64_align_down(dev_off, BLOCK_SIZE); off < end; off += BLOCK_SIZE) {
+		int rc = dax_load(dax, bytes, off, BLOCK_SIZE, NULL) ? poison_handle(fs, off) : 0;
+
+		if (rc && log_is_first(off))
+			log_warn("bad memory at 0x%" PRIx64 " of the pool: %s", off, strerror(-rc));
+	}
+}
+
 int fs_poison_add(struct fs *fs, uint64_t dev_off)
 {
 	int rc;

@@ -13,12 +13,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "crash/record.h"
+#include "daemon/early.h"
 #include "fs/core.h"
 #include "fs/owners.h"
 #include "lib/testfs.h"
@@ -358,6 +363,56 @@ static void test_threads(void **state)
 	end();
 }
 
+/* ---- early notice ---- */
+
+/* As the kernel tells a thread that has asked for it: nobody has touched the memory. */
+static void early_send(const struct dax *dax, uint64_t off, int lsb)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = BUS_MCEERR_AO };
+
+	info.si_addr = (void *)(uintptr_t)dax_ptr(dax, off);
+	info.si_addr_lsb = (short)lsb;
+	assert_int_equal(syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &info), 0);
+}
+
+static atomic_uint early_told;
+
+static void told_early(void *arg, const struct fs_poison *event)
+{
+	(void)arg;
+	if (event->kind == FS_POISON_DATA)
+		atomic_fetch_add(&early_told, 1);
+}
+
+static void test_early(void **state)
+{
+	struct early *early;
+	uint64_t dev_off;
+
+	(void)state;
+	begin(0);
+	owners_make(4);
+	dev_off = dev_off_of(&t, owners[0], BAD_BLK);
+	testpoison_lines(poison, dev_off, 1);
+	atomic_store(&early_told, 0);
+	fs_on_poison(t.fs, told_early, NULL);
+	assert_int_equal(early_start(t.fs, &early), 0);
+	early_send(t.dax, dev_off, 12);
+	while (atomic_load(&early_told) < 4)
+		sched_yield();
+	owners_check(&t, 1);
+	/* Of 2 MiB one page. */
+	dev_off = dev_off_of(&t, owners[0], 0);
+	testpoison_page(poison, dev_off);
+	early_send(t.dax, dev_off, 21);
+	while (atomic_load(&early_told) < 8)
+		sched_yield();
+	early_stop(early);
+	for (unsigned i = 0; i < owner_count; i++)
+		assert_int_not_equal(dev_off_of(&t, owners[i], 0), dev_off);
+	end();
+}
+
 /* ---- several on their way ---- */
 
 /* As a crash leaves it: saved, with its forward record, and nobody switched yet. */
@@ -632,11 +687,11 @@ static void test_crash_healing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_owners),        cmocka_unit_test(test_store_late),
-		cmocka_unit_test(test_heal),          cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_full),          cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_resume),        cmocka_unit_test(test_crash),
-		cmocka_unit_test(test_crash_healing),
+		cmocka_unit_test(test_owners), cmocka_unit_test(test_store_late),
+		cmocka_unit_test(test_heal),   cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_full),   cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_early),  cmocka_unit_test(test_resume),
+		cmocka_unit_test(test_crash),  cmocka_unit_test(test_crash_healing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
