@@ -26,7 +26,7 @@ struct early {
 static void *early_run(void *arg)
 {
 	struct early *e = arg;
-	struct dax_early told;
+	struct dax_bad told;
 	ssize_t n;
 
 	if (prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0))
@@ -71,7 +71,7 @@ int early_start(struct fs *fs, struct early **out)
 
 void early_stop(struct early *e)
 {
-	const struct dax_early end = { 0 };
+	const struct dax_bad end = { 0 };
 
 	if (!e)
 		return;

@@ -119,18 +119,20 @@ must_check int dax_salvage(const struct dax *dax, uint64_t off, void *buf, uint6
 typedef bool (*dax_line_fn)(void *ctx, uint64_t off, void *line);
 void dax_on_salvage(struct dax *dax, dax_line_fn fn, void *ctx);
 
+/* Where memory is bad, as the kernel says: the page that off is in, or all of a larger range of which it does not know more. */
+struct dax_bad {
+	uint64_t off, len;
+};
+
 /*
  * Early word of bad memory in a pool, that nobody has touched yet (BUS_MCEERR_AO, to a thread that has asked for it with PR_MCE_KILL_EARLY): the signal
  * handler writes such records to fd, which should not block. 0: nobody listens.
  */
-struct dax_early {
-	uint64_t off, len;
-};
 void dax_on_early(struct dax *dax, int fd);
 
 /* Whether this thread has met bad memory of that pool, in a guard or in a guarded call, since it was taken; where that was last. */
 bool dax_bad_met(const struct dax *dax);
-bool dax_bad_take(const struct dax *dax, uint64_t *off);
+bool dax_bad_take(const struct dax *dax, struct dax_bad *bad);
 
 /*
  * Tell the backing store that a range is free: punches the file under a plain pool, zeroes it in RAM, nothing on a

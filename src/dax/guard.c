@@ -32,7 +32,7 @@ static __thread struct dax_guard *innermost __attribute__((tls_model("initial-ex
 /* What this thread last jumped away from. */
 static __thread struct {
 	const struct dax *dax; /* NULL: nothing, or it has been taken */
-	uint64_t off;
+	struct dax_bad bad;
 } bad_last __attribute__((tls_model("initial-exec")));
 
 static const struct dax *mapping_find(const void *addr)
@@ -68,19 +68,20 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 }
 
 /* What one signal is about: a page, or more where the kernel does not know which. */
-static struct dax_early range_of(const struct dax *dax, const siginfo_t *info)
+static struct dax_bad range_of(const struct dax *dax, const siginfo_t *info)
 {
 	uint64_t off = (uint64_t)((const uint8_t *)info->si_addr - dax->base), len = DAX_BLOCK_BYTES;
 
-	if (info->si_addr_lsb > 0 && info->si_addr_lsb < 48)
-		len = u64_max(len, 1ull << info->si_addr_lsb);
-	return (struct dax_early){ off & ~(len - 1), len };
+	if (info->si_addr_lsb <= 12 || info->si_addr_lsb >= 48)
+		return (struct dax_bad){ off, len };
+	len = 1ull << info->si_addr_lsb;
+	return (struct dax_bad){ off & ~(len - 1), len };
 }
 
 static void early_tell(const struct dax *dax, const siginfo_t *info)
 {
 	int fd = atomic_load_explicit(&dax->early_fd, memory_order_acquire), error = errno;
-	struct dax_early early = range_of(dax, info);
+	struct dax_bad early = range_of(dax, info);
 
 	if (fd > 0)
 		(void)!write(fd, &early, sizeof(early)); /* full: then it is met when it is touched */
@@ -104,7 +105,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	g->dax = dax;
 	g->bad_off = (uint64_t)((const uint8_t *)info->si_addr - dax->base);
 	bad_last.dax = dax;
-	bad_last.off = g->bad_off;
+	bad_last.bad = range_of(dax, info);
 	innermost = g->outer;
 	pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 	siglongjmp(g->env, 1);
@@ -164,11 +165,11 @@ bool dax_bad_met(const struct dax *dax)
 	return bad_last.dax == dax;
 }
 
-bool dax_bad_take(const struct dax *dax, uint64_t *off)
+bool dax_bad_take(const struct dax *dax, struct dax_bad *bad)
 {
 	if (bad_last.dax != dax)
 		return false;
-	*off = bad_last.off;
+	*bad = bad_last.bad;
 	bad_last.dax = NULL;
 	return true;
 }

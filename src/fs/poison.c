@@ -514,11 +514,21 @@ int fs_poison_add(struct fs *fs, uint64_t dev_off)
 
 int poison_met(struct fs *fs)
 {
-	uint64_t dev_off;
+	const struct dax *dax = pool_dax(fs->pool);
+	struct dax_bad bad;
+	uint8_t bytes[BLOCK_SIZE];
+	int rc = 0;
 
-	if (!dax_bad_take(pool_dax(fs->pool), &dev_off))
+	if (!dax_bad_take(dax, &bad))
 		return -EIO;
-	return block_see(fs, dev_off, HOW_LATER) ? -EIO : 0;
+	if (bad.len <= BLOCK_SIZE)
+		return block_see(fs, bad.off, HOW_LATER) ? -EIO : 0;
+	/* The kernel does not say where in it. */
+	for (uint64_t off = bad.off; off < bad.off + bad.len && !rc; off += BLOCK_SIZE) {
+		if (off < dax_size_bytes(dax) && dax_load(dax, bytes, off, BLOCK_SIZE, NULL) != 0)
+			rc = block_see(fs, off, HOW_LATER);
+	}
+	return rc ? -EIO : 0;
 }
 
 /* ---- telling ---- */
