@@ -58,7 +58,7 @@ static uint64_t owner_find(struct pool *pool, const struct place *place, uint64_
 /* With everybody else outside. 1: it has been written anew where it is. */
 static int place_mend(struct pool *pool, const struct place *place, bool away, uint64_t *bad_blk)
 {
-	uint8_t bytes[BLOCK_SIZE];
+	_Alignas(64) uint8_t bytes[BLOCK_SIZE];
 	int rc = pool_unit_save(pool, place->laddr, place->copy, bytes);
 
 	if (rc)

@@ -24,7 +24,7 @@ struct move {
 	uint64_t bad_blk;    /* out: a new block that cannot be used */
 	uint64_t unit_laddr; /* of the intent */
 	uint32_t index;
-	uint8_t bytes[BLOCK_SIZE];
+	_Alignas(64) uint8_t bytes[BLOCK_SIZE];
 };
 
 static uint64_t remap_offset(uint64_t laddr, uint64_t copy)

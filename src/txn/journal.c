@@ -102,8 +102,8 @@ struct lane *lane_take(struct pool *pool, uint64_t tried)
 void lane_wear(struct pool *pool, struct lane *lane, unsigned copy)
 {
 	if (!atomic_exchange(&lane->worn, true))
-		log_warn("journal lane %u: its %s cannot be used; other lanes are",
-			 lane_index(pool, lane), copy ? "mirror" : "primary");
+		log_warn("journal lane %u: its %s cannot be used; other lanes are", lane_index(pool, lane),
+			 copy ? "mirror" : "primary");
 }
 
 int pool_lane_renew(struct pool *pool, uint64_t blk)

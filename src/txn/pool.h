@@ -156,7 +156,7 @@ must_check int pool_remap_super(struct pool *pool, const struct remap *remap);
 bool pool_super_has(struct pool *pool, const struct remap *remap);
 
 /*
- * Bytes for a new place of one copy of the unit at laddr, or of the eight inodes there (BLOCK_SIZE): its own if they can be read, else those of
+ * Bytes for a new place of one copy of the unit at laddr, or of the eight inodes there (BLOCK_SIZE, aligned to 8): its own if they can be read, else those of
  * the other copy, else what both have left. -EIO: that is not all of it.
  */
 must_check int pool_unit_save(struct pool *pool, uint64_t laddr, unsigned copy, void *bytes);

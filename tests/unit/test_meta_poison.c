@@ -4,6 +4,7 @@
  * file system shows stays the same, before and after a remount, and a walk finds nothing wrong.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -710,6 +711,71 @@ static void test_background(void **state)
 	close_image();
 }
 
+struct worker {
+	pthread_t thread;
+	unsigned id;
+};
+
+/* In a directory of its own. */
+static void *worker_run(void *arg)
+{
+	const struct worker *w = arg;
+	static const char bytes[9000] = "some";
+	struct inode_attr dir, file;
+	char name[16];
+
+	snprintf(name, sizeof(name), "w%u", w->id);
+	for (unsigned i = 0; i < 40; i++) {
+		if (testfs_mknod(&t, INODE_ROOT, name, S_IFDIR | 0755, &dir) != 0 ||
+		    testfs_mknod(&t, dir.ino, "f", S_IFREG | 0644, &file) != 0 ||
+		    fs_write(t.fs, &testfs_root, file.ino, bytes, sizeof(bytes), i * 1000, 0) !=
+			    sizeof(bytes) ||
+		    fs_setxattr(t.fs, file.ino, "user.x", bytes, 5000, 0, false) != 0)
+			return arg;
+		fs_forget(t.fs, file.ino, 1);
+		fs_forget(t.fs, dir.ino, 1);
+		if (testfs_unlink(&t, dir.ino, "f") != 0 || testfs_rmdir(&t, INODE_ROOT, name) != 0)
+			return arg;
+		free(testlist_make(&t));
+	}
+	return NULL;
+}
+
+/* Everybody works on while units move away under them. */
+static void test_threads(void **state)
+{
+	const struct fs_opts opts = { .background = true };
+	struct worker workers[4];
+	void *failed;
+
+	(void)state;
+	open_image(&opts);
+	for (unsigned i = 1; i < scene.unit_count; i++) {
+		unsigned copy = pick_either(i) / 2;
+
+		testpoison_page(poison, page_of(scene.units[i].off[copy]));
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(workers); i++) {
+		workers[i].id = i;
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, worker_run, &workers[i]), 0);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(workers); i++) {
+		pthread_join(workers[i].thread, &failed);
+		assert_null(failed);
+	}
+	for (unsigned i = 1; i < scene.unit_count; i++) {
+		unsigned copy = pick_either(i) / 2;
+
+		assert_int_equal(poison_handle(t.fs, scene.units[i].off[copy]), 0);
+		assert_true(has_moved(&scene.units[i], copy));
+	}
+	compare("moved", "many");
+	testfs_check(&t);
+	remount();
+	compare("remounted", "many");
+	close_image();
+}
+
 static void test_end(void **state)
 {
 	(void)state;
@@ -727,7 +793,7 @@ int main(void)
 		cmocka_unit_test(test_full),        cmocka_unit_test(test_list_full),
 		cmocka_unit_test(test_super_full),  cmocka_unit_test(test_grown),
 		cmocka_unit_test(test_trim),        cmocka_unit_test(test_background),
-		cmocka_unit_test(test_end),
+		cmocka_unit_test(test_threads),     cmocka_unit_test(test_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
