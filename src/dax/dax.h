@@ -115,6 +115,8 @@ must_check int dax_same(const struct dax *dax, uint64_t a_off, uint64_t b_off, s
  * bad memory, but a plain file has nothing at that place, and its file system no room.
  */
 must_check int dax_salvage(const struct dax *dax, uint64_t off, void *buf, uint64_t *bad_lines);
+/* Whether there is memory at off at all. A page fault of a plain file may fail since its file system is full, or the file was cut. */
+bool dax_has_memory(const struct dax *dax, uint64_t off);
 /* For tests, which can make only whole pages bad: whether line can be read all the same, and what it holds. NULL: as it is. */
 typedef bool (*dax_line_fn)(void *ctx, uint64_t off, void *line);
 void dax_on_salvage(struct dax *dax, dax_line_fn fn, void *ctx);
@@ -133,6 +135,7 @@ void dax_on_early(struct dax *dax, int fd);
 /* Whether this thread has met bad memory of that pool, in a guard or in a guarded call, since it was taken; where that was last. */
 bool dax_bad_met(const struct dax *dax);
 bool dax_bad_take(const struct dax *dax, struct dax_bad *bad);
+void dax_bad_forget(void);
 
 /*
  * Tell the backing store that a range is free: punches the file under a plain pool, zeroes it in RAM, nothing on a

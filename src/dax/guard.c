@@ -195,3 +195,8 @@ void dax_on_early(struct dax *dax, int fd)
 {
 	atomic_store_explicit(&dax->early_fd, fd, memory_order_release);
 }
+
+void dax_bad_forget(void)
+{
+	bad_last.dax = NULL;
+}

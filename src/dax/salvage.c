@@ -14,11 +14,11 @@
 #define LINE_BYTES 64u
 #define BLOCK_LINES (DAX_BLOCK_BYTES / LINE_BYTES)
 
-/* A page fault of a plain file may fail since its file system is full, or the file was cut: that is no bad memory. */
-static bool has_memory(const struct dax *dax, uint64_t off)
+bool dax_has_memory(const struct dax *dax, uint64_t off)
 {
 	off_t data;
 
+	off = u64_align_down(off, DAX_BLOCK_BYTES);
 	if (dax->device || dax->fd < 0)
 		return true;
 	data = lseek(dax->fd, (off_t)off, SEEK_DATA);
@@ -40,7 +40,7 @@ int dax_salvage(const struct dax *dax, uint64_t off, void *buf, uint64_t *bad_li
 	*bad_lines = 0;
 	if (dax_load(dax, buf, off, DAX_BLOCK_BYTES, NULL) == 0)
 		return 0;
-	if (!has_memory(dax, off))
+	if (!dax_has_memory(dax, off))
 		return -EIO;
 	for (unsigned i = 0; i < BLOCK_LINES; i++) {
 		if (line_read(dax, off + i * LINE_BYTES, bytes + i * LINE_BYTES))

@@ -248,7 +248,7 @@ must_check int fs_poison_add(struct fs *fs, uint64_t dev_off);
 /*
  * Puts back what the file has lost in the block at file_off, from a copy of the whole block (zeroes past the end of the file). *healed: how many
  * places had lost it, this one and those that share the block. -ENODATA: nothing of it is lost. -EBADMSG: what can be read of the block is not
- * what the copy has.
+ * what the copy has. -EBUSY: the block is on its way elsewhere just now.
  */
 must_check int fs_heal(struct fs *fs, uint64_t ino, uint64_t file_off, const void *block, unsigned *healed);
 

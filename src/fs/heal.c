@@ -3,7 +3,8 @@
  * What a file has lost in a block is put back from a copy that somebody has of it, for all files that share the block.
  *
  * The lost lines are stored where they were, into the shared block: whoever shares it has lost them too, or ends before them, so nobody sees bytes
- * change. Then the record of each owner goes, one by one; a crash in between leaves some who can be healed in the same way.
+ * change. Then the record of each owner goes, one by one; a crash in between leaves some who can be healed in the same way. A file that goes on
+ * in the line in which this one ends stays without that line: the copy does not have all of it.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,6 +19,7 @@ struct heal {
 	uint64_t ino, file_blk;
 	const uint8_t *bytes;    /* of the whole block */
 	uint64_t dev_blk, lines; /* out: what was stored, where */
+	uint64_t len;            /* out: bytes of the block that the copy has */
 };
 
 static bool lines_agree(const uint8_t *have, const uint8_t *bytes, uint64_t lost, uint64_t len)
@@ -43,6 +45,12 @@ static int lines_store(struct op *op, const struct heal *h)
 	}
 	txn_data_stored(op->tx);
 	return op_dax(op, rc);
+}
+
+static int special_find(void *arg, const struct rmap *rmap)
+{
+	(void)arg;
+	return rmap->owner & OWNER_SPECIAL ? 1 : 0;
 }
 
 static int heal_first(struct op *op, void *arg)
@@ -74,10 +82,16 @@ static int heal_first(struct op *op, void *arg)
 					 NULL));
 	if (rc)
 		return rc;
-	if (!lines_agree(have, h->bytes, h->lines, attr.size - start))
+	h->len = attr.size - start;
+	if (!lines_agree(have, h->bytes, h->lines, h->len))
 		return -EBADMSG;
 	h->dev_blk = e.dev_blk;
-	rc = lines_store(op, h);
+	/* Until the commit nobody begins to move the block: that takes its group's lock. */
+	rc = space_owners(op->tx, e.dev_blk, 1, special_find, NULL);
+	if (rc == 1)
+		rc = -EBUSY;
+	if (!rc)
+		rc = lines_store(op, h);
 	if (!rc)
 		rc = loss_clear(op, &attr, h->file_blk, h->lines);
 	return rc ? rc : inode_put(op, &attr);
@@ -137,7 +151,7 @@ static int sharers_find(struct op *op, void *arg)
 static int sharer_heal(struct op *op, void *arg)
 {
 	const struct sharers *s = arg;
-	uint64_t ino = s->list[s->at].ino, blk = s->list[s->at].file_blk, lost;
+	uint64_t ino = s->list[s->at].ino, blk = s->list[s->at].file_blk, lost, lines = s->heal->lines;
 	struct inode_attr attr;
 	struct extent e;
 	struct btree bt;
@@ -147,16 +161,18 @@ static int sharer_heal(struct op *op, void *arg)
 		rc = inode_get(op, ino, &attr);
 	if (!rc)
 		rc = loss_get(op, &attr, blk, &lost);
-	if (rc == -ESTALE || (!rc && (!(lost & s->heal->lines) || attr.data_format != DATA_EXTENTS)))
-		return 0;
 	if (rc)
-		return rc;
+		return rc == -ESTALE ? 0 : rc;
+	if (s->heal->len < BLOCK_SIZE && attr.size - (blk << BLOCK_SHIFT) > s->heal->len)
+		lines &= ~(1ull << s->heal->len / LINE_SIZE);
+	if (!(lost & lines) || attr.data_format != DATA_EXTENTS)
+		return 0;
 	inode_data_tree(op, ino, NODE_EXTENT, &bt);
 	rc = extent_find(&bt, blk, &e);
 	if (rc == -ENOENT || (!rc && (e.file_blk != blk || e.dev_blk != s->heal->dev_blk)))
 		return 0; /* it has a block of its own by now */
 	if (!rc)
-		rc = loss_clear(op, &attr, blk, s->heal->lines);
+		rc = loss_clear(op, &attr, blk, lines);
 	if (!rc)
 		rc = inode_put(op, &attr);
 	return rc ? rc : 1;

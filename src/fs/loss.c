@@ -21,6 +21,7 @@ static int loss_tree(struct op *op, uint64_t ino, struct btree *bt)
 static int loss_next(struct btree *bt, uint64_t ino, uint64_t blk, uint64_t hi, struct m_loss *loss)
 {
 	struct bt_key key = { { ino, blk } };
+	const struct m_loss *m;
 	struct bt_cursor cur;
 	const void *rec;
 	size_t size_bytes;
@@ -30,8 +31,11 @@ static int loss_next(struct btree *bt, uint64_t ino, uint64_t blk, uint64_t hi, 
 		rc = bt_get(&cur, &rec, &size_bytes);
 	if (rc)
 		return rc;
-	*loss = *(const struct m_loss *)rec;
-	return le64_get(loss->ls_ino) == ino && le64_get(loss->ls_file_blk) < hi ? 0 : -ENOENT;
+	m = rec;
+	if (le64_get(m->ls_ino) != ino || le64_get(m->ls_file_blk) >= hi)
+		return -ENOENT;
+	*loss = *m;
+	return 0;
 }
 
 static int loss_delete(struct btree *bt, uint64_t ino, uint64_t file_blk)
@@ -254,7 +258,7 @@ int loss_shift(struct op *op, const struct inode_attr *attr, uint64_t lo, uint64
 	rc = loss_tree(op, attr->ino, &bt);
 	assert(hi - lo <= LOSS_SHIFT_BLK);
 	/* The new places may be among the old ones. */
-	while (!rc && (rc = loss_next(&bt, attr->ino, lo, hi, &losses[count])) == 0)
+	while (!rc && count < LOSS_SHIFT_BLK && (rc = loss_next(&bt, attr->ino, lo, hi, &losses[count])) == 0)
 		rc = loss_delete(&bt, attr->ino, le64_get(losses[count++].ls_file_blk));
 	if (rc == -ENOENT)
 		rc = 0;
@@ -280,7 +284,7 @@ static int loss_put(struct btree *bt, const struct m_loss *loss)
 	return bt_update(bt, &both, sizeof(both));
 }
 
-int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lost_lines)
+int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lost_lines, uint64_t *added)
 {
 	uint64_t start = file_blk << BLOCK_SHIFT;
 	struct m_loss loss;
@@ -288,6 +292,7 @@ int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t
 	int rc;
 
 	lost_lines &= attr->size > start ? lines_touched(file_blk, start, attr->size) : 0;
+	*added = lost_lines;
 	if (lost_lines == 0 || sabotage_point("loss-add"))
 		return 0;
 	loss = (struct m_loss){
@@ -326,7 +331,7 @@ int loss_copy(struct op *op, const struct inode_attr *src, uint64_t src_blk, str
 	      uint64_t dst_blk, uint64_t count_blk)
 {
 	struct m_loss *losses;
-	unsigned count = 0, dropped;
+	unsigned count = 0, dropped = 0;
 	struct btree from, to;
 	bool done;
 	int rc;

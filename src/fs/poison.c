@@ -47,6 +47,7 @@ struct bad {
 	unsigned count;           /* of owners; there may be more */
 	uint64_t special;         /* one that is no file: OWNER_*, or 0 */
 	struct rmap special_rmap; /* its record */
+	bool specials_too;        /* walk past the last owner there is room for */
 	bool forwarded;           /* there is a forward record */
 	uint64_t new_blk, lost_lines;
 };
@@ -73,7 +74,7 @@ static int owner_note(void *arg, const struct rmap *rmap)
 		return 0;
 	}
 	if (bad->count == OWNERS_BATCH)
-		return 1;
+		return bad->specials_too ? 0 : 1;
 	bad->owners[bad->count++] = (struct mapping){
 		.ino = rmap->owner,
 		.file_blk = rmap->offset_blk + (bad->blk - rmap->start_blk),
@@ -146,6 +147,22 @@ static int save(struct op *op, struct bad *bad)
 	return rc;
 }
 
+/* 0: the owner maps the block, 1: not any more. */
+static int owner_maps(struct op *op, const struct bad *bad, const struct mapping *m, struct inode_attr *attr,
+		      struct extent *e)
+{
+	struct btree bt;
+	int rc = inode_get(op, m->ino, attr);
+
+	if (rc || attr->data_format != DATA_EXTENTS)
+		return rc ? rc : 1;
+	inode_data_tree(op, m->ino, NODE_EXTENT, &bt);
+	rc = extent_find(&bt, m->file_blk, e);
+	if (rc == -ENOENT || (!rc && (e->file_blk != m->file_blk || e->dev_blk != bad->blk)))
+		return 1;
+	return rc;
+}
+
 /*
  * The owner maps the new block instead, and has lost what is lost. own: how the new block becomes his. 1: he does not map the bad block
  * any more.
@@ -157,14 +174,11 @@ static int owner_switch(struct op *op, struct bad *bad, struct mapping *m,
 	struct inode_attr attr;
 	struct extent e, piece;
 	struct btree bt;
-	int rc = inode_get(op, m->ino, &attr);
+	int rc = owner_maps(op, bad, m, &attr, &e);
 
-	if (rc || attr.data_format != DATA_EXTENTS)
-		return rc ? rc : 1;
+	if (rc)
+		return rc;
 	inode_data_tree(op, m->ino, NODE_EXTENT, &bt);
-	rc = extent_find(&bt, m->file_blk, &e);
-	if (rc == -ENOENT || (!rc && (e.file_blk != m->file_blk || e.dev_blk != bad->blk)))
-		return 1;
 	if (!rc)
 		rc = extent_cut(&bt, m->file_blk, m->file_blk + 1, 1, &piece);
 	if (!rc)
@@ -176,9 +190,9 @@ static int owner_switch(struct op *op, struct bad *bad, struct mapping *m,
 	piece.dev_blk = bad->new_blk;
 	if (!rc)
 		rc = extent_add(&bt, op->fs->pool, &piece);
-	m->lost_lines = e.flags & EXTENT_UNWRITTEN ? 0 : bad->lost_lines;
 	if (!rc)
-		rc = loss_add(op, &attr, m->file_blk, m->lost_lines);
+		rc = loss_add(op, &attr, m->file_blk, e.flags & EXTENT_UNWRITTEN ? 0 : bad->lost_lines,
+			      &m->lost_lines);
 	return rc ? rc : inode_put(op, &attr);
 }
 
@@ -190,12 +204,16 @@ static int single(struct op *op, void *arg)
 	struct bad *bad = arg;
 	struct mapping *m = &bad->owners[0];
 	uint64_t refs, same_blk;
+	struct inode_attr attr;
+	struct extent e;
 	int rc = op_inode(op, m->ino, true, NULL);
 
 	if (!rc)
+		rc = owner_maps(op, bad, m, &attr, &e);
+	if (!rc)
 		rc = space_refs(op->tx, bad->blk, 1, &refs, &same_blk);
 	if (!rc && refs != 1)
-		return 1;
+		return 1; /* nothing has been taken: it may be committed */
 	if (!rc)
 		rc = save(op, bad);
 	if (!rc)
@@ -302,23 +320,64 @@ static void told(struct bad *bad)
 	}
 }
 
+static bool any_switched(const struct bad *bad)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < bad->count; i++)
+		any |= bad->owners[i].switched;
+	return any;
+}
+
+/* A damaged file among them must not hold up the others: one by one. */
+static bool switch_each(struct bad *bad)
+{
+	struct mapping all[OWNERS_BATCH];
+	unsigned count = bad->count;
+	bool any = false;
+
+	memcpy(all, bad->owners, sizeof(all));
+	bad->count = 1;
+	for (unsigned i = 0; i < count; i++) {
+		bad->owners[0] = all[i];
+		if (op_run(bad->fs, TXN_FREEING, NULL, switch_batch, bad) != 0 || !any_switched(bad))
+			continue;
+		told(bad);
+		any = true;
+	}
+	return any;
+}
+
+/* 0, 1: nobody was switched, or -errno. */
+static int switch_some(struct bad *bad)
+{
+	int rc;
+
+	qsort(bad->owners, bad->count, sizeof(bad->owners[0]), mapping_compare);
+	rc = op_run(bad->fs, TXN_FREEING, NULL, switch_batch, bad);
+	if (rc == -EUCLEAN || rc == -EIO)
+		return switch_each(bad) ? 0 : rc;
+	if (!rc)
+		told(bad);
+	return rc ? rc : !any_switched(bad);
+}
+
 static int forward_run(struct bad *bad)
 {
+	unsigned idle = 0;
 	int rc;
 
 	do {
 		rc = op_run(bad->fs, TXN_READ, NULL, look, bad);
-		if (!rc && bad->count > 0) {
-			qsort(bad->owners, bad->count, sizeof(bad->owners[0]), mapping_compare);
-			rc = op_run(bad->fs, TXN_FREEING, NULL, switch_batch, bad);
-			if (!rc)
-				told(bad);
-			rc = rc ? rc : 1;
-		} else if (!rc) {
+		if (!rc && bad->count == 0) {
 			rc = op_run(bad->fs, TXN_FREEING, NULL, forward_end, bad);
+		} else if (!rc) {
+			rc = switch_some(bad);
+			idle = rc ? idle + 1 : 0;
+			rc = rc < 0 ? rc : 1;
 		}
-	} while (rc == 1);
-	return rc;
+	} while (rc == 1 && idle < ROUNDS_MAX);
+	return rc == 1 ? -EUCLEAN : rc; /* their records say so, but they do not map it */
 }
 
 /* ---- nobody ---- */
@@ -336,8 +395,11 @@ static int take(struct op *op, void *arg)
 /* 1: look again. */
 static int round_run(struct bad *bad)
 {
-	int rc = op_run(bad->fs, TXN_READ, NULL, look, bad);
+	int rc;
 
+	bad->specials_too = true;
+	rc = op_run(bad->fs, TXN_READ, NULL, look, bad);
+	bad->specials_too = false;
 	if (rc)
 		return rc;
 	if (bad->forwarded)
@@ -405,6 +467,9 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 	fs->poison_depth++;
 	if (!rc)
 		rc = dax_salvage(pool_dax(fs->pool), dev_off, bytes, &bad_lines);
+	if (!rc && bad_lines == 0 && !dax_has_memory(pool_dax(fs->pool), dev_off))
+		rc = -EIO; /* a store met it: there was no room for that page */
+	dax_bad_forget();
 	if (!rc && bad_lines == 0) {
 		poison_tell(fs, &(struct fs_poison){ .kind = FS_POISON_PASSED, .dev_off = dev_off });
 	} else if (!rc) {
@@ -535,8 +600,15 @@ int poison_met(struct fs *fs)
 
 void poison_tell(struct fs *fs, const struct fs_poison *event)
 {
+	struct fs_poison told_of = *event;
+
+	told_of.dev_off = u64_align_down(event->dev_off, BLOCK_SIZE);
 	if (fs->poison_fn)
-		fs->poison_fn(fs->poison_arg, event);
+		fs->poison_fn(fs->poison_arg, &told_of);
+	else if (event->lost_lines) /* at the mount, or in a tool */
+		log_error("bad memory at 0x%" PRIx64 ": inode %" PRIu64
+			  " has lost some of the block at %" PRIu64,
+			  told_of.dev_off, event->ino, event->file_off);
 }
 
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg)

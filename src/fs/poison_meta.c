@@ -112,6 +112,8 @@ int poison_meta(struct fs *fs, uint64_t dev_off, const struct rmap *owner, bool 
 	case OWNER_JOURNAL:
 		rc = pool_lane_renew(fs->pool, blk);
 		break;
+	case OWNER_FORWARD:
+		return -EBUSY; /* what is on its way to it comes first */
 	default:
 		return 0;
 	}

@@ -21,6 +21,7 @@
 #define SHARE_UNITS 5u
 /* Losses that are copied in passing. */
 #define FEW_LOSSES 16u
+#define LOSS_UNITS 12u
 
 /* How far, up to e's end, the tree maps e's file blocks to the same device blocks (*same), or does not. */
 static int extent_same(struct btree *bt, const struct extent *e, uint64_t *count_blk, bool *same)
@@ -138,7 +139,7 @@ int share_fits(struct op *op, const struct clone_ends *ends, const struct share_
 		rc = count_losses(op, ends, range, FEW_LOSSES + 1, &losses);
 	/* data_drop() does not begin without room for a whole step. */
 	*fits = pieces < few && losses <= FEW_LOSSES &&
-		txn_has_room(op->tx, pieces * SHARE_UNITS + DATA_STEP_UNITS);
+		txn_has_room(op->tx, pieces * SHARE_UNITS + (losses ? LOSS_UNITS : 0) + DATA_STEP_UNITS);
 	return rc;
 }
 
@@ -353,6 +354,10 @@ static int share_by_swap(struct op *op, struct clone_ends *ends, const struct sh
 
 	if (!rc && losses > LOSS_COPY_MAX)
 		rc = -EIO; /* more than the swap can take along */
+	/* With the first step blocks are shared, whatever comes of it. */
+	ends->src.flags |= INODE_SHARED;
+	ends->dst.flags |= sabotage_point("shared-flag") ? 0 : INODE_SHARED;
+	s.dst_flags = ends->dst.flags;
 	if (!rc)
 		rc = inode_put(op, &ends->src);
 	if (!rc)

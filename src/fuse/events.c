@@ -169,7 +169,8 @@ void events_note(void *events, const struct fs_poison *poison)
 	}
 }
 
-unsigned events_get(struct events *ev, uint64_t after, struct event *list, unsigned max, uint64_t *missed)
+unsigned events_get(struct events *ev, uint64_t after, struct event *list, unsigned max, uint64_t *missed,
+		    uint64_t *from)
 {
 	unsigned count = 0;
 	uint64_t first;
@@ -178,6 +179,7 @@ unsigned events_get(struct events *ev, uint64_t after, struct event *list, unsig
 	first = ev->last > UMBRA_EVENTS_KEPT ? ev->last - UMBRA_EVENTS_KEPT + 1 : 1;
 	if (after > ev->last)
 		after = ev->last; /* of an earlier mount */
+	*from = after;
 	*missed = after + 1 < first ? first - after - 1 : 0;
 	for (uint64_t n = u64_max(after + 1, first); n <= ev->last && count < max; n++)
 		list[count++] = ev->kept[n % UMBRA_EVENTS_KEPT];

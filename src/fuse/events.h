@@ -25,9 +25,12 @@ struct event {
 	uint64_t number, time_ns;
 	struct fs_poison poison;
 };
-/* At most max events after that number; *missed: how many in between are no longer kept. Returns how many. */
-unsigned events_get(struct events *events, uint64_t after, struct event *list, unsigned max,
-		    uint64_t *missed);
+/*
+ * At most max events after that number; *missed: how many in between are no longer kept. *from: the number, or the last one there is if that is less (it
+ * is of an earlier mount). Returns how many.
+ */
+unsigned events_get(struct events *events, uint64_t after, struct event *list, unsigned max, uint64_t *missed,
+		    uint64_t *from);
 
 /* Since the mount. */
 struct event_counts {

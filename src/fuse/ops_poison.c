@@ -89,7 +89,9 @@ void ops_losses(fuse_req_t req, const void *in)
 
 	memset(reply, 0, sizeof(*reply));
 	memcpy(reply, in, offsetof(struct umbra_losses, count));
-	rc = !is_operator(req) ? -EPERM : reply->cursor[0] > UINT32_MAX ? -EINVAL : 0;
+	rc = !is_operator(req) ? -EPERM : 0;
+	if (!rc && (reply->cursor[0] > UINT32_MAX || ((const struct umbra_losses *)in)->pad))
+		rc = -EINVAL;
 	if (!rc)
 		rc = losses_list(req_session(req)->fs, reply);
 	if (rc)
@@ -146,16 +148,17 @@ void ops_events(fuse_req_t req, const void *in)
 	struct session *session = req_session(req);
 	struct event list[BATCH];
 	size_t used = 0;
-	uint64_t missed;
+	const struct umbra_events *arg = in;
+	uint64_t missed, from;
 	unsigned count;
 
 	memset(reply, 0, sizeof(*reply));
-	memcpy(&reply->after, in, sizeof(reply->after));
-	if (!is_operator(req)) {
-		ops_reply(req, -EPERM);
+	if (!is_operator(req) || arg->pad) {
+		ops_reply(req, arg->pad ? -EINVAL : -EPERM);
 		return;
 	}
-	count = events_get(session->events, reply->after, list, BATCH, &missed);
+	count = events_get(session->events, arg->after, list, BATCH, &missed, &from);
+	reply->after = from;
 	reply->missed = missed;
 	for (unsigned i = 0; i < count && event_put(session->fs, &list[i], reply, &used); i++)
 		;

@@ -4,6 +4,7 @@
  * loss at every fence of what is done about it.
  */
 #include <errno.h>
+#include <linux/falloc.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -153,6 +154,94 @@ static void test_heal(void **state)
 	assert_int_equal(fs_heal(t.fs, owners[3], 100, block, &healed), -EINVAL);
 	assert_int_equal(fs_map(t.fs, owners[3], BLOCK_SIZE, &e, 1), 1);
 	assert_int_equal(e.owners, 148);
+	end();
+}
+
+/* The line in which one file ends goes on in another: what a copy of the shorter one says of it is not all of it. */
+static void test_heal_shorter(void **state)
+{
+	struct fs_set set = { .what = FS_SET_SIZE, .size = BLOCK_SIZE + 100 };
+	uint8_t block[BLOCK_SIZE] = { 0 }, byte;
+	struct inode_attr attr;
+	unsigned healed;
+
+	(void)state;
+	begin(0);
+	owners_make(2);
+	assert_int_equal(fs_setattr(t.fs, &testfs_root, owners[1], &set, &attr), 0);
+	testpoison_lines(poison, dev_off_of(&t, owners[0], BAD_BLK), 0xf);
+	assert_true(file_is(&t, owners[0], 0xf));
+	memcpy(block, content + BLOCK_SIZE, 100);
+	assert_int_equal(fs_heal(t.fs, owners[1], BLOCK_SIZE, block, &healed), 0);
+	assert_int_equal(fs_read(t.fs, owners[1], &byte, 1, BLOCK_SIZE + 99), 1);
+	assert_int_equal(byte, content[BLOCK_SIZE + 99]);
+	assert_true(file_is(&t, owners[0], 0xe));
+	end();
+}
+
+/* A long clone that fails after its first steps has shared blocks for a while: from then on the source is asked for. */
+static void test_clone_fails(void **state)
+{
+	const struct testfs_opts opts = { .size_bytes = (uint64_t)40 << 20, .fs = { .background = false } };
+	uint64_t src, other, dst;
+	uint8_t block[BLOCK_SIZE];
+	uint64_t bytes = 0;
+	char name[16];
+	int64_t n;
+
+	(void)state;
+	testfs_make(&t, &opts);
+	memset(block, 1, sizeof(block));
+	src = testfs_node(&t, INODE_ROOT, "src", S_IFREG | 0644);
+	other = testfs_node(&t, INODE_ROOT, "other", S_IFREG | 0644);
+	dst = testfs_node(&t, INODE_ROOT, "dst", S_IFREG | 0644);
+	/* One extent for each block, until there is no space for data, then for metadata. */
+	while (fs_write(t.fs, &testfs_root, src, block, BLOCK_SIZE, bytes, 0) > 0 &&
+	       fs_write(t.fs, &testfs_root, other, block, BLOCK_SIZE, bytes, 0) > 0)
+		bytes += 2 * BLOCK_SIZE;
+	n = 0;
+	for (unsigned i = 0; n >= 0; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		n = fs_clone(t.fs, &testfs_root, other, 0, testfs_node(&t, INODE_ROOT, name, S_IFREG | 0644),
+			     0, bytes, 0, NULL);
+	}
+	assert_int_equal(n, -ENOSPC);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, src, 0, dst, 0, bytes, 0, NULL), -ENOSPC);
+	assert_int_not_equal(testfs_attr(&t, src).flags & INODE_SHARED, 0);
+	testfs_check(&t);
+	testfs_free(&t);
+}
+
+/* More lost blocks in a row than are moved at once. */
+static void test_shift_many(void **state)
+{
+	enum { BLOCKS = 40 };
+	static uint8_t bytes[BLOCKS * BLOCK_SIZE];
+	uint64_t ino[2];
+	uint8_t byte;
+
+	(void)state;
+	begin(0);
+	memset(bytes, 9, sizeof(bytes));
+	for (unsigned i = 0; i < 2; i++) {
+		ino[i] = testfs_node(&t, INODE_ROOT, i ? "b" : "a", S_IFREG | 0644);
+		assert_int_equal(fs_write(t.fs, &testfs_root, ino[i], bytes, sizeof(bytes), 0, 0),
+				 sizeof(bytes));
+		for (unsigned blk = 2; blk < BLOCKS; blk++) {
+			testpoison_lines(poison, dev_off_of(&t, ino[i], blk), 1);
+			assert_int_equal(fs_read(t.fs, ino[i], &byte, 1, blk * BLOCK_SIZE), -EIO);
+		}
+	}
+	assert_int_equal(fs_fallocate(t.fs, &testfs_root, ino[0], FALLOC_FL_COLLAPSE_RANGE, BLOCK_SIZE,
+				      BLOCK_SIZE),
+			 0);
+	assert_int_equal(fs_fallocate(t.fs, &testfs_root, ino[1], FALLOC_FL_INSERT_RANGE, BLOCK_SIZE,
+				      3 * BLOCK_SIZE),
+			 0);
+	for (unsigned blk = 0; blk < BLOCKS - 1; blk++)
+		assert_int_equal(fs_read(t.fs, ino[0], &byte, 1, blk * BLOCK_SIZE), blk < 1 ? 1 : -EIO);
+	for (unsigned blk = 0; blk < BLOCKS + 3; blk++)
+		assert_int_equal(fs_read(t.fs, ino[1], &byte, 1, blk * BLOCK_SIZE), blk < 5 ? 1 : -EIO);
 	end();
 }
 
@@ -687,11 +776,13 @@ static void test_crash_healing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_owners), cmocka_unit_test(test_store_late),
-		cmocka_unit_test(test_heal),   cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_full),   cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_early),  cmocka_unit_test(test_resume),
-		cmocka_unit_test(test_crash),  cmocka_unit_test(test_crash_healing),
+		cmocka_unit_test(test_owners),        cmocka_unit_test(test_store_late),
+		cmocka_unit_test(test_heal),          cmocka_unit_test(test_heal_shorter),
+		cmocka_unit_test(test_shift_many),    cmocka_unit_test(test_clone_fails),
+		cmocka_unit_test(test_nobody),        cmocka_unit_test(test_full),
+		cmocka_unit_test(test_threads),       cmocka_unit_test(test_early),
+		cmocka_unit_test(test_resume),        cmocka_unit_test(test_crash),
+		cmocka_unit_test(test_crash_healing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

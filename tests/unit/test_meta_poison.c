@@ -29,10 +29,10 @@
 #include "unit/repair_scene.h"
 
 /* Only some units, where each costs a lot. */
-#if defined(__SANITIZE_ADDRESS__) || defined(UMBRA_SABOTAGE)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(UMBRA_SABOTAGE)
 #define UNITS_EACH 5
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define UNITS_EACH 5
 #endif
 #endif
@@ -722,6 +722,7 @@ static void *worker_run(void *arg)
 	const struct worker *w = arg;
 	static const char bytes[9000] = "some";
 	struct inode_attr dir, file;
+	uint8_t block[BLOCK_SIZE];
 	char name[16];
 
 	snprintf(name, sizeof(name), "w%u", w->id);
@@ -736,7 +737,12 @@ static void *worker_run(void *arg)
 		fs_forget(t.fs, dir.ino, 1);
 		if (testfs_unlink(&t, dir.ino, "f") != 0 || testfs_rmdir(&t, INODE_ROOT, name) != 0)
 			return arg;
-		free(testlist_make(&t));
+		if (testfs_lookup(&t, INODE_ROOT, "file", &file) != 0)
+			return arg;
+		for (uint64_t off = 0; off < file.size; off += sizeof(block))
+			if (fs_read(t.fs, file.ino, block, sizeof(block), off) <= 0)
+				return arg;
+		fs_forget(t.fs, file.ino, 1);
 	}
 	return NULL;
 }
