@@ -72,7 +72,9 @@ static struct dax_bad range_of(const struct dax *dax, const siginfo_t *info)
 {
 	uint64_t off = (uint64_t)((const uint8_t *)info->si_addr - dax->base), len = DAX_BLOCK_BYTES;
 
-	if (info->si_addr_lsb <= 12 || info->si_addr_lsb >= 48)
+	bool has_lsb = info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO;
+
+	if (!has_lsb || info->si_addr_lsb <= 12 || info->si_addr_lsb >= 48)
 		return (struct dax_bad){ off, len };
 	len = 1ull << info->si_addr_lsb;
 	return (struct dax_bad){ off & ~(len - 1), len };

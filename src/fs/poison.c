@@ -82,7 +82,15 @@ static int owner_note(void *arg, const struct rmap *rmap)
 	return 0;
 }
 
-/* 1: there is a forward record of it. */
+static int target_find(void *arg, const struct rmap *rmap)
+{
+	const struct bad *bad = arg;
+
+	return rmap->owner == OWNER_FORWARD &&
+	       rmap->offset_blk + (bad->new_blk - rmap->start_blk) == bad->blk;
+}
+
+/* 1: there is a forward record of it. -EUCLEAN: to a block that is not kept for it; nobody may be switched to that. */
 static int forward_get(struct op *op, struct bad *bad)
 {
 	struct bt_key key = { { bad->blk } };
@@ -104,7 +112,8 @@ static int forward_get(struct op *op, struct bad *bad)
 		return 0;
 	bad->new_blk = le64_get(m->fw_new_blk);
 	bad->lost_lines = le64_get(m->fw_lost_lines);
-	return 1;
+	rc = le32_get(m->fw_count_blk) == 1 ? space_owners(op->tx, bad->new_blk, 1, target_find, bad) : 0;
+	return rc == 0 ? -EUCLEAN : rc;
 }
 
 static int look(struct op *op, void *arg)
@@ -582,6 +591,7 @@ int poison_met(struct fs *fs)
 	const struct dax *dax = pool_dax(fs->pool);
 	struct dax_bad bad;
 	uint8_t bytes[BLOCK_SIZE];
+	uint64_t end;
 	int rc = 0;
 
 	if (!dax_bad_take(dax, &bad))
@@ -589,8 +599,9 @@ int poison_met(struct fs *fs)
 	if (bad.len <= BLOCK_SIZE)
 		return block_see(fs, bad.off, HOW_LATER) ? -EIO : 0;
 	/* The kernel does not say where in it. */
-	for (uint64_t off = bad.off; off < bad.off + bad.len && !rc; off += BLOCK_SIZE) {
-		if (off < dax_size_bytes(dax) && dax_load(dax, bytes, off, BLOCK_SIZE, NULL) != 0)
+	end = u64_min(bad.off + bad.len, dax_size_bytes(dax));
+	for (uint64_t off = bad.off; off < end && !rc; off += BLOCK_SIZE) {
+		if (dax_load(dax, bytes, off, BLOCK_SIZE, NULL) != 0)
 			rc = block_see(fs, off, HOW_LATER);
 	}
 	return rc ? -EIO : 0;

@@ -35,6 +35,18 @@
 #define BAD_BLK 1u /* of each file */
 #define EVENTS_LEFT_OUT 6u
 
+/* Sanitizers take their time. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MANY_OWNERS 500
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MANY_OWNERS 500
+#endif
+#endif
+#ifndef MANY_OWNERS
+#define MANY_OWNERS 10000
+#endif
+
 static struct testfs t;
 static struct testpoison *poison;
 static uint8_t content[FILE_BYTES];
@@ -269,7 +281,7 @@ static void owners_of(unsigned count, uint64_t lost)
 	double start;
 	uint8_t byte;
 
-	begin((uint64_t)256 << 20);
+	begin((uint64_t)(count > 1000 ? 256 : 24) << 20);
 	owners_make(count);
 	dev_off = dev_off_of(&t, owners[0], BAD_BLK);
 	testpoison_lines(poison, dev_off, lost);
@@ -304,7 +316,7 @@ static void test_owners(void **state)
 	owners_of(1, UINT64_MAX);
 	owners_of(2, 0x8000000000000001);
 	owners_of(100, 0xff00);
-	owners_of(10000, 2);
+	owners_of(MANY_OWNERS, 2);
 }
 
 /* A store into a line that is not lost, by the one owner who has not been switched yet. */

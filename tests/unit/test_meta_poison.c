@@ -162,12 +162,6 @@ static void copies_check(const struct scene_unit *u)
 	assert_memory_equal(copies[0], copies[1], u->size);
 }
 
-static void quiet(void *arg, enum repair_act act, const char *text)
-{
-	(void)arg;
-	print_message("# fsck: %u %s\n", act, text);
-}
-
 static void found(void *arg, enum check_kind kind, const char *text)
 {
 	(void)arg;
@@ -177,7 +171,7 @@ static void found(void *arg, enum check_kind kind, const char *text)
 /* fsck -n has nothing to say. The pool is open again then. */
 static void fsck_check(void)
 {
-	const struct repair_opts opts = { .force = true, .told = quiet, .found = found };
+	const struct repair_opts opts = { .force = true, .found = found };
 	struct pool_opts pool_opts = { 0 };
 	struct repair_report report;
 	char why[256];
