@@ -35,7 +35,6 @@
 #define BAD_BLK 1u /* of each file */
 #define EVENTS_LEFT_OUT 6u
 
-/* Sanitizers take their time. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MANY_OWNERS 500
 #elif defined(__has_feature)
