@@ -25,7 +25,7 @@
 
 #define DEPTH_MAX 8u
 #define ROUNDS_MAX 100u /* in which owners change under our hands */
-#define OWNERS_BATCH 64u
+#define OWNERS_BATCH 32u
 
 /* One mapping of the block. */
 struct mapping {
