@@ -268,24 +268,29 @@ os.execv(sys.argv[1], sys.argv[1:])' "$fsck" -nf "$pool" && is "the pool" "$(sum
 typed()
 {
 	cat >"$work/typed.py" <<-'END'
-		import os, pty, sys
+		import os, pty, select, sys
 		answers, argv = sys.argv[1].split(), sys.argv[2:]
-		child, tty = pty.fork()
+		tty, its_end = pty.openpty()
+		child = os.fork()
 		if child == 0:
+		    os.setsid()
+		    for fd in 0, 1, 2:
+		        os.dup2(its_end, fd)
 		    os.execv(argv[0], argv)
-		said = b''
+		# Its end stays open here, so that nothing is dropped when the program ends: then what is left is read.
+		said, status = b'', None
 		while True:
-		    try:
-		        piece = os.read(tty, 4096)
-		    except OSError:
-		        break
-		    if not piece:
-		        break
-		    said += piece
+		    if not select.select([tty], [], [], 0.05)[0]:
+		        if status is not None:
+		            break
+		        pid, ended = os.waitpid(child, os.WNOHANG)
+		        if pid:
+		            status = os.waitstatus_to_exitcode(ended)
+		        continue
+		    said += os.read(tty, 4096)
 		    if said.endswith(b'a: yes to all) '):
 		        os.write(tty, (answers.pop(0) if answers else 'n').encode() + b'\n')
 		sys.stdout.write(said.decode(errors='replace').replace('\r', ''))
-		status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 		sys.exit(99 if answers else status)
 	END
 	ends "$1" timeout 60 python3 "$work/typed.py" "$2" "$fsck" "${@:3}" "$pool"
