@@ -50,6 +50,7 @@ struct bad {
 	bool specials_too;        /* walk past the last owner there is room for */
 	bool forwarded;           /* there is a forward record */
 	uint64_t new_blk, lost_lines;
+	uint64_t target_blk; /* a new block that is known to be kept for this one */
 };
 
 int op_dax(struct op *op, int rc)
@@ -112,7 +113,11 @@ static int forward_get(struct op *op, struct bad *bad)
 		return 0;
 	bad->new_blk = le64_get(m->fw_new_blk);
 	bad->lost_lines = le64_get(m->fw_lost_lines);
+	if (bad->target_blk == bad->new_blk)
+		return 1; /* has been looked at: it may have many owners by now */
 	rc = le32_get(m->fw_count_blk) == 1 ? space_owners(op->tx, bad->new_blk, 1, target_find, bad) : 0;
+	if (rc == 1)
+		bad->target_blk = bad->new_blk;
 	return rc == 0 ? -EUCLEAN : rc;
 }
 
@@ -188,8 +193,7 @@ static int owner_switch(struct op *op, struct bad *bad, struct mapping *m,
 	if (rc)
 		return rc;
 	inode_data_tree(op, m->ino, NODE_EXTENT, &bt);
-	if (!rc)
-		rc = extent_cut(&bt, m->file_blk, m->file_blk + 1, 1, &piece);
+	rc = extent_cut(&bt, m->file_blk, m->file_blk + 1, 1, &piece);
 	if (!rc)
 		rc = own(op->tx, bad->new_blk, 1, m->ino, m->file_blk);
 	if (!rc && own == space_own) /* the last owner, but the block does not become free */

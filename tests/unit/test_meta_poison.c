@@ -695,11 +695,11 @@ static void test_background(void **state)
 		u++;
 	testpoison_page(poison, page_of(u->off[0]));
 	assert_true(testfs_attr(&t, laddr_of(u) >> INODE_SHIFT).size > 0);
-	for (unsigned i = 0; !has_moved(u, 0) && i < 8000; i++) {
+	/* If it never does, the limit of the suite ends it. */
+	while (!has_moved(u, 0)) {
 		changes();
 		nanosleep(&a_moment, NULL);
 	}
-	assert_true(has_moved(u, 0));
 	compare("moved", u->name);
 	testfs_check(&t);
 	close_image();
