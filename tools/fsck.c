@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "txn/pool.h"
 #include "util/log.h"
 
+#define MMAP_THRESHOLD_BYTES (256 << 10)
 #define BUSY_WAIT_MS 2000 /* a daemon that is just unmounting */
 #define BUSY_STEP_MS 20
 
@@ -360,6 +362,8 @@ int main(int argc, char **argv)
 	if (status || done)
 		return status;
 	log_setup("fsck.umbrafs", LOG_LEVEL_WARN, false);
+	/* What is large is given back when it is freed, however often that happens. */
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
 	cancel_setup();
 	report_init(&f.report, f.path, f.json, f.verbose, f.progress && isatty(STDERR_FILENO));
 	status = run(&f);

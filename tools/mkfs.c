@@ -249,6 +249,10 @@ int main(int argc, char **argv)
 			(unsigned)(FORMAT_SIZE_MIN >> 20));
 		return STATUS_FAILED;
 	}
+	if (m.size_bytes == 0 && stat(m.path, &st) && errno == ENOENT) {
+		fprintf(stderr, "mkfs.umbrafs: %s: not there; --size SIZE makes a plain file\n", m.path);
+		return STATUS_FAILED;
+	}
 	rc = m.force ? 0 : probe_content(m.path, why, sizeof(why));
 	if (rc > 0)
 		fprintf(stderr, "mkfs.umbrafs: %s: there is %s on it; --force overwrites it\n", m.path, why);

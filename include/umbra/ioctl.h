@@ -133,7 +133,11 @@ struct umbra_stats {
 	__u64 requests, read_bytes, written_bytes, cloned_bytes;
 	/* Times that metadata met bad memory; bad blocks, blocks of files with something lost (for each owner), bytes lost so */
 	__u64 bad_reads, bad_blocks, lost_blocks, lost_bytes;
-	__u64 pad[12];
+	__u64 zeroed_blocks, zeroed_bytes; /* of files that want zeroes in such a place */
+	/* Direct mappings (docs/PROTOCOL.md): what is; then how often somebody was asked to let go, and did not answer in time */
+	__u64 sessions, orphan_sessions, shadows, masters, quarantine_blocks, shadow_bytes;
+	__u64 revokes, late_revokes;
+	__u64 pad[2];
 };
 #define UMBRA_IOC_STATS _IOR(UMBRA_IOC_TYPE, 7, struct umbra_stats)
 
@@ -141,6 +145,7 @@ struct umbra_stats {
  * Who owns a range of the device. For root and the user who mounted. Records follow each other in data, record_size bytes each
  * (a multiple of 8); an owner of several pieces comes several times. Ask again with what came back in cursor; done when count is 0.
  * Not a snapshot: what changes between two calls may be seen or not.
+ *	EINVAL	unknown flags, or the range leaves the device
  *	EPERM	neither root nor the mounting user
  */
 enum umbra_owner_kind {
@@ -154,6 +159,7 @@ enum umbra_owner_kind {
 	UMBRA_OWNER_BAD,     /* bad memory that nobody may use */
 	UMBRA_OWNER_REMAP,   /* stands in for one unit of metadata */
 	UMBRA_OWNER_FORWARD, /* being moved */
+	UMBRA_OWNER_SPARE,   /* beside superblock and journal: nothing lies there, and nobody gets it */
 };
 #define UMBRA_OWNER_PATH_LONG 0xffffffffu /* path_len: it has a path, of 8192 bytes or more; none follows */
 struct umbra_owner {
@@ -165,11 +171,12 @@ struct umbra_owner {
 	char path[]; /* from the root of the mount, not NUL-terminated */
 };
 #define UMBRA_OWNERS_DATA 16000
+#define UMBRA_OWNERS_NO_PATHS 0x1u /* path_len is 0: paths are not looked up, which is most of the work */
 struct umbra_owners {
-	__u64 dev_off, len; /* (in) */
-	__u64 cursor[3];    /* (in) zeros at first; (out) */
-	__u32 count;        /* (out) records in data */
-	__u32 pad;
+	__u64 dev_off, len;           /* (in) */
+	__u64 cursor[3];              /* (in) zeros at first; (out) */
+	__u32 count;                  /* (out) records in data */
+	__u32 flags;                  /* (in) 0 or UMBRA_OWNERS_NO_PATHS */
 	__u8 data[UMBRA_OWNERS_DATA]; /* (out) */
 };
 #define UMBRA_IOC_OWNERS _IOWR(UMBRA_IOC_TYPE, 8, struct umbra_owners)
@@ -223,6 +230,8 @@ struct umbra_scrub {
 		unhealed; /* (out) copies written anew; units without a sound copy; bad copies that could not be written */
 	__u32 error; /* (out) an errno */
 	__u32 pad;
+	__u64 run_ns; /* (out) so long it took, or has run */
+	__u64 cpu_ns; /* (out) and so long of that it had a core */
 };
 #define UMBRA_IOC_SCRUB _IOWR(UMBRA_IOC_TYPE, 10, struct umbra_scrub)
 
@@ -273,6 +282,7 @@ enum umbra_event_kind {
 	UMBRA_EVENT_UNUSED,   /* the block was nobody's */
 	UMBRA_EVENT_PASSED,   /* it can be read again: nothing was done */
 	UMBRA_EVENT_META,     /* it held metadata, of which the other copy serves */
+	UMBRA_EVENT_ZEROED, /* a file has zeroes in the place of lost_lines, as it wants (user.umbra.on_poison) */
 };
 struct umbra_event {
 	__u64 number;        /* from 1 on, without gaps */
@@ -298,6 +308,7 @@ struct umbra_events {
  * Takes blocks out of use by hand, readable or not: files and metadata in them move, what cannot be read is lost. For root and the user who
  * mounted. Stops at the first block that cannot be done.
  *	ENOSPC	no block to move to
+ *	EINPROGRESS	the same, and it is written down: out of use when there is one, or when the files go that have it
  */
 enum umbra_poison_op { UMBRA_POISON_ADD = 1 };
 struct umbra_poison {
@@ -312,6 +323,31 @@ struct umbra_poison {
 #define UMBRA_IOC_POISON _IOWR(UMBRA_IOC_TYPE, 14, struct umbra_poison)
 
 /*
+ * Gives blocks that are out of use since their memory is bad back to use, those that can be read and written. UMBRA_POISON_CLEAR: after the device has
+ * cleared them; UMBRA_POISON_FORGET: as they are. For root and the user who mounted. Stops at the first block of which nothing can be said.
+ */
+enum umbra_poison_clear_op { UMBRA_POISON_CLEAR = 1, UMBRA_POISON_FORGET };
+enum umbra_poison_result {
+	UMBRA_POISON_FREED = 1, /* it is free, or the files' alone that could not leave it */
+	UMBRA_POISON_NOT_BAD,   /* it was not out of use */
+	UMBRA_POISON_IN_USE,    /* it is bad, but somebody still has it */
+	UMBRA_POISON_STILL_BAD, /* it cannot be read and written: it stays out of use, as with the next two */
+	UMBRA_POISON_CANNOT_CLEAR, /* there is no device that could clear it */
+	UMBRA_POISON_NOT_CLEARED,  /* the device did not clear it */
+};
+#define UMBRA_POISON_BLOCKS 512
+struct umbra_poison_clear {
+	__u32 op;       /* (in) enum umbra_poison_clear_op */
+	__u32 pad;      /* (in) 0 */
+	__u64 off, len; /* (in) whole blocks of 4096 bytes, at most UMBRA_POISON_MAX bytes */
+	__u64 done;     /* (out) bytes, also on errors */
+	__u32 error;    /* (out) an errno: why it stopped */
+	__u32 pad2;
+	__u8 result[UMBRA_POISON_BLOCKS]; /* (out) of each block that is done: enum umbra_poison_result */
+};
+#define UMBRA_IOC_POISON_CLEAR _IOWR(UMBRA_IOC_TYPE, 16, struct umbra_poison_clear)
+
+/*
  * Puts back what this file has lost in one block, from a copy of the whole block, for all files that share it, whoever owns them. Stores only
  * what was lost. For root and the user who mounted.
  *	EBADF	not open for writing
@@ -319,12 +355,78 @@ struct umbra_poison {
  *	ENODATA	nothing of the block is lost
  *	EPERM	neither root nor the mounting user
  */
+#define UMBRA_REPAIR_NAMED 8u
 struct umbra_repair {
-	__u64 off;        /* (in) in the file, of a block of 4096 bytes */
-	__u32 healed;     /* (out) places that had lost it: of this file, and of those that share the block */
-	__u32 pad;        /* (in) 0 */
-	__u8 block[4096]; /* (in) zeroes past the end of the file */
+	__u64 off;    /* (in) in the file, of a block of 4096 bytes */
+	__u32 healed; /* (out) places that had lost it: of this file, and of those that share the block */
+	__u32 damaged; /* (in) 0; (out) files that share it, of which nothing could be done since they are damaged themselves */
+	__u64 damaged_inos[UMBRA_REPAIR_NAMED]; /* (out) the first ones of them */
+	__u8 block[4096];                       /* (in) zeroes past the end of the file */
 };
 #define UMBRA_IOC_REPAIR _IOWR(UMBRA_IOC_TYPE, 15, struct umbra_repair)
+
+/*
+ * What bad memory has done that is still so, over all mounts, in figures (umbra_stats counts since the mount). For everybody. The blocks out of use are
+ * counted when they have changed, which takes a look at every owner of the pool.
+ */
+struct umbra_damage {
+	__u64 lost_files, lost_blocks, lost_bytes; /* recorded: UMBRA_IOC_LOSSES lists them */
+	__u64 bad_blocks;                          /* out of use */
+	__u64 pad[4];
+};
+#define UMBRA_IOC_DAMAGE _IOR(UMBRA_IOC_TYPE, 19, struct umbra_damage)
+
+/*
+ * Empties a range of the device: what files and metadata have there moves elsewhere, while all go on. Begun with START; then a piece with each STEP, until
+ * state says that it is done. Nothing is handed out of the range meanwhile. In the end it can be used again, or with MARK_BAD is out of use as
+ * if its memory were bad. After a crash it is begun anew, and goes on where it was. For root and the user who mounted.
+ *	ECANCELED	STEP: another one has been begun, or it has been stopped, or nobody went on with it and there was no space elsewhere
+ *	EINVAL		the range is empty or past the end
+ *	EPERM		neither root nor the mounting user
+ */
+enum umbra_evacuate_op { UMBRA_EVACUATE_START = 1, UMBRA_EVACUATE_STEP, UMBRA_EVACUATE_STOP };
+enum umbra_evacuate_state { UMBRA_EVACUATE_RUNS = 1, UMBRA_EVACUATE_DONE };
+#define UMBRA_EVACUATE_MARK_BAD 0x1u
+struct umbra_evacuate {
+	__u32 op;       /* (in) enum umbra_evacuate_op */
+	__u32 flags;    /* (in: START) UMBRA_EVACUATE_* */
+	__u64 id;       /* (out: START) (in: STEP, STOP) */
+	__u64 off, len; /* (in: START) any bytes; (out) whole blocks, as far as the file system goes */
+	__u32 state;    /* (out) enum umbra_evacuate_state */
+	__u32 error; /* (out) an errno: why it has ended; ENOSPC with START: nothing was done, see the next four */
+	__u64 needed_bytes, free_bytes;   /* (out) to move to; free outside of the range */
+	__u64 needed_chunks, free_chunks; /* (out) of them whole ones of 2 MiB, for metadata */
+	__u64 total_bytes;                /* (out) what could move, at the start */
+	__u64 data_bytes, shared_bytes,
+		meta_bytes; /* (out) moved so far: of one file, of several, of the file system */
+	__u64 left_bytes;   /* (out) cannot move: see UMBRA_IOC_OWNERS */
+	__u64 pad[4];       /* (in) 0 */
+};
+#define UMBRA_IOC_EVACUATE _IOWR(UMBRA_IOC_TYPE, 18, struct umbra_evacuate)
+
+/* 20 and 21 are in <umbra/direct.h>. */
+
+/*
+ * Who has which pieces of which files mapped directly. For root and the user who mounted. Ask again with what came back in cursor until count is 0.
+ */
+#define UMBRA_SHADOW_WRITE 0x1u  /* may be stored to */
+#define UMBRA_SHADOW_HOLE 0x2u   /* of a hole: dev_off is 0 */
+#define UMBRA_SHADOW_ORPHAN 0x4u /* its session has ended without a word, or does not answer */
+struct umbra_shadow {
+	__u64 session;
+	__u64 ino, file_off, dev_off, len;
+	__u32 pid;
+	__u32 flags; /* UMBRA_SHADOW_* */
+};
+#define UMBRA_SHADOWS_MAX 256
+struct umbra_shadows {
+	__u64 cursor[3];    /* (in) zeros at first; (out) */
+	__u64 dev_off, len; /* (in) only those on these bytes of the device; 0, 0: all */
+	__u64 ino;          /* (in) only those of this file; 0: all */
+	__u32 pid;          /* (in) only those of this process; 0: all */
+	__u32 count;        /* (in) 0; (out) */
+	struct umbra_shadow shadows[UMBRA_SHADOWS_MAX]; /* (out) */
+};
+#define UMBRA_IOC_SHADOWS _IOWR(UMBRA_IOC_TYPE, 22, struct umbra_shadows)
 
 #endif

@@ -27,9 +27,13 @@
 
 #undef BLOCK_SIZE /* another one of <sys/mount.h> */
 #include "daemon/background.h"
+#include "daemon/badblocks.h"
+#include "daemon/direct.h"
+#include "daemon/direct_device.h"
 #include "daemon/early.h"
 #include "daemon/options.h"
 #include "fs/fs.h"
+#include "fuse/hook.h"
 #include "fuse/session.h"
 #include "txn/pool.h"
 #include "util/log.h"
@@ -41,6 +45,8 @@
 /* The daemon of a mount that was just unmounted may still be closing the pool. */
 #define BUSY_WAIT_MS 2000
 #define BUSY_STEP_MS 1
+/* And processes that it has let map the pool's memory may still be about to let go. */
+#define MAPPED_WAIT_MS 5000
 #define THREADS_LEAST 2
 #define THREADS_DEFAULT_MAX 8
 #define OOM_SCORE "-900"
@@ -52,7 +58,10 @@ struct daemon {
 	struct pool *pool;
 	struct fs *fs;
 	struct session *session;
+	struct direct *direct;
 	struct early *early;
+	struct badblocks *badblocks;
+	struct hook *hook;
 	_Atomic bool is_over; /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
@@ -75,7 +84,7 @@ static bool dir_realpath(const char *dir, char *real, size_t real_size)
 
 	if (realpath(dir, real))
 		return true;
-	if (errno != ENOTCONN)
+	if (errno != ENOTCONN && !session_is_dying(errno))
 		return false;
 	while (len > 1 && dir[len - 1] == '/')
 		len--;
@@ -93,7 +102,7 @@ static bool dir_realpath(const char *dir, char *real, size_t real_size)
 static int dir_resolve(struct daemon *d)
 {
 	struct stat st;
-	int rc = 0;
+	int rc = 0, waited_ms = 0;
 
 	if (!dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
 		rc = -errno;
@@ -101,10 +110,13 @@ static int dir_resolve(struct daemon *d)
 	for (int tries = 0; rc == 0 && tries < 2; tries++) {
 		if (session_detach_dead(d->dir) == 0)
 			log_info("%s: detached the mount of a daemon that is dead", d->dir);
-		if (stat(d->dir, &st) == 0)
+		while ((rc = stat(d->dir, &st) ? -errno : 0) && session_is_dying(-rc) &&
+		       waited_ms++ < BUSY_WAIT_MS)
+			sleep_ms(1);
+		if (rc == 0)
 			break;
-		if (errno != ENOTCONN || tries)
-			rc = -errno;
+		if (rc == -ENOTCONN && !tries)
+			rc = 0;
 	}
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", d->opts.dir, strerror(-rc));
@@ -165,15 +177,26 @@ static int remount(struct daemon *d)
 
 static int dax_up(struct daemon *d, bool readonly)
 {
-	struct dax_opts opts = { .durability = d->opts.durability, .readonly = readonly };
+	struct dax_opts opts = { .durability = d->opts.durability, .readonly = readonly, .lent_ok = true };
+	char why[1024];
 	int rc;
 
 	for (int waited_ms = 0;; waited_ms += BUSY_STEP_MS) {
 		rc = dax_open(d->pool_path, &opts, &d->dax, d->why, sizeof(d->why));
 		if (rc != -EBUSY || waited_ms >= BUSY_WAIT_MS)
-			return rc;
+			break;
 		sleep_ms(BUSY_STEP_MS);
 	}
+	/* Readers share the pool, and whom another one has let read it. */
+	if (rc || readonly)
+		return rc;
+	rc = direct_device_wait(dax_fd(d->dax), MAPPED_WAIT_MS, why, sizeof(why));
+	if (rc == 0)
+		return 0;
+	snprintf(d->why, sizeof(d->why), "%s: %s", d->pool_path, why);
+	dax_close(d->dax);
+	d->dax = NULL;
+	return rc;
 }
 
 static int pool_up(struct daemon *d, bool readonly)
@@ -273,11 +296,15 @@ static void size_text(uint64_t bytes, char *text, size_t text_size)
 static void say_up(const struct daemon *d)
 {
 	char size[32];
+	const char *why;
+	bool is_uring = session_is_uring(d->session, &why);
 
 	size_text(pool_super(d->pool)->size_blk * BLOCK_SIZE, size, sizeof(size));
-	printf("%s: %s, durability %s, %u thread%s, placement %s%s, mounted on %s\n", d->pool_path, size,
-	       dax_durability_name(dax_durability(d->dax)), d->opts.threads, d->opts.threads == 1 ? "" : "s",
+	printf("%s: %s, durability %s, %u thread%s, placement %s, transport %s%s%s%s%s, mounted on %s\n",
+	       d->pool_path, size, dax_durability_name(dax_durability(d->dax)), d->opts.threads,
+	       d->opts.threads == 1 ? "" : "s",
 	       session_placement(d->session) == SESSION_PLACE_CALLER ? "caller" : "spread",
+	       is_uring ? "io_uring" : "/dev/fuse", *why ? " (" : "", why, *why ? ")" : "",
 	       d->opts.mount_flags & MS_RDONLY ? ", read-only" : "", d->dir);
 	fflush(stdout);
 }
@@ -292,14 +319,28 @@ static int mount_up(struct daemon *d)
 		.threads = d->opts.threads,
 		.dax = d->opts.dax,
 		.placement = d->opts.placement,
+		.transport = d->opts.transport,
 	};
-	int rc = session_open(d->fs, &opts, &d->session, d->why, sizeof(d->why));
+	int rc = session_open(d->fs, &opts, &d->session, d->why, sizeof(d->why)), direct_rc;
 
 	if (rc)
 		return rc;
+	direct_rc = direct_open(d->fs, d->session, &d->opts, d->opts.mount_flags & MS_RDONLY, &d->direct);
 	rc = session_run(d->session);
+	if (rc == 0 && d->direct)
+		direct_rc = direct_run(d->direct);
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: the mount cannot be served: %s", d->dir, strerror(-rc));
+	} else if (direct_rc && d->opts.socket) {
+		rc = direct_rc;
+		snprintf(d->why, sizeof(d->why), "%s: no socket for direct mappings: %s", d->opts.socket,
+			 strerror(-rc));
+	} else if (direct_rc == -ENOENT) {
+		log_debug("%s: no direct mappings: there is no folder for the socket", d->dir);
+	} else if (direct_rc) {
+		log_warn("%s: no direct mappings: %s", d->dir, strerror(-direct_rc));
+	}
+	if (rc) {
 		session_stop(d->session);
 		session_wait(d->session);
 	}
@@ -308,9 +349,13 @@ static int mount_up(struct daemon *d)
 
 static void all_down(struct daemon *d)
 {
+	badblocks_stop(d->badblocks);
 	early_stop(d->early);
+	hook_stop(d->hook);
+	direct_stop(d->direct);
 	if (d->session)
 		session_close(d->session);
+	direct_close(d->direct);
 	if (d->fs)
 		fs_close(d->fs);
 	pool_down(d, true);
@@ -357,11 +402,17 @@ static int serve(struct daemon *d, struct background *bg)
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : early_start(d->fs, &d->early);
 	if (rc)
 		log_warn("no early notice of bad memory: %s", strerror(-rc));
+	rc = d->opts.on_event ? hook_start(d->session, d->opts.on_event, &d->hook) : 0;
+	if (rc)
+		log_warn("%s will not be run: %s", d->opts.on_event, strerror(-rc));
 	say_up(d);
 	/* Until here the one who waits for the command reads what there is to say. */
 	if (!d->opts.foreground)
 		log_syslog();
 	background_up(bg);
+	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);
+	if (rc)
+		log_warn("the device's list of bad memory is not read: %s", strerror(-rc));
 	session_wait(d->session);
 	atomic_store(&d->is_over, true);
 	pthread_kill(thread, SIGUSR2);
@@ -379,6 +430,8 @@ static void process_setup(void)
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* Whoever started us may ignore it, and then nobody learns how a child has ended. */
+	signal(SIGCHLD, SIG_DFL);
 	umask(0);
 #ifdef PR_SET_IO_FLUSHER
 	/* Memory that the kernel frees for us must not wait for pages that only we can write. */
@@ -453,6 +506,8 @@ int daemon_main(int argc, char **argv)
 	/* A name that cannot be resolved is left to the floor that says why. */
 	if (!realpath(d.opts.pool, d.pool_path))
 		snprintf(d.pool_path, sizeof(d.pool_path), "%s", d.opts.pool);
+	if (d.opts.on_event && hook_check(d.opts.on_event, d.why, sizeof(d.why)))
+		goto failed;
 	if (dir_resolve(&d))
 		goto failed;
 	if (!d.opts.foreground) {

@@ -27,6 +27,11 @@ const char options_help[] =
 	"     dax=WHICH            inode, always or never: which files bypass the kernel's page cache\n"
 	"     threads=N            threads that answer requests\n"
 	"     placement=WHERE      caller (on the core of who asks) or spread\n"
+	"     transport=HOW        auto, uring (over io_uring) or dev: how requests come from the kernel\n"
+	"     direct=HOW           off, ro, rw, ro:LIST or rw:LIST: who may map pages of the device directly\n"
+	"     direct_unit=SIZE     4K or 2M: they map in multiples of it (2M: by large pages only)\n"
+	"     socket=PATH          where they ask for it\n"
+	"     on_event=PROGRAM     run PROGRAM for each event of bad memory, also --on-event PROGRAM\n"
 	"     allow_other          other users may use the mount (always so if root mounts)\n"
 	"     noatime, relatime, strictatime   when reading changes access times\n"
 	"     suid, dev, exec, sync ... and what else mount(8) and fstab(5) know\n"
@@ -171,6 +176,21 @@ static int set_placement(struct daemon_opts *opts, const char *value, char *why,
 	return 0;
 }
 
+static int set_transport(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
+{
+	static const char *const names[] = { "auto", "uring", "dev" };
+	static const enum session_transport values[] = { SESSION_TRANSPORT_AUTO, SESSION_TRANSPORT_URING,
+							 SESSION_TRANSPORT_DEV };
+	int i = choice(value, names, ARRAY_SIZE(names));
+
+	if (i < 0) {
+		snprintf(why, why_size, "transport=%s: must be auto, uring or dev", value);
+		return -EINVAL;
+	}
+	opts->transport = values[i];
+	return 0;
+}
+
 static int set_threads(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
 {
 	char *end;
@@ -184,8 +204,43 @@ static int set_threads(struct daemon_opts *opts, const char *value, char *why, s
 	return 0;
 }
 
+static int set_on_event(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
+{
+	if (*value != '/') {
+		snprintf(why, why_size, "on_event=%s: must be an absolute path", value);
+		return -EINVAL;
+	}
+	opts->on_event = value;
+	return 0;
+}
+
+static int set_socket(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
+{
+	if (*value != '/') {
+		snprintf(why, why_size, "socket=%s: must be an absolute path", value);
+		return -EINVAL;
+	}
+	opts->socket = value;
+	return 0;
+}
+
+static int set_direct_unit(struct daemon_opts *opts, const char *value, char *why, size_t why_size)
+{
+	if (strcmp(value, "4K") == 0) {
+		opts->direct_unit = 4096;
+	} else if (strcmp(value, "2M") == 0) {
+		opts->direct_unit = 2u << 20;
+	} else {
+		snprintf(why, why_size, "direct_unit=%s: must be 4K or 2M", value);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 /* Options that a mount has from its start to its end. */
-static const char *const fixed_options[] = { "durability=", "dax=", "placement=", "threads=" };
+static const char *const fixed_options[] = { "durability=", "dax=",         "placement=",
+					     "transport=",  "threads=",     "on_event=",
+					     "direct=",     "direct_unit=", "socket=" };
 
 static int option_take(struct daemon_opts *opts, const char *option, char *why, size_t why_size)
 {
@@ -198,8 +253,18 @@ static int option_take(struct daemon_opts *opts, const char *option, char *why, 
 		return set_dax(opts, option + 4, why, why_size);
 	if (strncmp(option, "placement=", 10) == 0)
 		return set_placement(opts, option + 10, why, why_size);
+	if (strncmp(option, "transport=", 10) == 0)
+		return set_transport(opts, option + 10, why, why_size);
 	if (strncmp(option, "threads=", 8) == 0)
 		return set_threads(opts, option + 8, why, why_size);
+	if (strncmp(option, "on_event=", 9) == 0)
+		return set_on_event(opts, option + 9, why, why_size);
+	if (strncmp(option, "direct=", 7) == 0)
+		return direct_rights_parse(option + 7, &opts->direct, why, why_size);
+	if (strncmp(option, "direct_unit=", 12) == 0)
+		return set_direct_unit(opts, option + 12, why, why_size);
+	if (strncmp(option, "socket=", 7) == 0)
+		return set_socket(opts, option + 7, why, why_size);
 	if (strcmp(option, "allow_other") == 0) {
 		opts->allow_other = true;
 		return 0;
@@ -267,16 +332,24 @@ static int positionals_take(struct daemon_opts *opts, int argc, char **argv, cha
 int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, size_t why_size)
 {
 	static const struct option longs[] = {
-		{ "foreground", no_argument, NULL, 'f' },    { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },       { "verbose", no_argument, NULL, 'v' },
-		{ "options", required_argument, NULL, 'o' }, { NULL, 0, NULL, 0 },
+		{ "foreground", no_argument, NULL, 'f' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "verbose", no_argument, NULL, 'v' },
+		{ "options", required_argument, NULL, 'o' },
+		{ "on-event", required_argument, NULL, 'e' },
+		{ NULL, 0, NULL, 0 },
 	};
 	static const char letters[] = ":fo:svhV";
+	const char *on_event = NULL;
 	char *lists[64];
 	unsigned count = 0;
 	int c, rc = 0;
 
-	*opts = (struct daemon_opts){ .durability = DAX_AUTO, .dax = SESSION_DAX_INODE };
+	*opts = (struct daemon_opts){ .durability = DAX_AUTO,
+				      .dax = SESSION_DAX_INODE,
+				      .transport = SESSION_TRANSPORT_AUTO,
+				      .direct = DIRECT_RIGHTS_DEFAULT };
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		switch (c) {
@@ -302,6 +375,9 @@ int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, si
 			}
 			lists[count++] = optarg;
 			break;
+		case 'e':
+			on_event = optarg;
+			break;
 		case ':':
 			snprintf(why, why_size, "option '%s' needs a value", argv[optind - 1]);
 			return -EINVAL;
@@ -313,6 +389,8 @@ int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, si
 	}
 	for (unsigned i = 0; i < count && rc == 0; i++)
 		rc = options_take(opts, lists[i], why, why_size);
+	if (on_event && rc == 0)
+		rc = set_on_event(opts, on_event, why, why_size);
 	if (rc)
 		return rc;
 	if (geteuid() == 0)

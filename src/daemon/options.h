@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "daemon/direct_rights.h"
 #include "dax/dax.h"
 #include "fuse/session.h"
 #include "util/util.h"
@@ -23,8 +24,13 @@ struct daemon_opts {
 	enum dax_durability durability;
 	enum session_dax dax;
 	enum session_placement placement;
-	unsigned threads;  /* 0: as many as fit the machine */
-	const char *fixed; /* the last given option that a remount cannot change, with its '='; or NULL */
+	enum session_transport transport;
+	const char *on_event; /* a program to run for each event of bad memory; or NULL */
+	struct direct_rights direct;
+	uint64_t direct_unit; /* what they map are multiples of it; 0: as the device needs it */
+	const char *socket;   /* where processes ask for direct mappings; NULL: a place by default */
+	unsigned threads;     /* 0: as many as fit the machine */
+	const char *fixed;    /* the last given option that a remount cannot change, with its '='; or NULL */
 };
 
 /* -EINVAL: one line in why. */

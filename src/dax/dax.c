@@ -120,6 +120,8 @@ static int path_open(const struct dax_opening *o, const struct stat *looked, str
 			return dax_why(o, -EBUSY, "in use by another umbrafs process");
 		return dax_why(o, -errno, "cannot be locked: %s", strerror(errno));
 	}
+	if (!o->opts->readonly && !o->opts->lent_ok && dax_is_any_lent(dax->fd))
+		return dax_why(o, -EBUSY, "processes of an earlier mount still have its memory mapped");
 	return 0;
 }
 
@@ -181,6 +183,7 @@ void dax_close(struct dax *dax)
 	if (!dax)
 		return;
 	guard_mapping_remove(dax);
+	badblocks_close(dax);
 	store_forget(dax);
 	if (dax->base && dax->by_libpmem)
 		libpmem_load()->unmap(dax->base, dax->map_bytes);

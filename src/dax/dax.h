@@ -33,6 +33,7 @@ struct dax_opts {
 	bool readonly;
 	bool create; /* plain file: create or resize it to size_bytes */
 	uint64_t size_bytes; /* with create: a multiple of 4096, or 0: as large as it is; a device must have as much */
+	bool lent_ok; /* processes may still have descriptors of it (dax_lend()): the caller sees to that */
 	uint64_t limit_bytes; /* 0, or: map no more than this of the pool (a superblock says how much is in use) */
 };
 
@@ -79,6 +80,17 @@ const char *dax_durability_name(enum dax_durability durability);
 int dax_fd(const struct dax *dax); /* -1 for RAM */
 
 /*
+ * A descriptor of a pool for another process: an open description of its own (with close-on-exec) with a lock (F_OFD_SETLK, shared) on one byte, which is its number
+ * (less than 2^62). The kernel keeps the lock as long as anybody has the description: as a descriptor, in whichever process, or below a mapping. So who asks for the
+ * lock learns whether it can still be mapped, and nobody opens such a pool for writing (dax_open(): -EBUSY). Whoever takes the lock off his own description deceives
+ * himself. -errno.
+ */
+must_check int dax_lend(int pool_fd, bool write, uint64_t number);
+/* Whether somebody still has that one; any of them, but for those of pool_fd itself. */
+bool dax_is_lent(int pool_fd, uint64_t number);
+bool dax_is_any_lent(int pool_fd);
+
+/*
  * Maps what a plain file has gained since it was opened, after making it size_bytes large (0: as it is). The former part stays where it is, and in
  * use. A device has been mapped whole. Errors, with nothing changed but perhaps the file's size: -EINVAL it is larger than size_bytes, or a
  * device, or readonly; -EOVERFLOW past dax_size_max(); -EFBIG, -ENOSPC ... as ftruncate(2), mmap(2).
@@ -107,6 +119,19 @@ int dax_fence(struct dax *dax);
  * (may be NULL). */
 must_check int dax_load(const struct dax *dax, void *dst, uint64_t off, size_t len_bytes, uint64_t *bad_off);
 
+/*
+ * Memory for what is copied out of a pool and given to the kernel, at a huge page and in one where it can be had: the kernel pins a buffer
+ * page by page, and finds a huge one faster. For free(3); NULL without memory.
+ */
+void *dax_buffer_alloc(size_t len_bytes);
+
+/*
+ * Ordinary memory, zero at first, that other processes may map too: through *fd, which is the caller's to close and of which nobody can change the size.
+ * NULL without memory.
+ */
+void *dax_shared_alloc(size_t len_bytes, int *fd);
+void dax_shared_free(void *shared, size_t len_bytes); /* may be NULL */
+
 /* Guarded compare of len_bytes: *same set; -EIO as dax_load. */
 must_check int dax_same(const struct dax *dax, uint64_t a_off, uint64_t b_off, size_t len_bytes, bool *same);
 
@@ -132,8 +157,7 @@ struct dax_bad {
  */
 void dax_on_early(struct dax *dax, int fd);
 
-/* Whether this thread has met bad memory of that pool, in a guard or in a guarded call, since it was taken; where that was last. */
-bool dax_bad_met(const struct dax *dax);
+/* Whether this thread has met bad memory of that pool, in a guard or in a guarded call, since that was taken or forgotten; where that was last. */
 bool dax_bad_take(const struct dax *dax, struct dax_bad *bad);
 void dax_bad_forget(void);
 

@@ -162,11 +162,6 @@ void guard_mapping_remove(const struct dax *dax)
 	}
 }
 
-bool dax_bad_met(const struct dax *dax)
-{
-	return bad_last.dax == dax;
-}
-
 bool dax_bad_take(const struct dax *dax, struct dax_bad *bad)
 {
 	if (bad_last.dax != dax)

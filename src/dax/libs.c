@@ -24,6 +24,10 @@ struct symbol {
 	{                                                         \
 		"daxctl_" #name, offsetof(struct libdaxctl, name) \
 	}
+#define NDCTL(name)                                             \
+	{                                                       \
+		"ndctl_" #name, offsetof(struct libndctl, name) \
+	}
 
 static const struct symbol pmem_symbols[] = {
 	PMEM(map_file), PMEM(unmap), PMEM(errormsg), PMEM(memmove), PMEM(memset), PMEM(drain),
@@ -40,6 +44,20 @@ static const struct symbol daxctl_symbols[] = {
 	DAXCTL(dev_get_minor),
 	DAXCTL(dev_get_size),
 	DAXCTL(dev_get_align),
+};
+static const struct symbol ndctl_symbols[] = {
+	NDCTL(new),
+	NDCTL(unref),
+	NDCTL(bus_get_first),
+	NDCTL(bus_get_next),
+	NDCTL(region_get_first),
+	NDCTL(region_get_next),
+	NDCTL(region_get_devname),
+	NDCTL(bus_cmd_new_ars_cap),
+	NDCTL(bus_cmd_new_clear_error),
+	NDCTL(cmd_submit_xlat),
+	NDCTL(cmd_clear_error_get_cleared),
+	NDCTL(cmd_unref),
 };
 
 static bool load(const char *soname, const struct symbol *symbols, size_t count, void *table)
@@ -64,7 +82,8 @@ static bool load(const char *soname, const struct symbol *symbols, size_t count,
 
 static struct libpmem pmem;
 static struct libdaxctl daxctl;
-static bool pmem_ok, daxctl_ok;
+static struct libndctl ndctl;
+static bool pmem_ok, daxctl_ok, ndctl_ok;
 
 static void pmem_once(void)
 {
@@ -74,6 +93,11 @@ static void pmem_once(void)
 static void daxctl_once(void)
 {
 	daxctl_ok = load("libdaxctl.so.1", daxctl_symbols, ARRAY_SIZE(daxctl_symbols), &daxctl);
+}
+
+static void ndctl_once(void)
+{
+	ndctl_ok = load("libndctl.so.6", ndctl_symbols, ARRAY_SIZE(ndctl_symbols), &ndctl);
 }
 
 const struct libpmem *libpmem_load(void)
@@ -90,4 +114,12 @@ const struct libdaxctl *libdaxctl_load(void)
 
 	pthread_once(&once, daxctl_once);
 	return daxctl_ok ? &daxctl : NULL;
+}
+
+const struct libndctl *libndctl_load(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, ndctl_once);
+	return ndctl_ok ? &ndctl : NULL;
 }

@@ -13,6 +13,8 @@
 /* A pool is whole blocks of this size. */
 #define DAX_BLOCK_BYTES 4096u
 
+#define DAX_POPULATED 8192u
+
 struct dax {
 	uint8_t *base;
 	_Atomic size_t map_bytes; /* mapped at base: size_bytes, rounded up to what can be mapped */
@@ -33,11 +35,14 @@ struct dax {
 	atomic_bool by_pwrite; /* large stores may go through the file descriptor */
 	atomic_bool failed;    /* the backing store refused an msync: takes no more stores */
 	bool traced;
-	_Atomic int early_fd; /* 0: none */
-	dax_line_fn line_fn;  /* NULL: none */
+	_Atomic int early_fd;                                  /* 0: none */
+	const struct dax_badblocks_ops *_Atomic badblocks_ops; /* NULL: no list of bad blocks */
+	void *badblocks_ctx;
+	dax_line_fn line_fn; /* NULL: none */
 	void *line_ctx;
 	struct dax_trace trace;
 	char *path;
+	_Atomic uint64_t populated[DAX_POPULATED]; /* populate.c */
 };
 
 /* One dax_open() under way. */
@@ -69,6 +74,12 @@ must_check int device_map(const struct dax_opening *o, struct dax *dax, dev_t rd
 /* guard.c: the list of mappings that a guard knows. Installs the handler if need be. -EMFILE when full. */
 must_check int guard_mapping_add(const struct dax *dax);
 void guard_mapping_remove(const struct dax *dax);
+
+/* badblocks.c: what dax_badblocks_open() has found. */
+void badblocks_close(struct dax *dax);
+
+/* populate.c: the range is about to be stored to. */
+void dax_populate(struct dax *dax, uint64_t off, size_t len_bytes);
 
 /* store.c: forget this thread's unfenced stores of a pool that goes away. */
 void store_forget(const struct dax *dax);

@@ -60,8 +60,11 @@ int dax_open_ram_room(uint64_t size_bytes, uint64_t max_bytes, const void *image
 
 	if (memory == MAP_FAILED)
 		return -errno;
-	if (image)
+	if (image) {
+		/* All of it is touched now: with large pages, where they can be had, in a fraction of the time. */
+		(void)madvise(memory, map_bytes, MADV_HUGEPAGE);
 		memcpy(memory, image, max_bytes);
+	}
 	rc = ram_open(memory, size_bytes, trace, out);
 	if (rc) {
 		munmap(memory, map_bytes);

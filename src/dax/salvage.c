@@ -16,13 +16,14 @@
 
 bool dax_has_memory(const struct dax *dax, uint64_t off)
 {
-	off_t data;
+	off_t hole;
 
 	off = u64_align_down(off, DAX_BLOCK_BYTES);
 	if (dax->device || dax->fd < 0)
 		return true;
-	data = lseek(dax->fd, (off_t)off, SEEK_DATA);
-	return data >= 0 && (uint64_t)data < off + DAX_BLOCK_BYTES;
+	/* The host's blocks may be smaller than ours: some of them may be there, and then there was no room for the next one. */
+	hole = lseek(dax->fd, (off_t)off, SEEK_HOLE);
+	return hole >= 0 && (uint64_t)hole >= off + DAX_BLOCK_BYTES;
 }
 
 static bool line_read(const struct dax *dax, uint64_t off, uint8_t *line)

@@ -157,6 +157,7 @@ static int bytes_store(struct dax *dax, uint64_t off, const uint8_t *src, size_t
 	const struct libpmem *lib = storer(dax, len_bytes);
 	struct dax_guard g;
 
+	dax_populate(dax, off, len_bytes);
 	if (dax_guard_enter(&g) != 0)
 		return -EIO;
 	bytes_put(dax, lib, dax->base + off, src, len_bytes);

@@ -31,6 +31,8 @@ void inode_show(const struct inode *inode, struct inode_attr *attr)
 
 	if (noted_ns)
 		attr->atime = ns_time(noted_ns);
+	if (atomic_load_explicit(&inode->unreadable, memory_order_relaxed))
+		attr->flags |= INODE_LOST;
 }
 
 static bool time_le(const struct inode_time *a, const struct inode_time *b)

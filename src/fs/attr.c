@@ -235,6 +235,7 @@ static int open_op(struct op *op, void *arg)
 	atomic_fetch_add(&inode->opens, 1);
 	atomic_fetch_add(&inode->write_opens, write);
 	atomic_fetch_add(&inode->map_opens, !!(a->flags & FS_OPEN_MAP));
+	atomic_fetch_add(&inode->cached_opens, !!(a->flags & FS_OPEN_CACHED));
 	a->inode = inode;
 	return 0;
 }
@@ -243,6 +244,7 @@ static void open_undo(struct fs *fs, struct inode *inode, unsigned flags)
 {
 	atomic_fetch_sub(&inode->write_opens, !!(flags & FS_OPEN_WRITE));
 	atomic_fetch_sub(&inode->map_opens, !!(flags & FS_OPEN_MAP));
+	atomic_fetch_sub(&inode->cached_opens, !!(flags & FS_OPEN_CACHED));
 	atomic_fetch_sub(&inode->opens, 1);
 	inode_unpin(fs, inode, 1);
 }
@@ -290,6 +292,8 @@ void fs_closed(struct fs *fs, uint64_t ino, unsigned flags)
 		return;
 	if (flags & FS_OPEN_MAP)
 		(void)count_down(&inode->map_opens);
+	if (flags & FS_OPEN_CACHED)
+		(void)count_down(&inode->cached_opens);
 	if (flags & FS_OPEN_WRITE && count_down(&inode->write_opens) &&
 	    atomic_load(&inode->write_opens) == 0) {
 		/* The last writer is gone: what was set aside for him goes back. */
@@ -308,6 +312,26 @@ bool fs_is_mappable(struct fs *fs, uint64_t ino)
 	if (inode)
 		inode_unpin(fs, inode, 1);
 	return mappable;
+}
+
+void fs_uncached(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, false);
+
+	if (!inode)
+		return;
+	(void)count_down(&inode->cached_opens);
+	inode_unpin(fs, inode, 1);
+}
+
+uint32_t fs_cached_opens(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, false);
+	uint32_t count = inode ? atomic_load(&inode->cached_opens) : 0;
+
+	if (inode)
+		inode_unpin(fs, inode, 1);
+	return count;
 }
 
 /* ---- figures ---- */

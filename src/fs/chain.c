@@ -194,6 +194,10 @@ static int resume_one(struct op *op, void *arg)
 		rc = space_unit_move_end(op->tx, r->args);
 		return rc ? rc : intent_clear(op, &r->ref);
 	}
+	if (r->type == INTENT_LANE) {
+		rc = space_lane_move_end(op->tx, r->args);
+		return rc ? rc : intent_clear(op, &r->ref);
+	}
 	rc = op_inode(op, r->ino, true, &inode);
 	if (!rc)
 		rc = inode_get(op, r->ino, &attr);
@@ -274,7 +278,9 @@ int data_resume(struct fs *fs)
 		for (unsigned i = 0; i < live.count; i++) {
 			const struct resume *r = &live.list[i];
 
-			rc = op_run(fs, TXN_FREEING, NULL, resume_one, &live.list[i]);
+			rc = r->type == INTENT_LANE ? space_lane_resume(pool, r->args) : 0;
+			if (!rc)
+				rc = op_run(fs, TXN_FREEING, NULL, resume_one, &live.list[i]);
 			if (rc) {
 				log_error("intent %u of group %u for inode %llu cannot be finished: %d",
 					  r->ref.index, agno, (unsigned long long)r->ino, rc);

@@ -63,6 +63,19 @@ static int clone_check(const struct inode_attr *src, const struct inode_attr *ds
 	return 0;
 }
 
+int share_ask(struct op *op, const struct clone_ends *ends, const struct share_range *range)
+{
+	uint64_t src_end = range->src_blk + range->count_blk, dst_end = range->dst_blk + range->count_blk;
+	int rc = 0, dst_rc = 0;
+
+	/* Both, so that they are asked about at once. */
+	if (!sabotage_point("change-share"))
+		rc = op_change(op, ends->src_inode, range->src_blk, src_end, FS_CHANGE_SHARE);
+	if (ends->dst_inode && !sabotage_point("change-shared"))
+		dst_rc = op_change(op, ends->dst_inode, range->dst_blk, dst_end, FS_CHANGE_MOVE);
+	return rc ? rc : dst_rc;
+}
+
 /* Copies [src_off, +len) through memory, as far as fits; *done, with an error too. */
 static int copy_bytes(struct op *op, struct inode *dst_inode, struct inode_attr *src, struct inode_attr *dst,
 		      uint64_t src_off, uint64_t dst_off, uint64_t len, uint64_t *done)
@@ -146,6 +159,8 @@ static int clone_shared(struct op *op, struct clone_ends *ends, uint64_t src_off
 	int rc = data_to_extents(op, ends->dst_inode, &ends->dst);
 
 	if (!rc && dst_off > ends->dst.size)
+		rc = op_change_grow(op, ends->dst_inode, &ends->dst);
+	if (!rc && dst_off > ends->dst.size)
 		rc = data_zero_tail(op, ends->dst_inode, &ends->dst);
 	if (rc)
 		return rc;
@@ -180,6 +195,14 @@ static int clone_ranges(struct op *op, struct clone_ends *ends, struct clone_cal
 
 	clone_split(c, &ends->src, &ends->dst, len, &head, &share);
 	*done = *shared = 0;
+	if (share != 0) { /* with the edges, which are copied: one of them when all else is shared */
+		struct share_range all = { blk_of(c->src_off), blk_of(c->dst_off),
+					   blk_up(c->src_off + len) - blk_of(c->src_off) };
+
+		rc = share_ask(op, ends, &all);
+		if (rc)
+			return rc;
+	}
 	if (head != 0) {
 		rc = copy_bytes(op, ends->dst_inode, &ends->src, &ends->dst, c->src_off, c->dst_off,
 				u64_min(head, COPY_MAX), done);

@@ -21,6 +21,8 @@ struct share_range {
 	uint64_t src_blk, dst_blk, count_blk;
 };
 
+/* Asks holders about a range that is to be shared, before anything is done. -EUSERS: see op_change(). */
+must_check int share_ask(struct op *op, const struct clone_ends *ends, const struct share_range *range);
 must_check int clone_lock(struct op *op, struct clone_ends *ends, uint64_t src, uint64_t dst);
 /* The marks on both inodes and the destination's size and times. */
 must_check int clone_put(struct op *op, struct clone_ends *ends);

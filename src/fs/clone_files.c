@@ -185,8 +185,13 @@ static int clone_item(struct op *op, struct inode_attr *dir, struct fs_clone_ite
 	if (!S_ISREG(ends.src.mode))
 		return S_ISDIR(ends.src.mode) ? -EISDIR : -EINVAL;
 	src = ends.src;
-	if (ends.src.data_format == DATA_EXTENTS)
-		rc = share_fits(op, &ends, &(struct share_range){ 0, 0, blk_up(ends.src.size) }, &fits);
+	if (ends.src.data_format == DATA_EXTENTS) {
+		struct share_range all = { 0, 0, blk_up(ends.src.size) };
+
+		rc = share_ask(op, &ends, &all);
+		if (!rc)
+			rc = share_fits(op, &ends, &all, &fits);
+	}
 	*last = !fits;
 	if (rc || (!fits && !alone))
 		return rc;

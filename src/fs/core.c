@@ -127,10 +127,20 @@ static int op_call(void *arg)
  * *retry: fn's result, not the commit's, so that another round makes sense. *meta: the bad memory that it met is under metadata, and has been noted
  * (pool_on_bad).
  */
+/* How a round ended that is not the last one. */
+struct op_ending {
+	bool retry, meta;   /* meta: for a unit in bad memory */
+	struct dax_bad bad; /* for file data there */
+	struct op_change changes[OP_CHANGES];
+	unsigned change_count;
+};
+
 static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg,
-		    struct op_locks *locks, bool *retry, bool *meta)
+		    struct op_locks *locks, struct op_ending *end)
 {
-	struct op op = { .fs = fs, .cred = cred, .held = op.held_few, .held_size = OP_HELD_FEW };
+	struct op op = {
+		.fs = fs, .cred = cred, .held = op.held_few, .held_size = OP_HELD_FEW, .changes = end->changes
+	};
 	struct op_call call = { &op, locks, fn, arg };
 	struct timespec now;
 	int rc;
@@ -138,12 +148,15 @@ static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cre
 	clock_gettime(CLOCK_REALTIME, &now);
 	op.now = (struct inode_time){ now.tv_sec, (uint32_t)now.tv_nsec };
 	op.tx = txn_begin(fs->pool, mode);
-	*retry = false;
+	end->retry = false;
 	if (!op.tx)
 		return -ENOMEM;
+	dax_bad_forget(); /* what was met before this is somebody's who sees to it */
 	rc = pool_guard(fs->pool, op_call, &call);
-	*retry = rc < 0;
-	*meta = rc == -EHWPOISON && !op.bad_data;
+	end->retry = rc < 0;
+	end->meta = rc == -EHWPOISON && !op.bad_data;
+	end->bad = op.bad;
+	end->change_count = op.change_count;
 	if (rc == -EDEADLK && wants_note(&op, locks) != 0)
 		rc = -ENOMEM;
 	if (rc < 0) {
@@ -173,58 +186,88 @@ static int intents_wait(struct fs *fs)
 	return 0;
 }
 
+/* How the rounds of an operation are going. */
+struct op_rounds {
+	struct op_locks locks;
+	struct changes changes;
+	struct op_ending end;
+	unsigned lost, refills, poisons;
+	bool slow, drained;
+};
+
+/* Others may need the slow lock before they can help. */
+static void slow_leave(struct fs *fs, struct op_rounds *r)
+{
+	if (r->slow)
+		pthread_mutex_unlock(&fs->slow_lock);
+	r->slow = false;
+	r->lost = 0;
+}
+
+static void round_lost(struct fs *fs, struct op_rounds *r)
+{
+	pool_stats(fs->pool)->retries++;
+	if (++r->lost != SLOW_ROUNDS)
+		return;
+	pthread_mutex_lock(&fs->slow_lock);
+	r->slow = true;
+}
+
+static int space_gain(struct fs *fs, struct op_rounds *r)
+{
+	int rc;
+
+	r->drained = true;
+	slow_leave(fs, r);
+	evacuate_idle(fs);
+	orphan_drain(fs);
+	rc = space_trim(fs->pool);
+	return rc < 0 ? rc : 0;
+}
+
+/* With no transaction open: what it takes to try once more. 0: it has been done. */
+static int round_again(struct fs *fs, struct op_rounds *r, int rc)
+{
+	if (rc == -EDEADLK) {
+		round_lost(fs, r);
+		return 0;
+	}
+	if (r->end.meta) {
+		rc = r->poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
+	} else if (rc == -EHWPOISON) {
+		slow_leave(fs, r);
+		rc = r->poisons++ < POOL_GUARD_TRIES ? poison_met(fs, &r->end.bad) : -EIO;
+	} else if (rc == -EUSERS) {
+		slow_leave(fs, r);
+		rc = changes_begin(fs, &r->changes, r->end.changes, r->end.change_count);
+	}
+	if (rc == -ENOLCK)
+		rc = intents_wait(fs);
+	if (rc == -ENOBUFS)
+		rc = r->refills++ < REFILLS_MAX ? space_refill(fs->pool) : -ENOSPC;
+	return rc == -ENOSPC && !r->drained ? space_gain(fs, r) : rc;
+}
+
 int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
 {
-	struct op_locks locks = { 0 };
-	unsigned rounds = 0, refills = 0, poisons = 0;
-	bool slow = false, drained = mode != TXN_WRITE, retry, meta;
+	struct op_rounds r;
 	int rc;
 
 	if (mode != TXN_READ && (fs->opts.readonly || pool_failed(fs->pool)))
 		return -EROFS;
-	for (;;) {
-		rc = op_round(fs, mode, cred, fn, arg, &locks, &retry, &meta);
-		if (rc >= 0 || !retry)
-			break;
-		if (rc == -EDEADLK) {
-			pool_stats(fs->pool)->retries++;
-			if (++rounds == SLOW_ROUNDS) {
-				pthread_mutex_lock(&fs->slow_lock);
-				slow = true;
-			}
-			continue;
-		}
-		if (meta) {
-			rc = poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
-		} else if (rc == -EHWPOISON) {
-			if (slow)
-				pthread_mutex_unlock(&fs->slow_lock);
-			slow = false;
-			rounds = 0;
-			rc = poisons++ < POOL_GUARD_TRIES ? poison_met(fs) : -EIO;
-		}
-		if (rc == -ENOLCK)
-			rc = intents_wait(fs);
-		if (rc == -ENOBUFS)
-			rc = refills++ < REFILLS_MAX ? space_refill(fs->pool) : -ENOSPC;
-		if (rc == 0)
-			continue;
-		if (rc != -ENOSPC || drained)
-			break;
-		drained = true;
-		if (slow)
-			pthread_mutex_unlock(&fs->slow_lock);
-		slow = false;
-		rounds = 0;
-		orphan_drain(fs);
-		rc = space_trim(fs->pool);
-		if (rc < 0)
-			break;
-	}
-	if (slow)
-		pthread_mutex_unlock(&fs->slow_lock);
-	if (locks.wants != locks.few)
-		free(locks.wants);
+	r.locks = (struct op_locks){ .count = 0 };
+	r.changes = (struct changes){ .count = 0 };
+	r.lost = r.refills = r.poisons = 0;
+	r.slow = false;
+	r.drained = mode != TXN_WRITE;
+	do {
+		rc = op_round(fs, mode, cred, fn, arg, &r.locks, &r.end);
+	} while (rc < 0 && r.end.retry && (rc = round_again(fs, &r, rc)) == 0);
+	slow_leave(fs, &r);
+	if (r.changes.list)
+		changes_end(fs, &r.changes);
+	if (r.locks.wants != r.locks.few)
+		free(r.locks.wants);
 	return rc;
 }
 
@@ -412,6 +455,7 @@ static void event_apply(void *arg, bool committed)
 	case INODE_FREED:
 		atomic_store(&inode->checked, false);
 		atomic_store(&inode->unlinked, false);
+		atomic_store(&inode->unreadable, false);
 		atomic_store(&inode->atime_ns, 0);
 		break;
 	case INODE_REF:
@@ -448,6 +492,7 @@ static void locks_init(struct fs *fs)
 	pthread_mutex_init(&fs->slow_lock, &recursive);
 	pthread_mutex_init(&fs->poison_lock, &recursive);
 	pthread_mutexattr_destroy(&recursive);
+	pthread_mutex_init(&fs->evac_lock, NULL);
 	pthread_mutex_init(&fs->rename_lock, NULL);
 	pthread_mutex_init(&fs->drain_lock, NULL);
 	pthread_mutex_init(&fs->work_lock, NULL);
@@ -461,6 +506,7 @@ static void locks_destroy(struct fs *fs)
 {
 	pthread_mutex_destroy(&fs->slow_lock);
 	pthread_mutex_destroy(&fs->poison_lock);
+	pthread_mutex_destroy(&fs->evac_lock);
 	pthread_mutex_destroy(&fs->rename_lock);
 	pthread_mutex_destroy(&fs->drain_lock);
 	pthread_mutex_destroy(&fs->work_lock);
@@ -485,6 +531,9 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 	le64_seed(super->hash_seed, &fs->name_seed);
 	le64_seed(super->hash_seed + 8, &fs->parent_seed);
 	locks_init(fs);
+	copies_open(fs);
+	atomic_init(&fs->bad_in_use, super->ro_compat & FEATURE_RO_COMPAT_BAD_IN_USE);
+	atomic_init(&fs->stays_sought, !atomic_load(&fs->bad_in_use));
 	rc = space_open(pool);
 	if (rc)
 		goto out_free;
@@ -510,7 +559,10 @@ out_space:
 out_free:
 	pool_on_event(pool, NULL, NULL);
 	poison_listen(fs, false);
+	copies_close(fs);
 	locks_destroy(fs);
+	free(fs->bad);
+	free(fs->untold);
 	free(fs);
 	return rc;
 }
@@ -518,14 +570,21 @@ out_free:
 void fs_close(struct fs *fs)
 {
 	work_stop(fs);
+	poison_drain(fs, true); /* no copy is left behind in bad memory if it can be helped */
+	evacuate_close(fs);
 	events_close(fs);
 	atime_flush(fs);
 	atomic_store(&fs->orphans_scanned, true); /* if not, the next mount looks at them */
 	orphan_drain(fs);
+	itable_disown_all(fs);
+	poison_drain(fs, true); /* what was bad of orphans is nobody's now */
 	itable_close(fs);
 	space_close(fs->pool);
 	poison_listen(fs, false);
+	copies_close(fs);
 	locks_destroy(fs);
+	free(fs->bad);
+	free(fs->untold);
 	free(fs);
 }
 

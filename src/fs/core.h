@@ -5,7 +5,7 @@
  * An operation is a function that is run inside a transaction, perhaps several times: it must look at everything again each
  * time, and change nothing of its own on errors (outputs are set only on success, by assignment).
  *
- * Lock order: rename_lock, drain_lock, poison_lock, slow_lock, then the locks of a transaction (inodes by number, groups by number), then
+ * Lock order: evac_lock (or else it is only tried), rename_lock, drain_lock, poison_lock, slow_lock, then the locks of a transaction (inodes by number, groups by number), then
  * work_lock. rename_lock, drain_lock, poison_lock and slow_lock are never taken inside a transaction.
  */
 #ifndef UMBRA_FS_CORE_H
@@ -17,7 +17,9 @@
 #include <urcu/rculfhash.h>
 #include <urcu/list.h>
 
+#include "fs/copies.h"
 #include "fs/fs.h"
+#include "fs/holders.h"
 #include "space/space.h"
 #include "txn/txn.h"
 
@@ -29,10 +31,13 @@ struct inode {
 		pins; /* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
 	_Atomic uint64_t refs;                          /* lookups of the kernel */
 	_Atomic uint32_t opens, write_opens, map_opens; /* counted up under (l), any mode */
+	_Atomic uint32_t cached_opens;                  /* the same; counted down any time */
 	_Atomic uint64_t
 		page_reads;       /* into the page cache while write_opens > 0; counted under (l), any mode */
+	_Atomic uint32_t holders; /* who map its blocks, each an open too; counted up under (l), any mode */
 	_Atomic bool checked;     /* the inode tree says that it is allocated; set under (l), any mode */
 	_Atomic bool unlinked;    /* no name left: free it when refs and opens are gone */
+	_Atomic bool unreadable;  /* some of it was, in bad memory that stays where it is */
 	_Atomic bool freeing;     /* somebody is about to free it, or it is in fs->orphans */
 	bool atime_queued;        /* in fs->atimes; under work_lock */
 	_Atomic int64_t atime_ns; /* newer access time, not on media yet, since 1970; 0: none */
@@ -49,8 +54,17 @@ struct bad_place {
 	bool met;               /* since it was tried */
 	bool in_work;
 	uint32_t round; /* in which it was tried last */
+	bool data; /* a block of files that could not be helped: tried again and again, until it can or is nobody's */
+	bool clear; /* the device is to clear it then */
 };
-#define BAD_PLACES_MAX 64u
+#define BAD_PLACES_MAX 16384u
+
+/* A block that was met as bad, and could be read (poison.c). */
+struct passed_place {
+	uint64_t blk;
+	int64_t since_s;
+	unsigned count; /* since then */
+};
 
 struct fs {
 	struct pool *pool;
@@ -61,13 +75,29 @@ struct fs {
 	struct cds_lfht *inodes;
 	_Atomic uint64_t inode_count;
 
-	pthread_mutex_t slow_lock;   /* of operations that lost many rounds; recursive */
-	pthread_mutex_t rename_lock; /* directories move between directories one at a time */
-	pthread_mutex_t drain_lock;  /* whoever empties the queues */
-	pthread_mutex_t poison_lock; /* whoever sees to bad memory; recursive */
-	unsigned poison_depth;       /* under poison_lock */
+	_Atomic(const struct fs_holders *) holders; /* NULL: nobody maps files */
+	_Atomic uint64_t holder_count;              /* of all inodes */
+
+	pthread_mutex_t slow_lock;      /* of operations that lost many rounds; recursive */
+	pthread_mutex_t rename_lock;    /* directories move between directories one at a time */
+	pthread_mutex_t drain_lock;     /* whoever empties the queues */
+	pthread_mutex_t poison_lock;    /* whoever sees to bad memory; recursive */
+	unsigned poison_depth;          /* under poison_lock */
+	struct passed_place passed[16]; /* under poison_lock */
+	struct copies copies;
+	bool stays_made; /* this mount has left files in bad memory (poison_stay.c); under poison_lock */
+	_Atomic bool bad_in_use;   /* there may be such files, of earlier mounts too; set under poison_lock */
+	_Atomic bool stays_sought; /* those of earlier ones have been looked for, or there are none */
+	pthread_mutex_t evac_lock; /* whoever empties a range */
+	struct evacuation *evac;   /* under evac_lock */
 	fs_poison_fn poison_fn;
 	void *poison_arg;
+	struct fs_poison *untold; /* (poison_lock) events of the mount, for who listens first */
+	size_t untold_count, untold_room;
+	bool is_resuming; /* (poison_lock) they are kept */
+
+	uint64_t bad_blk,
+		bad_counted_at; /* blocks out of use, space_bad_changes() + 1 before they were counted; under work_lock */
 
 	pthread_mutex_t work_lock;
 	pthread_cond_t work_cond;
@@ -76,8 +106,8 @@ struct fs {
 	pthread_t worker;
 	struct cds_list_head events; /* of metadata units, to be logged */
 	unsigned event_count;
-	struct bad_place bad[BAD_PLACES_MAX];
-	unsigned bad_count;
+	struct bad_place *bad;
+	unsigned bad_count, bad_room;
 	bool bad_new;                  /* there are some that the background thread does not know of */
 	uint32_t bad_round;            /* under poison_lock */
 	bool worker_runs, worker_idle; /* idle: waits to be woken; under work_lock */
@@ -85,8 +115,15 @@ struct fs {
 	_Atomic bool orphans_scanned; /* those that an earlier mount left have been looked at */
 };
 
+/* Blocks of a file that an operation is about to change (op_change()). */
+struct op_change {
+	uint64_t ino, lo_blk, hi_blk;
+	enum fs_change change;
+};
+
 /* One run of an operation. */
 #define OP_HELD_FEW 6
+#define OP_CHANGES 16
 struct op {
 	struct fs *fs;
 	struct txn *tx;
@@ -97,7 +134,10 @@ struct op {
 	struct inode *held_few[OP_HELD_FEW];
 	struct op_dropped *dropped; /* blocks that lost an owner in transaction dropped_seq; in its memory */
 	uint64_t dropped_seq;
-	bool bad_data; /* this run met bad memory in file data */
+	struct op_change *changes; /* OP_CHANGES of them: what holders have to be asked about */
+	unsigned change_count;
+	bool bad_data;      /* this run met bad memory in file data */
+	struct dax_bad bad; /* there */
 };
 
 typedef int (*op_fn)(struct op *op, void *arg);
@@ -105,8 +145,8 @@ typedef int (*op_fn)(struct op *op, void *arg);
 /*
  * Runs fn in a transaction and commits it (aborts on a negative result, which is returned; else fn's value is). Starts again on -EDEADLK with
  * the blocked lock taken first, on -ENOBUFS after space_refill(), on the first -ENOSPC after draining orphans; takes the pool-wide
- * slow lock after some rounds so that nobody starves. On -ENOLCK (no place for an intent) it waits a little. An error of the commit itself
- * is not tried again.
+ * slow lock after some rounds so that nobody starves. On -ENOLCK (no place for an intent) it waits a little. On -EUSERS (op_change()) holders are asked
+ * to let go, until the operation is over. An error of the commit itself is not tried again.
  */
 must_check int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg);
 
@@ -163,6 +203,8 @@ void inode_on_commit(struct op *op, struct inode *inode, enum inode_event event)
 /* ---- itable.c: the table of inodes ---- */
 
 must_check int itable_open(struct fs *fs);
+/* References and opens that are left at the end mean nothing: orphans among them are freed. */
+void itable_disown_all(struct fs *fs);
 void itable_close(struct fs *fs);
 /* The inode with one more pin (or as many as given), made if it is not there; make = false: NULL then. NULL: no memory. */
 struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make);
@@ -178,7 +220,7 @@ void thread_register(void);
 
 /* ---- atime.c ---- */
 
-/* attr as others see it: with the access time that is not on media yet. */
+/* attr as others see it: with the access time that is not on media yet, and INODE_LOST if not all of it could be read. */
 void inode_show(const struct inode *inode, struct inode_attr *attr);
 /* A read of a locked inode happened: notes the access time if the mount options want it. */
 void atime_note(struct op *op, struct inode *inode, const struct inode_attr *attr);
@@ -234,8 +276,51 @@ void orphan_check(struct fs *fs, struct inode *inode);
 
 must_check int work_start(struct fs *fs);
 void work_stop(struct fs *fs);
-/* There is something in fs->orphans or fs->events; work_lock is held. */
+/* There is something in fs->orphans or fs->events, or copies are due; work_lock is held. */
 void work_wake(struct fs *fs);
+
+/* ---- holders.c: those who map pages of files ---- */
+
+/*
+ * [lo_blk, hi_blk) of a file is about to get other blocks or none (FS_CHANGE_MOVE), or its blocks another owner (FS_CHANGE_SHARE). With the inode's lock held
+ * for writing; before anything is done that cannot be done again, so for all of a chain under an intent before its first step. 0: nobody holds it, and
+ * nobody can before the lock is given back. -EUSERS: somebody does. Then the operation ends with that, and op_run() asks them and starts
+ * it again; ranges that it names before it ends are asked about together.
+ * What stays in its block, or reads as zero before and after it, is no change.
+ */
+must_check int op_change(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk,
+			 enum fs_change change);
+/*
+ * A store to all of [lo_blk, hi_blk) is about to copy what is shared of it and (fill) to write what is a hole, or is unwritten: that is asked for, exactly but
+ * where it is in very many pieces.
+ */
+must_check int op_change_store(struct op *op, struct inode *inode, const struct inode_attr *attr,
+			       uint64_t lo_blk, uint64_t hi_blk, bool fill);
+/* The file is about to grow over blocks that it has past its end: whoever has them (FS_PIECE_PAST) may have stored there. */
+must_check int op_change_grow(struct op *op, struct inode *inode, const struct inode_attr *attr);
+/* It is being changed now: -EUCLEAN if somebody holds it. Then op_change() has been forgotten. */
+must_check int op_change_check(struct op *op, uint64_t ino, uint64_t lo_blk, uint64_t hi_blk,
+			       enum fs_change change);
+static inline bool fs_has_holders(struct fs *fs)
+{
+	return atomic_load_explicit(&fs->holder_count, memory_order_relaxed) > 0;
+}
+
+/* Asks the holders, for op_run(). What they were asked is kept until the end. */
+struct changes {
+	struct op_change *list;
+	size_t count, room;
+	unsigned rounds, again;
+};
+must_check int changes_begin(struct fs *fs, struct changes *changes, const struct op_change *asked,
+			     unsigned count);
+void changes_end(struct fs *fs, struct changes *changes);
+
+/* ---- evacuate.c ---- */
+
+/* There is no space: a range that is being emptied, but nobody goes on with it, is opened again. No transaction open. */
+void evacuate_idle(struct fs *fs);
+void evacuate_close(struct fs *fs);
 
 /* ---- events.c ---- */
 

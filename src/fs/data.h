@@ -35,9 +35,10 @@ must_check int extent_find(struct btree *bt, uint64_t file_blk, struct extent *e
 /* Whether b continues a: in the file, on the device, in kind, and in the same group. */
 bool extents_join(struct pool *pool, const struct extent *a, const struct extent *b);
 /* Puts an extent into a hole, merged with its neighbours where they continue each other. */
-must_check int extent_add(struct btree *bt, struct pool *pool, const struct extent *extent);
+must_check int extent_add(struct op *op, struct btree *bt, const struct extent *extent);
 /* Takes the first mapped piece of [lo, hi) out of the tree, at most max_blk of it; -ENOENT: nothing is mapped there. */
-must_check int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece);
+must_check int extent_cut(struct op *op, struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk,
+			  struct extent *piece);
 
 /* extent_cut() of at most DATA_STEP_BLK, and the file no longer owns the piece's blocks. */
 must_check int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint64_t hi,
@@ -77,6 +78,9 @@ must_check int data_kill_priv(struct op *op, struct inode_attr *attr);
 /* Regular file that may be changed: -EISDIR, -EINVAL, -EPERM. */
 must_check int data_may_write(const struct inode_attr *attr);
 
+/* Copies the first blocks of a written extent to others: *done_blk. */
+must_check int data_copy(struct op *op, struct inode *inode, struct inode_attr *attr,
+			 const struct extent *extent, uint64_t *done_blk);
 /* Copies the first blocks of a written extent if they are shared; the file is alone with *done_blk of them then. */
 must_check int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr,
 			    const struct extent *extent, uint64_t *done_blk);

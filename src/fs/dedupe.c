@@ -8,6 +8,7 @@
 
 #include "fs/clone.h"
 #include "fs/data.h"
+#include "util/sabotage.h"
 
 #define COMPARE_BYTES (256u << 10)
 
@@ -82,12 +83,16 @@ static int dedupe_share(struct op *op, struct clone_ends *ends, const struct ded
 static int dedupe_once(struct op *op, void *arg)
 {
 	struct dedupe_call *d = arg;
+	const struct share_range range = { blk_of(d->src_off), blk_of(d->dst_off), blk_up(d->len) };
 	struct clone_ends ends = { 0 };
 	int rc = clone_lock(op, &ends, d->src, d->dst);
 	bool same;
 
 	if (!rc)
 		rc = dedupe_check(&ends, d);
+	/* Before they are compared: nobody may store into them until they are shared. */
+	if (!rc && !sabotage_point("change-dedupe"))
+		rc = share_ask(op, &ends, &range);
 	if (!rc)
 		rc = ranges_compare(op, &ends, d, &same);
 	if (!rc && same)

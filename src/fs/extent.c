@@ -100,14 +100,25 @@ static int extent_delete(struct btree *bt, uint64_t file_blk)
 	return bt_delete(bt, &key);
 }
 
-int extent_add(struct btree *bt, struct pool *pool, const struct extent *extent)
+/* The last look before a file's blocks change: what is unwritten reads as the hole that was there, or will be. */
+static int change_check(struct op *op, const struct btree *bt, const struct extent *e)
 {
+	if (!fs_has_holders(op->fs) || e->flags & EXTENT_UNWRITTEN || bt->root_magic != MAGIC_INODE)
+		return 0;
+	return op_change_check(op, bt->owner, e->file_blk, e->file_blk + e->count_blk, FS_CHANGE_MOVE);
+}
+
+int extent_add(struct op *op, struct btree *bt, const struct extent *extent)
+{
+	struct pool *pool = op->fs->pool;
 	struct extent e = *extent, left, right;
 	struct bt_key key = extent_key(e.file_blk);
 	struct bt_cursor cur;
 	bool has_left;
-	int rc = bt_seek(bt, &cur, &key, BT_LE);
+	int rc = change_check(op, bt, &e);
 
+	if (!rc)
+		rc = bt_seek(bt, &cur, &key, BT_LE);
 	if (rc && rc != -ENOENT)
 		return rc;
 	has_left = rc == 0;
@@ -162,8 +173,8 @@ static int extent_split(struct btree *bt, struct bt_cursor *cur, const struct ex
 }
 
 /* extent_cut(); *whole_blk: where the extent that the piece is from starts on the device. */
-static int cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece,
-	       uint64_t *whole_blk)
+static int cut(struct op *op, struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk,
+	       struct extent *piece, uint64_t *whole_blk)
 {
 	struct bt_key key = extent_key(lo);
 	struct bt_cursor cur;
@@ -183,7 +194,9 @@ static int cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, str
 	if (p.file_blk < lo)
 		extent_trim_front(&p, lo);
 	p.count_blk = u64_min(u64_min(p.count_blk, hi - p.file_blk), max_blk);
-	rc = extent_split(bt, &cur, &e, &p);
+	rc = change_check(op, bt, &p);
+	if (!rc)
+		rc = extent_split(bt, &cur, &e, &p);
 	if (rc)
 		return rc;
 	*piece = p;
@@ -191,11 +204,12 @@ static int cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, str
 	return 0;
 }
 
-int extent_cut(struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk, struct extent *piece)
+int extent_cut(struct op *op, struct btree *bt, uint64_t lo, uint64_t hi, uint64_t max_blk,
+	       struct extent *piece)
 {
 	uint64_t whole_blk;
 
-	return cut(bt, lo, hi, max_blk, piece, &whole_blk);
+	return cut(op, bt, lo, hi, max_blk, piece, &whole_blk);
 }
 
 struct op_dropped {
@@ -233,7 +247,7 @@ int extent_drop(struct op *op, struct btree *bt, uint64_t ino, uint64_t lo, uint
 {
 	struct extent p;
 	uint64_t whole_blk;
-	int rc = cut(bt, lo, hi, DATA_STEP_BLK, &p, &whole_blk);
+	int rc = cut(op, bt, lo, hi, DATA_STEP_BLK, &p, &whole_blk);
 
 	if (!rc)
 		rc = space_drop_piece(op->tx, p.dev_blk, p.count_blk, ino, p.file_blk, whole_blk);

@@ -41,6 +41,11 @@ static int alloc_unwritten(struct op *op, struct btree *bt, struct inode_attr *a
 
 	if (blk > 0 && extent_find(bt, blk - 1, &before) == 0 && before.file_blk == blk - 1)
 		want.goal_blk = before.dev_blk + 1;
+	/* Whole chunks lie as the file does: up to the first one, and then from the start of one on. */
+	if (blk % CHUNK_BLOCKS != 0)
+		want.count_blk = u64_min(count_blk, CHUNK_BLOCKS - blk % CHUNK_BLOCKS);
+	else if (count_blk >= CHUNK_BLOCKS)
+		want.goal_blk = u64_align_up(want.goal_blk, CHUNK_BLOCKS);
 	rc = space_alloc(op->tx, &want, &e.dev_blk, got_blk);
 	if (rc)
 		return rc;
@@ -49,7 +54,7 @@ static int alloc_unwritten(struct op *op, struct btree *bt, struct inode_attr *a
 	e.flags = sabotage_point("unwritten") ? 0 : EXTENT_UNWRITTEN;
 	rc = space_own(op->tx, e.dev_blk, e.count_blk, attr->ino, blk);
 	if (!rc)
-		rc = extent_add(bt, txn_pool(op->tx), &e);
+		rc = extent_add(op, bt, &e);
 	if (rc)
 		return rc;
 	attr->blocks += *got_blk;
@@ -109,13 +114,13 @@ static int unwrite(struct op *op, struct btree *bt, struct inode_attr *attr, con
 			attr->blocks -= piece.count_blk;
 		return rc;
 	}
-	rc = extent_cut(bt, e->file_blk, e->file_blk + same_blk, same_blk, &piece);
+	rc = extent_cut(op, bt, e->file_blk, e->file_blk + same_blk, same_blk, &piece);
 	if (rc)
 		return rc;
 	piece.flags |= EXTENT_UNWRITTEN;
 	attr->flags |= INODE_UNWRITTEN;
 	*done_blk = piece.count_blk;
-	return extent_add(bt, txn_pool(op->tx), &piece);
+	return extent_add(op, bt, &piece);
 }
 
 /* Allocate, for ZERO_RANGE unwrite whole blocks, for UNSHARE_RANGE copy what is shared: one piece from blk on. */
@@ -237,6 +242,27 @@ static int falloc_step(struct op *op, void *arg)
 						  punch_inline(op, &attr, f);
 }
 
+/* Of holders, before the first step. Edges are asked for where they are zeroed, holes that are only filled with unwritten blocks not at all. */
+static int falloc_ask(struct op *op, struct inode *inode, const struct inode_attr *attr,
+		      const struct falloc *f)
+{
+	uint64_t lo = blk_up(f->off), hi = blk_of(f->end);
+
+	if (!(f->mode & FALLOC_FL_KEEP_SIZE) && f->end > attr->size) {
+		int rc = op_change_grow(op, inode, attr);
+
+		if (rc)
+			return rc;
+	}
+	if (f->mode & FALLOC_FL_UNSHARE_RANGE)
+		return op_change_store(op, inode, attr, blk_of(f->off), blk_up(f->end), false);
+	if (!(f->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) || sabotage_point("change-punch"))
+		return 0;
+	if (f->mode & FALLOC_FL_PUNCH_HOLE && f->end >= attr->size)
+		hi = blk_up(f->end);
+	return lo < hi ? op_change(op, inode, lo, hi, FS_CHANGE_MOVE) : 0;
+}
+
 struct falloc_call {
 	uint64_t ino, off, len;
 	int mode;
@@ -268,6 +294,8 @@ static int falloc_once(struct op *op, void *arg)
 		return data_shift(op, inode, &attr, c->mode, c->off, c->len);
 	if (c->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		rc = loss_may_store(op, &attr, f.off, f.end);
+	if (!rc)
+		rc = falloc_ask(op, inode, &attr, &f);
 	if (rc)
 		return rc;
 	return op_chain(op, falloc_step, &f);

@@ -61,6 +61,7 @@ must_check int fs_lookup(struct fs *fs, uint64_t dir, const char *name, size_t l
 void fs_forget(struct fs *fs, uint64_t ino, uint64_t count);
 /* One more reference to an inode by number and generation (NFS handle; gen 0 = any). -ESTALE. */
 must_check int fs_ref(struct fs *fs, uint64_t ino, uint64_t gen, struct inode_attr *attr);
+/* INODE_LOST: a part of it cannot be read, recorded or not. */
 must_check int fs_getattr(struct fs *fs, uint64_t ino, struct inode_attr *attr);
 
 #define FS_SET_MODE 0x1u
@@ -124,16 +125,23 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 #define FS_OPEN_WRITE 0x1u
 #define FS_OPEN_MAP 0x2u      /* for reading too, so that a mapping may be stored to */
 #define FS_OPEN_TRUNCATE 0x4u /* to nothing */
+#define FS_OPEN_CACHED 0x8u   /* through the kernel's page cache */
 /* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
 must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred);
 /* Flags: those of the open. */
 void fs_closed(struct fs *fs, uint64_t ino, unsigned flags);
 /* Whether somebody has it open with FS_OPEN_MAP now, so that pages of a mapping may be dirty. */
 bool fs_is_mappable(struct fs *fs, uint64_t ino);
+/* How many have it open with FS_OPEN_CACHED now; one of them does not count as such any more (its fs_closed() has no FS_OPEN_CACHED). */
+uint32_t fs_cached_opens(struct fs *fs, uint64_t ino);
+void fs_uncached(struct fs *fs, uint64_t ino);
 
-/* Bytes read (short at the end of the file). Holes and unwritten ranges read as zero. Guarded: -EIO on bad memory. */
+/*
+ * Bytes read (short at the end of the file, and before lost lines). Holes and unwritten ranges read as zero. Guarded: -EIO where the first byte is in a lost
+ * line, or in one that cannot be read and stays where it is, since the mount is read-only or there is no space.
+ */
 must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
-/* The same for pages that the kernel keeps: counted while the file is open for writing. */
+/* The same for pages that the kernel keeps, and -EIO for any lost line. Counted while the file is open for writing. */
 must_check ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
 /* How many there were; 0 again when the last writer has closed it. */
 uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
@@ -225,7 +233,7 @@ must_check int fs_path(struct fs *fs, uint64_t ino, char *buf, size_t size_bytes
 /* ---- bad memory ---- */
 
 enum fs_poison_kind {
-	FS_POISON_DATA,   /* a file's block was moved; lost_lines of it are gone */
+	FS_POISON_DATA,   /* a file's block was moved; lost_lines of it are gone, or zeroes if zeroed */
 	FS_POISON_FREE,   /* it was nobody's, and is taken out of use */
 	FS_POISON_PASSED, /* it can be read again */
 	FS_POISON_META, /* of the file system itself: one copy, and it has been made good; nothing is lost */
@@ -235,22 +243,51 @@ struct fs_poison {
 	uint64_t dev_off;
 	uint64_t ino, file_off; /* of the block in the file */
 	uint64_t lost_lines;    /* bit i: 64-byte line i of the block is lost; 0: nothing is */
+	bool zeroed;            /* as the file's user.umbra.on_poison wants it: no loss is recorded */
 	bool moved; /* FS_POISON_META: to another block; false: it was written anew in its place */
 };
 /* Called for each owner, once it is durable, by the thread that met the bad memory, with no transaction open. It must not read files. */
 typedef void (*fs_poison_fn)(void *arg, const struct fs_poison *event);
+/* Whoever listens first hears at once of owners that fs_open() has seen to: what a crash had broken off. */
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
 /* Somebody says that memory is bad in a range (any bytes): what of it cannot be read is seen to. For a thread that holds nothing. */
 void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len);
-/* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO. */
+/* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO;
+ * -EOPNOTSUPP: it is of the superblock or the journal, written anew where it is. -EINPROGRESS: files have it that cannot leave it now (no space);
+ * it is out of use as soon as they do, or go. */
 must_check int fs_poison_add(struct fs *fs, uint64_t dev_off);
+/* The same for a block in the device's list of bad memory; then the device is asked to clear it. */
+must_check int fs_poison_listed(struct fs *fs, uint64_t dev_off);
+
+/* What has become of a block that was to be given back to use. */
+enum fs_poison_result {
+	FS_POISON_FREED = 1, /* it can be read and written, and is free; or read, and is its files' alone */
+	FS_POISON_NOT_BAD,   /* it is not out of use */
+	FS_POISON_IN_USE,    /* it is bad, but somebody still has it */
+	FS_POISON_STILL_BAD, /* it cannot be read and written */
+	FS_POISON_CANNOT_CLEAR, /* there is no device that could clear it */
+	FS_POISON_NOT_CLEARED,  /* the device did not */
+};
+/*
+ * A block that is out of use since its memory is bad becomes free, if it can be read and written; by_device: after its device has cleared it. For a
+ * thread that holds nothing. -EINVAL, -EROFS, -EIO, -ENOSPC ...: it stays as it is.
+ */
+must_check int fs_poison_clear(struct fs *fs, uint64_t dev_off, bool by_device,
+			       enum fs_poison_result *result);
 
 /*
  * Puts back what the file has lost in the block at file_off, from a copy of the whole block (zeroes past the end of the file). *healed: how many
- * places had lost it, this one and those that share the block. -ENODATA: nothing of it is lost. -EBADMSG: what can be read of the block is not
- * what the copy has. -EBUSY: the block is on its way elsewhere just now.
+ * places had lost it, this one and those that share the block; those who cannot be looked at, since they are damaged, are passed over and named.
+ * -ENODATA: nothing of it is lost. -EBADMSG: what can be read of the block is not what the copy has. -EBUSY: the block is on its way elsewhere just
+ * now.
  */
-must_check int fs_heal(struct fs *fs, uint64_t ino, uint64_t file_off, const void *block, unsigned *healed);
+#define FS_HEAL_NAMED 8u
+struct fs_healed {
+	unsigned count, damaged;
+	uint64_t damaged_inos[FS_HEAL_NAMED]; /* the first ones of them */
+};
+must_check int fs_heal(struct fs *fs, uint64_t ino, uint64_t file_off, const void *block,
+		       struct fs_healed *healed);
 
 struct fs_losses_pos {
 	uint32_t agno;
@@ -265,6 +302,42 @@ struct fs_loss {
 /* What files have lost, from a position on (zeroes: the first), at most max; *count 0: no more. Not a snapshot. */
 must_check int fs_losses(struct fs *fs, const struct fs_losses_pos *pos, struct fs_loss *losses, unsigned max,
 			 unsigned *count);
+
+/* Those of one block, 0: none. file_off is of the block. -ESTALE. */
+must_check int fs_lost_lines(struct fs *fs, uint64_t ino, uint64_t file_off, uint64_t *lost_lines);
+
+/* What bad memory has done that is still so. */
+struct fs_damage {
+	uint64_t lost_files, lost_blk, lost_bytes; /* recorded losses */
+	uint64_t bad_blk;                          /* out of use; walks all owners if that has changed */
+};
+must_check int fs_damage(struct fs *fs, struct fs_damage *damage);
+
+/* ---- emptying a range of the device ---- */
+
+struct fs_evacuation {
+	uint64_t id;           /* out, of fs_evacuate(): for the calls after it */
+	uint64_t dev_off, len; /* in: any bytes; out: whole blocks, as far as the pool goes */
+	bool mark_bad;         /* in: in the end nobody is given blocks of it, over mounts too */
+	/* out: */
+	uint64_t needed_bytes, free_bytes;             /* to move to; free outside of the range */
+	uint64_t needed_chunks, free_chunks;           /* of them whole ones, for metadata */
+	uint64_t total_bytes;                          /* what can move, when it began */
+	uint64_t data_bytes, shared_bytes, meta_bytes; /* moved so far */
+	uint64_t left_bytes; /* cannot move: superblock, fixed units of groups, damaged files */
+};
+/*
+ * Begins to move all out of a range: data of files, metadata, journal. Nothing is handed out of it from then on. In place of one that was begun before. -ENOSPC: there
+ * is too little space elsewhere, nothing is done; *e says how much. -EINVAL: the range is empty, or past the end. -EROFS, -EIO, -ENOMEM.
+ */
+must_check int fs_evacuate(struct fs *fs, struct fs_evacuation *e);
+/*
+ * Moves about max_bytes more; *e as above. 1: there is more. 0: nothing is left but left_bytes; now the range can be used again, or belongs to OWNER_BAD.
+ * An error ends it too; what was moved stays so. -ECANCELED: it is not under way any more. For a thread that holds nothing, as the others.
+ */
+must_check int fs_evacuate_step(struct fs *fs, uint64_t id, uint64_t max_bytes, struct fs_evacuation *e);
+/* Ends it as it is. */
+void fs_evacuate_stop(struct fs *fs, uint64_t id);
 
 /* In-core inodes (stats), references included. */
 uint64_t fs_cached_inodes(const struct fs *fs);

@@ -220,17 +220,18 @@ static void itable_disown(struct fs *fs, struct inode *inode)
 	uint64_t dead = atomic_exchange(&inode->refs, 0) + atomic_exchange(&inode->opens, 0);
 
 	atomic_store(&inode->write_opens, 0);
+	atomic_store(&inode->holders, 0);
 	atomic_store(&inode->map_opens, 0);
+	atomic_store(&inode->cached_opens, 0);
 	atomic_store(&inode->page_reads, 0);
 	if (dead)
 		inode_unpin(fs, inode, dead);
 }
 
-void itable_close(struct fs *fs)
+void itable_disown_all(struct fs *fs)
 {
 	struct cds_lfht_iter iter;
 	struct cds_lfht_node *node;
-	int rc;
 
 	urcu_memb_read_lock();
 	for (cds_lfht_first(fs->inodes, &iter); (node = cds_lfht_iter_get_node(&iter));) {
@@ -253,7 +254,14 @@ void itable_close(struct fs *fs)
 		inode_unpin(fs, inode, 1);
 	}
 	urcu_memb_read_unlock();
-	urcu_memb_barrier();
+}
+
+void itable_close(struct fs *fs)
+{
+	int rc;
+
+	itable_disown_all(fs);
+	/* Nobody reads the table. Inodes that are still to be freed know nothing of it, and no unmount waits for that (10 ms and more). */
 	assert(atomic_load(&fs->inode_count) == 0);
 	rc = cds_lfht_destroy(fs->inodes, NULL);
 	assert(rc == 0);

@@ -178,21 +178,24 @@ int loss_stored(struct op *op, struct inode_attr *attr, uint64_t off, uint64_t e
 	return rc == -ENOENT ? flag_renew(&bt, attr) : rc;
 }
 
-int loss_get(struct op *op, const struct inode_attr *attr, uint64_t file_blk, uint64_t *lines)
+int loss_recorded(struct op *op, uint64_t ino, uint64_t file_blk, uint64_t *lines)
 {
 	struct m_loss loss;
 	struct btree bt;
-	int rc;
+	int rc = loss_tree(op, ino, &bt);
 
 	*lines = 0;
-	if (!(attr->flags & INODE_LOST))
-		return 0;
-	rc = loss_tree(op, attr->ino, &bt);
 	if (!rc)
-		rc = loss_next(&bt, attr->ino, file_blk, file_blk + 1, &loss);
+		rc = loss_next(&bt, ino, file_blk, file_blk + 1, &loss);
 	if (!rc)
 		*lines = le64_get(loss.ls_lost_lines);
 	return rc == -ENOENT ? 0 : rc;
+}
+
+int loss_get(struct op *op, const struct inode_attr *attr, uint64_t file_blk, uint64_t *lines)
+{
+	*lines = 0;
+	return attr->flags & INODE_LOST ? loss_recorded(op, attr->ino, file_blk, lines) : 0;
 }
 
 int loss_clear(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lines)
@@ -284,14 +287,20 @@ static int loss_put(struct btree *bt, const struct m_loss *loss)
 	return bt_update(bt, &both, sizeof(both));
 }
 
-int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lost_lines, uint64_t *added)
+uint64_t loss_of(const struct inode_attr *attr, uint64_t file_blk, uint64_t lines)
 {
 	uint64_t start = file_blk << BLOCK_SHIFT;
+
+	return attr->size > start ? lines & lines_touched(file_blk, start, attr->size) : 0;
+}
+
+int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lost_lines, uint64_t *added)
+{
 	struct m_loss loss;
 	struct btree bt;
 	int rc;
 
-	lost_lines &= attr->size > start ? lines_touched(file_blk, start, attr->size) : 0;
+	lost_lines = loss_of(attr, file_blk, lost_lines);
 	*added = lost_lines;
 	if (lost_lines == 0 || sabotage_point("loss-add"))
 		return 0;

@@ -30,12 +30,16 @@ must_check int loss_drop(struct op *op, struct inode_attr *attr, uint64_t lo, ui
 must_check int loss_shift(struct op *op, const struct inode_attr *attr, uint64_t lo, uint64_t hi,
 			  uint64_t by_blk);
 
+/* Those of the lines of one block that the file has: not what lies past its end. */
+uint64_t loss_of(const struct inode_attr *attr, uint64_t file_blk, uint64_t lines);
 /* Lines of one block are lost (any file; sets INODE_LOST). Those past the end of the file are not: *added without them. */
 must_check int loss_add(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lost_lines,
 			uint64_t *added);
 
 /* The lost lines of one block; these are whole again (what they hold has been stored). */
 must_check int loss_get(struct op *op, const struct inode_attr *attr, uint64_t file_blk, uint64_t *lines);
+/* The same of a file whose inode may be damaged: what its records say. */
+must_check int loss_recorded(struct op *op, uint64_t ino, uint64_t file_blk, uint64_t *lines);
 must_check int loss_clear(struct op *op, struct inode_attr *attr, uint64_t file_blk, uint64_t lines);
 
 /* How many records the blocks [lo, hi) have, at most max. */

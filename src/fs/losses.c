@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A page of loss records at a time, group by group.
+ * A page of loss records at a time, group by group; those of one block.
  */
 #include <errno.h>
 
 #include "fs/core.h"
+#include "fs/loss.h"
 
 struct losses_page {
 	struct fs_losses_pos pos; /* after the last one found */
@@ -57,5 +58,33 @@ int fs_losses(struct fs *fs, const struct fs_losses_pos *pos, struct fs_loss *lo
 			page.pos = (struct fs_losses_pos){ .agno = page.pos.agno + 1 };
 	}
 	*count = page.count;
+	return rc;
+}
+
+struct lost_arg {
+	uint64_t ino, file_blk, lines;
+};
+
+static int lost_op(struct op *op, void *arg)
+{
+	struct lost_arg *a = arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	int rc = op_inode(op, a->ino, false, &inode);
+
+	if (!rc)
+		rc = inode_get(op, a->ino, &attr);
+	if (!rc)
+		rc = loss_get(op, &attr, a->file_blk, &a->lines);
+	return rc;
+}
+
+int fs_lost_lines(struct fs *fs, uint64_t ino, uint64_t file_off, uint64_t *lost_lines)
+{
+	struct lost_arg a = { .ino = ino, .file_blk = file_off >> BLOCK_SHIFT };
+	int rc = op_run(fs, TXN_READ, NULL, lost_op, &a);
+
+	if (!rc)
+		*lost_lines = a.lines;
 	return rc;
 }

@@ -191,6 +191,8 @@ int inode_template(struct op *op, const struct inode_attr *dir, uint32_t mode, u
 			a.mode |= S_ISGID;
 	}
 	a.flags = dir->flags & FLAGS_INHERITED;
+	if (!S_ISREG(mode) && !S_ISDIR(mode))
+		a.flags &= ~INODE_DAX; /* others have no data, and the kernel lets nobody change it */
 	a.nlink = S_ISDIR(mode) ? 2 : 1;
 	switch (mode & S_IFMT) {
 	case S_IFDIR:
@@ -202,7 +204,6 @@ int inode_template(struct op *op, const struct inode_attr *dir, uint32_t mode, u
 		break;
 	case S_IFLNK:
 		a.mode |= 0777;
-		a.flags &= ~INODE_DAX;
 		break;
 	case S_IFCHR:
 	case S_IFBLK:
@@ -334,6 +335,8 @@ static int make_inode(struct op *op, const struct make_arg *a, const struct inod
 	rc = inode_new(op, agno, attr, inode);
 	if (!rc && (acl.access || acl.dflt))
 		rc = inode_new_acl(op, attr, &acl);
+	if (!rc)
+		rc = policy_inherit(op, dir->ino, attr);
 	if (!rc && a->target)
 		rc = symlink_store(op, attr, a->target, a->target_len);
 	return rc;

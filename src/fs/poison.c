@@ -5,8 +5,8 @@
  * The rmap says whose it is. Free: it is taken out of use. Data of one owner: saved line by line into a new block, which the file maps from then
  * on, in one transaction. Data of several: the same, but they are switched to the new block, which they go on sharing, in batches;
  * a forward record remembers the new block and what was lost until all have been, and a mount goes on with it. Meanwhile the bad block has one
- * owner more (OWNER_BAD), so that nobody stores into it in place. In the end it belongs to OWNER_BAD alone and is never used again. The file system's own:
- * poison_meta.c.
+ * owner more (OWNER_BAD), so that nobody stores into it in place. In the end it belongs to OWNER_BAD alone and is never used again. What has nowhere to go
+ * stays, with OWNER_BAD too: poison_stay.c. The file system's own: poison_meta.c.
  *
  * Runs in the thread that met the bad memory, with no transaction open and under poison_lock; others who meet it wait for that. The transactions
  * here may meet bad memory themselves: metadata is read from its mirror, a bad free block is seen to first (recursion).
@@ -17,25 +17,25 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fs/data.h"
+#include "fs/forward.h"
 #include "fs/loss.h"
+#include "fs/switch.h"
+#include "fs/xattr.h"
 #include "util/log.h"
 #include "util/sabotage.h"
 
 #define DEPTH_MAX 8u
 #define ROUNDS_MAX 100u /* in which owners change under our hands */
-#define OWNERS_BATCH 32u
-
-/* One mapping of the block. */
-struct mapping {
-	uint64_t ino, file_blk;
-	uint64_t lost_lines; /* out: that this owner lost now */
-	bool switched;       /* out */
-};
+#define PASSED_MAX 3u   /* times that a block passes */
+#define PASSED_AGAIN_S 10
+#define UNTOLD_MAX 16384u
 
 #define HOW_LATER 1u /* metadata is only noted */
 #define HOW_AWAY 2u  /* the block is not to be used any more, even if it can be */
+#define HOW_CLEAR 4u /* but for its device having cleared it */
 
 /* One block in work. */
 struct bad {
@@ -43,19 +43,25 @@ struct bad {
 	uint64_t dev_off, blk;
 	unsigned how;
 	/* looked up */
-	struct mapping owners[OWNERS_BATCH];
-	unsigned count;           /* of owners; there may be more */
-	uint64_t special;         /* one that is no file: OWNER_*, or 0 */
+	struct switching owners;
+	uint64_t special; /* one that is no file: OWNER_*, or 0. OWNER_BAD with files: is left, or stays */
 	struct rmap special_rmap; /* its record */
 	bool specials_too;        /* walk past the last owner there is room for */
 	bool forwarded;           /* there is a forward record */
 	uint64_t new_blk, lost_lines;
 	uint64_t target_blk; /* a new block that is known to be kept for this one */
+	uint64_t zero_blk;   /* 0, or the new block of those of a batch who want zeroes */
 };
+
+static struct bad *bad_of(struct switching *s)
+{
+	return container_of(s, struct bad, owners);
+}
 
 int op_dax(struct op *op, int rc)
 {
-	if (rc != -EIO || !dax_bad_met(pool_dax(op->fs->pool)))
+	/* Now: ending the operation may run others. */
+	if (rc != -EIO || !dax_bad_take(pool_dax(op->fs->pool), &op->bad))
 		return rc;
 	op->bad_data = true;
 	return -EHWPOISON;
@@ -74,13 +80,7 @@ static int owner_note(void *arg, const struct rmap *rmap)
 		}
 		return 0;
 	}
-	if (bad->count == OWNERS_BATCH)
-		return bad->specials_too ? 0 : 1;
-	bad->owners[bad->count++] = (struct mapping){
-		.ino = rmap->owner,
-		.file_blk = rmap->offset_blk + (bad->blk - rmap->start_blk),
-	};
-	return 0;
+	return switching_note(&bad->owners, rmap) == 1 && !bad->specials_too;
 }
 
 static int target_find(void *arg, const struct rmap *rmap)
@@ -94,39 +94,28 @@ static int target_find(void *arg, const struct rmap *rmap)
 /* 1: there is a forward record of it. -EUCLEAN: to a block that is not kept for it; nobody may be switched to that. */
 static int forward_get(struct op *op, struct bad *bad)
 {
-	struct bt_key key = { { bad->blk } };
-	const struct m_forward *m;
-	struct bt_cursor cur;
-	struct btree bt;
-	const void *rec;
-	size_t size_bytes;
-	int rc = space_ag_tree(op->tx, pool_blk_ag(op->fs->pool, bad->blk), AG_FORWARDS, &bt);
+	struct m_forward m;
+	int rc = forward_record(op, bad->blk, &m);
 
-	if (!rc)
-		rc = bt_seek(&bt, &cur, &key, BT_LE);
-	if (!rc)
-		rc = bt_get(&cur, &rec, &size_bytes);
-	if (rc)
-		return rc == -ENOENT ? 0 : rc;
-	m = rec;
-	if (le64_get(m->fw_old_blk) != bad->blk)
-		return 0;
-	bad->new_blk = le64_get(m->fw_new_blk);
-	bad->lost_lines = le64_get(m->fw_lost_lines);
+	if (rc != 1 || le64_get(m.fw_old_blk) != bad->blk)
+		return rc < 0 ? rc : 0;
+	bad->new_blk = le64_get(m.fw_new_blk);
+	bad->lost_lines = le64_get(m.fw_lost_lines);
 	if (bad->target_blk == bad->new_blk)
 		return 1; /* has been looked at: it may have many owners by now */
-	rc = le32_get(m->fw_count_blk) == 1 ? space_owners(op->tx, bad->new_blk, 1, target_find, bad) : 0;
+	rc = le32_get(m.fw_count_blk) == 1 ? space_owners(op->tx, bad->new_blk, 1, target_find, bad) : 0;
 	if (rc == 1)
 		bad->target_blk = bad->new_blk;
 	return rc == 0 ? -EUCLEAN : rc;
 }
 
+/* arg: the struct switching, as for all that follows about several owners. */
 static int look(struct op *op, void *arg)
 {
-	struct bad *bad = arg;
+	struct bad *bad = bad_of(arg);
 	int rc;
 
-	bad->count = 0;
+	bad->owners.count = 0;
 	bad->special = 0;
 	rc = space_owners(op->tx, bad->blk, 1, owner_note, bad);
 	if (rc < 0)
@@ -161,19 +150,74 @@ static int save(struct op *op, struct bad *bad)
 	return rc;
 }
 
-/* 0: the owner maps the block, 1: not any more. */
-static int owner_maps(struct op *op, const struct bad *bad, const struct mapping *m, struct inode_attr *attr,
+/* 0: the owner maps the block, and nobody maps it through him; 1: not any more. */
+static int owner_maps(struct op *op, const struct bad *bad, const struct share *m, struct inode_attr *attr,
 		      struct extent *e)
 {
+	struct inode *inode;
 	struct btree bt;
-	int rc = inode_get(op, m->ino, attr);
+	int rc = op_hold(op, m->ino, true, &inode);
 
+	if (!rc)
+		rc = inode_get(op, m->ino, attr);
 	if (rc || attr->data_format != DATA_EXTENTS)
 		return rc ? rc : 1;
 	inode_data_tree(op, m->ino, NODE_EXTENT, &bt);
 	rc = extent_find(&bt, m->file_blk, e);
 	if (rc == -ENOENT || (!rc && (e->file_blk != m->file_blk || e->dev_blk != bad->blk)))
 		return 1;
+	if (!rc && !(e->flags & EXTENT_UNWRITTEN) && !sabotage_point("change-poison"))
+		rc = op_change(op, inode, m->file_blk, m->file_blk + 1, FS_CHANGE_MOVE);
+	return rc;
+}
+
+/* The owner loses those lines, unless he wants zeroes in their place: out: m->zeroed, and then which lines. */
+static int owner_wants(struct op *op, const struct inode_attr *attr, struct share *m, uint64_t lost_lines)
+{
+	uint64_t before;
+	int rc;
+
+	m->zeroed = false;
+	m->lost_lines = 0;
+	if (loss_of(attr, m->file_blk, lost_lines) == 0)
+		return 0;
+	rc = policy_is_zero(op, m->ino, &m->zeroed);
+	if (rc || !m->zeroed)
+		return rc;
+	/* What has been lost before stays lost; of the rest the new block has zeroes. */
+	rc = loss_get(op, attr, m->file_blk, &before);
+	m->lost_lines = loss_of(attr, m->file_blk, lost_lines) & ~before;
+	return rc;
+}
+
+/*
+ * Who wants zeroes does not go on sharing with those for whom the lines are lost. Should the lines go bad once more, all would have lost them, and
+ * what one of them puts back would be taken for what the others had. One block does for a batch, whose files are locked.
+ */
+static int zeroes_own(struct op *op, struct bad *bad, const struct share *m, uint64_t *blk)
+{
+	struct space_want want = {
+		.agno_hint = pool_blk_ag(op->fs->pool, bad->new_blk),
+		.count_blk = 1,
+	};
+	struct dax *dax = pool_dax(op->fs->pool);
+	uint8_t bytes[BLOCK_SIZE];
+	uint64_t got_blk;
+	int rc;
+
+	*blk = bad->zero_blk;
+	if (bad->zero_blk)
+		return space_share(op->tx, bad->zero_blk, 1, m->ino, m->file_blk);
+	rc = space_alloc(op->tx, &want, blk, &got_blk);
+	if (!rc)
+		rc = op_dax(op, dax_load(dax, bytes, bad->new_blk << BLOCK_SHIFT, sizeof(bytes), NULL));
+	if (!rc)
+		rc = op_dax(op, dax_store(dax, *blk << BLOCK_SHIFT, bytes, sizeof(bytes)));
+	if (!sabotage_point("zeroes-own-fence"))
+		txn_data_stored(op->tx);
+	if (!rc)
+		rc = space_own(op->tx, *blk, 1, m->ino, m->file_blk);
+	bad->zero_blk = rc ? 0 : *blk;
 	return rc;
 }
 
@@ -181,10 +225,11 @@ static int owner_maps(struct op *op, const struct bad *bad, const struct mapping
  * The owner maps the new block instead, and has lost what is lost. own: how the new block becomes his. 1: he does not map the bad block
  * any more.
  */
-static int owner_switch(struct op *op, struct bad *bad, struct mapping *m,
+static int owner_switch(struct op *op, struct bad *bad, struct share *m,
 			int (*own)(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
 				   uint64_t offset_blk))
 {
+	uint64_t lost_lines, new_blk = bad->new_blk;
 	struct inode_attr attr;
 	struct extent e, piece;
 	struct btree bt;
@@ -192,21 +237,35 @@ static int owner_switch(struct op *op, struct bad *bad, struct mapping *m,
 
 	if (rc)
 		return rc;
+	lost_lines = e.flags & EXTENT_UNWRITTEN ? 0 : bad->lost_lines;
 	inode_data_tree(op, m->ino, NODE_EXTENT, &bt);
-	rc = extent_cut(&bt, m->file_blk, m->file_blk + 1, 1, &piece);
+	rc = extent_cut(op, &bt, m->file_blk, m->file_blk + 1, 1, &piece);
 	if (!rc)
-		rc = own(op->tx, bad->new_blk, 1, m->ino, m->file_blk);
-	if (!rc && own == space_own) /* the last owner, but the block does not become free */
+		rc = owner_wants(op, &attr, m, lost_lines);
+	if (!rc && own == space_share && m->zeroed && m->lost_lines && !sabotage_point("zeroes-own")) {
+		rc = zeroes_own(op, bad, m, &new_blk);
+		if (rc == -ENOSPC) { /* rather no bytes than zeroes that would get mixed up */
+			m->zeroed = false;
+			new_blk = bad->new_blk;
+			rc = own(op->tx, new_blk, 1, m->ino, m->file_blk);
+		}
+	} else if (!rc) {
+		rc = own(op->tx, new_blk, 1, m->ino, m->file_blk);
+	}
+	/* The last owner, but the block does not become free. */
+	if (!rc && own == space_own && bad->special != OWNER_BAD)
 		rc = space_share(op->tx, bad->blk, 1, OWNER_BAD, bad->blk);
 	if (!rc)
 		rc = space_drop(op->tx, bad->blk, 1, m->ino, m->file_blk);
-	piece.dev_blk = bad->new_blk;
+	piece.dev_blk = new_blk;
 	if (!rc)
-		rc = extent_add(&bt, op->fs->pool, &piece);
+		rc = extent_add(op, &bt, &piece);
+	if (!rc && !m->zeroed && lost_lines)
+		rc = loss_add(op, &attr, m->file_blk, lost_lines, &m->lost_lines);
 	if (!rc)
-		rc = loss_add(op, &attr, m->file_blk, e.flags & EXTENT_UNWRITTEN ? 0 : bad->lost_lines,
-			      &m->lost_lines);
-	return rc ? rc : inode_put(op, &attr);
+		rc = inode_put(op, &attr);
+	m->switched = rc == 0;
+	return rc;
 }
 
 /* ---- one owner ---- */
@@ -215,8 +274,7 @@ static int owner_switch(struct op *op, struct bad *bad, struct mapping *m,
 static int single(struct op *op, void *arg)
 {
 	struct bad *bad = arg;
-	struct mapping *m = &bad->owners[0];
-	uint64_t refs, same_blk;
+	struct share *m = &bad->owners.list[0], was = *m;
 	struct inode_attr attr;
 	struct extent e;
 	int rc = op_inode(op, m->ino, true, NULL);
@@ -224,14 +282,14 @@ static int single(struct op *op, void *arg)
 	if (!rc)
 		rc = owner_maps(op, bad, m, &attr, &e);
 	if (!rc)
-		rc = space_refs(op->tx, bad->blk, 1, &refs, &same_blk);
-	if (!rc && refs != 1)
+		rc = look(op, &bad->owners);
+	if (!rc &&
+	    (bad->forwarded || bad->owners.count != 1 || m->ino != was.ino || m->file_blk != was.file_blk))
 		return 1; /* nothing has been taken: it may be committed */
 	if (!rc)
 		rc = save(op, bad);
 	if (!rc)
 		rc = owner_switch(op, bad, m, space_own);
-	m->switched = rc == 0;
 	return rc == -ESTALE ? 1 : rc;
 }
 
@@ -239,23 +297,23 @@ static int single(struct op *op, void *arg)
 
 static int forward_begin(struct op *op, void *arg)
 {
-	struct bad *bad = arg;
+	struct bad *bad = bad_of(arg);
 	struct m_forward rec;
 	struct btree bt;
 	uint64_t refs, same_blk;
-	int rc = look(op, bad);
+	int rc = look(op, arg);
 
 	if (rc || bad->forwarded)
 		return rc;
 	/* From two owners on all know that they share it. */
 	rc = space_refs(op->tx, bad->blk, 1, &refs, &same_blk);
-	if (!rc && refs < 2)
+	if (!rc && refs < (bad->special == OWNER_BAD ? 3 : 2))
 		return 1;
 	if (!rc)
 		rc = save(op, bad);
 	if (!rc)
 		rc = space_own(op->tx, bad->new_blk, 1, OWNER_FORWARD, bad->blk);
-	if (!rc && !sabotage_point("poison-share"))
+	if (!rc && bad->special != OWNER_BAD && !sabotage_point("poison-share"))
 		rc = space_share(op->tx, bad->blk, 1, OWNER_BAD, bad->blk);
 	if (!rc)
 		rc = space_ag_tree(op->tx, pool_blk_ag(op->fs->pool, bad->blk), AG_FORWARDS, &bt);
@@ -270,46 +328,26 @@ static int forward_begin(struct op *op, void *arg)
 	return sabotage_point("poison-forward") ? 0 : bt_insert(&bt, &rec, sizeof(rec));
 }
 
-static int mapping_compare(const void *a, const void *b)
+static int share_switch(struct op *op, struct switching *s, struct share *share)
 {
-	const struct mapping *ma = a, *mb = b;
+	struct bad *bad = bad_of(s);
 
-	if (ma->ino != mb->ino)
-		return ma->ino < mb->ino ? -1 : 1;
-	return (ma->file_blk > mb->file_blk) - (ma->file_blk < mb->file_blk);
-}
-
-/* As many of the batch as fit. */
-static int switch_batch(struct op *op, void *arg)
-{
-	struct bad *bad = arg;
-	int rc = 0;
-
-	for (unsigned i = 0; i < bad->count; i++)
-		bad->owners[i].switched = false;
-	for (unsigned i = 0; i < bad->count && !rc; i++) {
-		rc = op_hold(op, bad->owners[i].ino, true, NULL);
-	}
-	for (unsigned i = 0; i < bad->count && !rc && txn_has_room(op->tx, DATA_STEP_UNITS); i++) {
-		rc = owner_switch(op, bad, &bad->owners[i], space_share);
-		bad->owners[i].switched = rc == 0;
-		if (rc == 1 || rc == -ESTALE)
-			rc = 0;
-	}
-	return rc;
+	if (share == s->list)
+		bad->zero_blk = 0;
+	return owner_switch(op, bad, share, space_share);
 }
 
 /* 1: it has owners still, or again. */
 static int forward_end(struct op *op, void *arg)
 {
-	struct bad *bad = arg;
+	struct bad *bad = bad_of(arg);
 	struct bt_key key = { { bad->blk } };
 	struct btree bt;
-	int rc = look(op, bad);
+	int rc = look(op, arg);
 
 	if (rc || !bad->forwarded)
 		return rc;
-	if (bad->count > 0)
+	if (bad->owners.count > 0)
 		return 1;
 	rc = space_ag_tree(op->tx, pool_blk_ag(op->fs->pool, bad->blk), AG_FORWARDS, &bt);
 	if (!rc)
@@ -317,81 +355,19 @@ static int forward_end(struct op *op, void *arg)
 	return rc ? rc : space_drop(op->tx, bad->new_blk, 1, OWNER_FORWARD, bad->blk);
 }
 
-static void told(struct bad *bad)
+static void told(struct switching *s, const struct share *share)
 {
-	for (unsigned i = 0; i < bad->count; i++) {
-		const struct mapping *m = &bad->owners[i];
-
-		if (m->switched)
-			poison_tell(bad->fs, &(struct fs_poison){
-						     .kind = FS_POISON_DATA,
-						     .dev_off = bad->blk << BLOCK_SHIFT,
-						     .ino = m->ino,
-						     .file_off = m->file_blk << BLOCK_SHIFT,
-						     .lost_lines = m->lost_lines,
-					     });
-	}
+	poison_tell(s->fs, &(struct fs_poison){
+				   .kind = FS_POISON_DATA,
+				   .dev_off = s->blk << BLOCK_SHIFT,
+				   .ino = share->ino,
+				   .file_off = share->file_blk << BLOCK_SHIFT,
+				   .lost_lines = share->lost_lines,
+				   .zeroed = share->zeroed,
+			   });
 }
 
-static bool any_switched(const struct bad *bad)
-{
-	bool any = false;
-
-	for (unsigned i = 0; i < bad->count; i++)
-		any |= bad->owners[i].switched;
-	return any;
-}
-
-/* A damaged file among them must not hold up the others: one by one. */
-static bool switch_each(struct bad *bad)
-{
-	struct mapping all[OWNERS_BATCH];
-	unsigned count = bad->count;
-	bool any = false;
-
-	memcpy(all, bad->owners, sizeof(all));
-	bad->count = 1;
-	for (unsigned i = 0; i < count; i++) {
-		bad->owners[0] = all[i];
-		if (op_run(bad->fs, TXN_FREEING, NULL, switch_batch, bad) != 0 || !any_switched(bad))
-			continue;
-		told(bad);
-		any = true;
-	}
-	return any;
-}
-
-/* 0, 1: nobody was switched, or -errno. */
-static int switch_some(struct bad *bad)
-{
-	int rc;
-
-	qsort(bad->owners, bad->count, sizeof(bad->owners[0]), mapping_compare);
-	rc = op_run(bad->fs, TXN_FREEING, NULL, switch_batch, bad);
-	if (rc == -EUCLEAN || rc == -EIO)
-		return switch_each(bad) ? 0 : rc;
-	if (!rc)
-		told(bad);
-	return rc ? rc : !any_switched(bad);
-}
-
-static int forward_run(struct bad *bad)
-{
-	unsigned idle = 0;
-	int rc;
-
-	do {
-		rc = op_run(bad->fs, TXN_READ, NULL, look, bad);
-		if (!rc && bad->count == 0) {
-			rc = op_run(bad->fs, TXN_FREEING, NULL, forward_end, bad);
-		} else if (!rc) {
-			rc = switch_some(bad);
-			idle = rc ? idle + 1 : 0;
-			rc = rc < 0 ? rc : 1;
-		}
-	} while (rc == 1 && idle < ROUNDS_MAX);
-	return rc == 1 ? -EUCLEAN : rc; /* their records say so, but they do not map it */
-}
+static const struct switch_ops switch_ops = { look, share_switch, told, forward_end };
 
 /* ---- nobody ---- */
 
@@ -410,22 +386,25 @@ static int round_run(struct bad *bad)
 {
 	int rc;
 
+	rc = forward_settle(bad->fs, bad->blk);
+	if (rc < 0)
+		return rc;
 	bad->specials_too = true;
-	rc = op_run(bad->fs, TXN_READ, NULL, look, bad);
+	rc = op_run(bad->fs, TXN_READ, NULL, look, &bad->owners);
 	bad->specials_too = false;
 	if (rc)
 		return rc;
 	if (bad->forwarded)
-		return forward_run(bad);
-	if (bad->special == OWNER_BAD && bad->count == 0)
+		return switching_run(&bad->owners);
+	if (bad->special == OWNER_BAD && bad->owners.count == 0)
 		return 0; /* has been seen to */
-	if (bad->special != 0 && bad->how & HOW_LATER) {
+	if (bad->special != 0 && bad->special != OWNER_BAD && bad->how & HOW_LATER) {
 		poison_note(bad->fs, bad->dev_off);
 		return 0; /* its other copy is read */
 	}
-	if (bad->special != 0)
+	if (bad->special != 0 && bad->special != OWNER_BAD)
 		return poison_meta(bad->fs, bad->dev_off, &bad->special_rmap, bad->how & HOW_AWAY);
-	if (bad->count == 0) {
+	if (bad->owners.count == 0) {
 		rc = op_run(bad->fs, TXN_FREEING, NULL, take, bad);
 		if (!rc)
 			poison_tell(bad->fs, &(struct fs_poison){
@@ -434,14 +413,26 @@ static int round_run(struct bad *bad)
 					     });
 		return rc == -EBUSY ? 1 : rc;
 	}
-	if (bad->count == 1) {
+	if (bad->owners.count == 1) {
 		rc = op_run(bad->fs, TXN_FREEING, NULL, single, bad);
 		if (!rc)
-			told(bad);
+			told(&bad->owners, &bad->owners.list[0]);
 		return rc;
 	}
-	rc = op_run(bad->fs, TXN_FREEING, NULL, forward_begin, bad);
-	return rc ? rc : forward_run(bad);
+	bad->specials_too = true;
+	rc = op_run(bad->fs, TXN_FREEING, NULL, forward_begin, &bad->owners);
+	bad->specials_too = false;
+	return rc ? rc : switching_run(&bad->owners);
+}
+
+/* It is tried again, and known to be bad until then. */
+static void stay(struct bad *bad)
+{
+	bool known = poison_stay(bad->fs, bad->blk) == 0;
+
+	/* By hand, and not written down: whoever wants it has been told that it is not so. */
+	if (known || !(bad->how & HOW_AWAY))
+		poison_keep(bad->fs, bad->dev_off, bad->how & HOW_CLEAR);
 }
 
 static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
@@ -457,14 +448,32 @@ static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 	bad->dev_off = dev_off;
 	bad->blk = blk;
 	bad->how = how;
+	bad->owners = (struct switching){ .fs = fs, .ops = &switch_ops, .blk = blk, .count_blk = 1 };
 	do {
 		rc = round_run(bad);
 	} while (rc == 1 && ++rounds < ROUNDS_MAX);
+	if (rc && (bad->special == 0 || (bad->special == OWNER_BAD && !bad->forwarded)))
+		stay(bad);
 	free(bad);
 	if (rc && log_is_first(blk))
 		log_error("bad memory at 0x%" PRIx64 " of the pool stays in use for now: %s",
 			  blk << BLOCK_SHIFT, rc == 1 ? "its owners change" : strerror(-rc));
 	return rc == 1 ? -EIO : rc;
+}
+
+/*
+ * A block that can be read and yet is met again and again cannot be stored to: as when the file system that a pool's file is on has no room for the
+ * page, and does not say so when asked. Then the operation is not to start again for ever, nor an event to be told each time.
+ */
+static bool passes_too_often(struct fs *fs, uint64_t blk)
+{
+	struct passed_place *place = &fs->passed[blk % ARRAY_SIZE(fs->passed)];
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (place->blk != blk || now.tv_sec - place->since_s >= PASSED_AGAIN_S)
+		*place = (struct passed_place){ .blk = blk, .since_s = now.tv_sec };
+	return place->count++ >= PASSED_MAX;
 }
 
 static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
@@ -473,8 +482,13 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 	uint8_t bytes[BLOCK_SIZE];
 	int rc;
 
-	if (fs->opts.readonly || pool_failed(fs->pool))
+	if (fs->opts.readonly || pool_failed(fs->pool)) {
+		if (log_is_first(dev_off >> BLOCK_SHIFT))
+			log_error("bad memory at 0x%" PRIx64
+				  " of the pool: nothing is saved of it, since the file system is read-only",
+				  u64_align_down(dev_off, BLOCK_SIZE));
 		return -EIO;
+	}
 	pthread_mutex_lock(&fs->poison_lock);
 	rc = fs->poison_depth < DEPTH_MAX ? 0 : -EIO;
 	fs->poison_depth++;
@@ -482,12 +496,23 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 		rc = dax_salvage(pool_dax(fs->pool), dev_off, bytes, &bad_lines);
 	if (!rc && bad_lines == 0 && !dax_has_memory(pool_dax(fs->pool), dev_off))
 		rc = -EIO; /* a store met it: there was no room for that page */
-	dax_bad_forget();
-	if (!rc && bad_lines == 0) {
+	if (!rc && bad_lines == 0 && poison_is_known(fs, dev_off >> BLOCK_SHIFT)) {
+		rc = handle(fs, dev_off, how); /* as has been decided before */
+	} else if (!rc && bad_lines == 0 && passes_too_often(fs, dev_off >> BLOCK_SHIFT)) {
+		rc = -EIO;
+		if (log_is_first(dev_off))
+			log_error("bad memory at 0x%" PRIx64
+				  ": can be read, but it seems not to be stored to",
+				  dev_off);
+	} else if (!rc && bad_lines == 0) {
 		poison_tell(fs, &(struct fs_poison){ .kind = FS_POISON_PASSED, .dev_off = dev_off });
 	} else if (!rc) {
+		if (poison_may_clear(fs, dev_off))
+			how |= HOW_CLEAR;
 		rc = handle(fs, dev_off, how);
 	}
+	if (!rc && how & HOW_CLEAR)
+		poison_clear(fs, dev_off);
 	fs->poison_depth--;
 	pthread_mutex_unlock(&fs->poison_lock);
 	return rc;
@@ -496,6 +521,11 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 int poison_handle(struct fs *fs, uint64_t dev_off)
 {
 	return block_see(fs, dev_off, 0);
+}
+
+int poison_again(struct fs *fs, uint64_t dev_off, bool clear)
+{
+	return block_see(fs, dev_off, clear ? HOW_CLEAR : 0);
 }
 
 /* ---- after a crash ---- */
@@ -544,6 +574,7 @@ static int forwards_any(struct txn *tx, void *arg)
 
 void poison_resume(struct fs *fs)
 {
+	fs->is_resuming = true;
 	for (uint32_t agno = 0; agno < pool_ag_count(fs->pool); agno++) {
 		struct forwards f = { .agno = agno };
 		int rc = txn_run(fs->pool, TXN_READ, forwards_any, &agno);
@@ -551,14 +582,17 @@ void poison_resume(struct fs *fs)
 		while (rc == 1) {
 			rc = op_run(fs, TXN_READ, NULL, forward_find, &f);
 			pthread_mutex_lock(&fs->poison_lock);
-			if (rc == 1) /* what cannot be done now is tried again at the next mount */
-				(void)handle(fs, f.next_blk++ << BLOCK_SHIFT, 0);
+			/* What cannot be done now is tried again at the next mount. */
+			if (rc == 1 && forward_settle(fs, f.next_blk) == 0)
+				(void)handle(fs, f.next_blk << BLOCK_SHIFT, 0);
+			f.next_blk++;
 			pthread_mutex_unlock(&fs->poison_lock);
 		}
 		if (rc)
 			log_warn("group %u: blocks on their way out of bad memory cannot be looked up: %s",
 				 agno, strerror(-rc));
 	}
+	fs->is_resuming = false;
 }
 
 void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len)
@@ -576,7 +610,7 @@ void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len)
 	}
 }
 
-int fs_poison_add(struct fs *fs, uint64_t dev_off)
+int poison_away(struct fs *fs, uint64_t dev_off, bool clear)
 {
 	int rc;
 
@@ -585,26 +619,30 @@ int fs_poison_add(struct fs *fs, uint64_t dev_off)
 	if (fs->opts.readonly || pool_failed(fs->pool))
 		return -EROFS;
 	pthread_mutex_lock(&fs->poison_lock);
-	rc = handle(fs, dev_off, HOW_AWAY);
+	rc = handle(fs, dev_off, HOW_AWAY | (clear ? HOW_CLEAR : 0));
 	pthread_mutex_unlock(&fs->poison_lock);
 	return rc;
 }
 
-int poison_met(struct fs *fs)
+int fs_poison_add(struct fs *fs, uint64_t dev_off)
+{
+	int rc = poison_away(fs, dev_off, false);
+
+	return rc && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
+}
+
+int poison_met(struct fs *fs, const struct dax_bad *bad)
 {
 	const struct dax *dax = pool_dax(fs->pool);
-	struct dax_bad bad;
 	uint8_t bytes[BLOCK_SIZE];
 	uint64_t end;
 	int rc = 0;
 
-	if (!dax_bad_take(dax, &bad))
-		return -EIO;
-	if (bad.len <= BLOCK_SIZE)
-		return block_see(fs, bad.off, HOW_LATER) ? -EIO : 0;
+	if (bad->len <= BLOCK_SIZE)
+		return block_see(fs, bad->off, HOW_LATER) ? -EIO : 0;
 	/* The kernel does not say where in it. */
-	end = u64_min(bad.off + bad.len, dax_size_bytes(dax));
-	for (uint64_t off = bad.off; off < end && !rc; off += BLOCK_SIZE) {
+	end = u64_min(bad->off + bad->len, dax_size_bytes(dax));
+	for (uint64_t off = bad->off; off < end && !rc; off += BLOCK_SIZE) {
 		if (dax_load(dax, bytes, off, BLOCK_SIZE, NULL) != 0)
 			rc = block_see(fs, off, HOW_LATER);
 	}
@@ -613,6 +651,23 @@ int poison_met(struct fs *fs)
 
 /* ---- telling ---- */
 
+/* Nobody can listen before a file system is open. */
+static bool untold_keep(struct fs *fs, const struct fs_poison *event)
+{
+	if (fs->untold_count == fs->untold_room) {
+		size_t room = fs->untold_room ? 2 * fs->untold_room : 64;
+		struct fs_poison *more = room <= UNTOLD_MAX ? realloc(fs->untold, room * sizeof(*more)) :
+							      NULL;
+
+		if (!more)
+			return false;
+		fs->untold = more;
+		fs->untold_room = room;
+	}
+	fs->untold[fs->untold_count++] = *event;
+	return true;
+}
+
 void poison_tell(struct fs *fs, const struct fs_poison *event)
 {
 	struct fs_poison told_of = *event;
@@ -620,10 +675,12 @@ void poison_tell(struct fs *fs, const struct fs_poison *event)
 	told_of.dev_off = u64_align_down(event->dev_off, BLOCK_SIZE);
 	if (fs->poison_fn)
 		fs->poison_fn(fs->poison_arg, &told_of);
-	else if (event->lost_lines) /* at the mount, or in a tool */
-		log_error("bad memory at 0x%" PRIx64 ": inode %" PRIu64
-			  " has lost some of the block at %" PRIu64,
-			  told_of.dev_off, event->ino, event->file_off);
+	else if (fs->is_resuming && untold_keep(fs, &told_of))
+		return;
+	else if (event->lost_lines) /* nobody listens */
+		log_error("bad memory at 0x%" PRIx64 ": inode %" PRIu64 " has %s the block at %" PRIu64,
+			  told_of.dev_off, event->ino,
+			  event->zeroed ? "zeroes in the place of some of" : "lost some of", event->file_off);
 }
 
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg)
@@ -631,5 +688,9 @@ void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg)
 	pthread_mutex_lock(&fs->poison_lock);
 	fs->poison_fn = fn;
 	fs->poison_arg = arg;
+	for (size_t i = 0; fn && i < fs->untold_count; i++)
+		fn(arg, &fs->untold[i]);
+	if (fn)
+		fs->untold_count = 0;
 	pthread_mutex_unlock(&fs->poison_lock);
 }

@@ -14,8 +14,14 @@
  */
 must_check int poison_handle(struct fs *fs, uint64_t dev_off);
 
-/* The same for what this thread met last, but metadata is only noted. 0: the operation may start again, or -EIO. */
-must_check int poison_met(struct fs *fs);
+/* The same for what an operation met, but metadata is only noted. 0: the operation may start again, or -EIO. */
+must_check int poison_met(struct fs *fs, const struct dax_bad *bad);
+
+/* Out of use, even if it can be read and written; clear: until the device has cleared it. As poison_handle(). */
+must_check int poison_away(struct fs *fs, uint64_t dev_off, bool clear);
+
+/* poison_handle() for what was kept with poison_keep(). */
+must_check int poison_again(struct fs *fs, uint64_t dev_off, bool clear);
 
 /* Goes on with what a crash left half-way. */
 void poison_resume(struct fs *fs);
@@ -27,13 +33,40 @@ void poison_tell(struct fs *fs, const struct fs_poison *event);
 /* A block with such an owner that is no file. away: it is not to be used any more, even if it can be. As poison_handle(). */
 must_check int poison_meta(struct fs *fs, uint64_t dev_off, const struct rmap *owner, bool away);
 
+/* ---- poison_clear.c ---- */
+
+/*
+ * Before a bad block is seen to: whether it may come back at once, after its device has cleared it. Not what is out of use already: somebody may
+ * want it so. Then poison_clear() does it, if nobody has the block any more. As poison_handle().
+ */
+bool poison_may_clear(struct fs *fs, uint64_t dev_off);
+void poison_clear(struct fs *fs, uint64_t dev_off);
+
 /* ---- poison_queue.c ---- */
 
 /* Metadata in bad memory, for poison_drain(). Whatever locks are held. */
 void poison_note(struct fs *fs, uint64_t dev_off);
+/*
+ * Data in bad memory that could not be seen to (no space): tried now and then, and after poison_freed(). Only until the end of this mount. clear: when nobody has
+ * it any more the device is to clear it.
+ */
+void poison_keep(struct fs *fs, uint64_t dev_off, bool clear);
+/* Something became free. As poison_handle(). */
+void poison_freed(struct fs *fs);
 /* Whether what transactions meet is noted. */
 void poison_listen(struct fs *fs, bool listen);
 /* Sees to what was noted, each place once. at_once: even what has just been tried. As poison_handle(). */
 void poison_drain(struct fs *fs, bool at_once);
+
+/* ---- poison_stay.c ---- */
+
+/* Files cannot leave the block now. 0: on media it is known that it is bad. Under poison_lock, with no transaction open. */
+must_check int poison_stay(struct fs *fs, uint64_t blk);
+/* It is not bad: it is the files' alone again. 1: it is no such block. As poison_stay(). */
+must_check int poison_stay_end(struct fs *fs, uint64_t blk);
+/* Whether it is OWNER_BAD's, with files or without, and nobody is on his way out of it. */
+bool poison_is_known(struct fs *fs, uint64_t blk);
+/* Those that earlier mounts have left are tried again, too. Once in a mount; reads the rmap of the whole pool where there can be any. As poison_handle(). */
+void poison_stays_find(struct fs *fs);
 
 #endif

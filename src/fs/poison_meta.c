@@ -95,6 +95,43 @@ static int unit_mend(struct fs *fs, uint64_t dev_off, const struct rmap *owner, 
 	return 0;
 }
 
+/* 1: no lane has blocks there any more. */
+static int lane_move(struct fs *fs, uint64_t blk)
+{
+	struct lane_place lane;
+	unsigned tries = 0;
+	uint64_t bad_off;
+	int rc;
+
+	if (!pool_lane_find(fs->pool, blk, blk + 1, &lane))
+		return 1;
+	do {
+		rc = space_lane_move(fs->pool, &lane, blk, blk + 1, &bad_off);
+		if (bad_off != 0 && poison_handle(fs, bad_off) != 0)
+			break;
+	} while (bad_off != 0 && rc == -EIO && ++tries < BAD_BLOCKS_MAX);
+	return rc;
+}
+
+/* A lane that has nowhere to go stays, and is used where there is no other. */
+static int lane_mend(struct fs *fs, uint64_t dev_off, bool away)
+{
+	struct fs_poison event = { .kind = FS_POISON_META, .dev_off = dev_off };
+	uint64_t blk = dev_off >> BLOCK_SHIFT;
+	int rc = away ? 1 : pool_lane_renew(fs->pool, blk);
+
+	if (rc == 1) {
+		rc = lane_move(fs, blk);
+		if (rc == 1 && away)
+			rc = space_journal_leave(fs->pool, blk, blk + 1, true);
+		event.moved = rc == 0;
+	}
+	if (rc < 0 && (away || pool_failed(fs->pool)))
+		return rc;
+	poison_tell(fs, &event);
+	return 0;
+}
+
 int poison_meta(struct fs *fs, uint64_t dev_off, const struct rmap *owner, bool away)
 {
 	uint64_t blk = dev_off >> BLOCK_SHIFT;
@@ -110,14 +147,17 @@ int poison_meta(struct fs *fs, uint64_t dev_off, const struct rmap *owner, bool 
 			rc = pool_super_renew(fs->pool, blk);
 		break;
 	case OWNER_JOURNAL:
-		rc = pool_lane_renew(fs->pool, blk);
-		break;
+		return lane_mend(fs, dev_off, away);
 	case OWNER_FORWARD:
 		return -EBUSY; /* what is on its way to it comes first */
 	default:
 		return 0;
 	}
+	if (rc < 0)
+		return rc;
+	if (away)
+		return -EOPNOTSUPP; /* written anew, but where it is */
 	if (!rc)
 		poison_tell(fs, &(struct fs_poison){ .kind = FS_POISON_META, .dev_off = dev_off });
-	return rc < 0 ? rc : 0;
+	return 0;
 }

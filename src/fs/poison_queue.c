@@ -2,13 +2,20 @@
 /*
  * Bad memory under metadata that was met, until somebody without locks sees to it.
  *
- * Few places, each of them once. What could not be helped (no space) stays in the list and is tried again when it is met again, but not at once: each
+ * Each place once. What could not be helped (no space) stays in the list and is tried again when it is met again, but not at once: each
  * try keeps everybody out for a moment, and meets the place itself.
+ *
+ * Blocks of files that could not be helped are kept here too: nobody may meet them again before they can be. The list is in DRAM; that these are bad is on
+ * media as well (poison_stay.c), if there was any room to write it down. Where there was not, the next mount has it from the device, or learns anew from who
+ * meets them.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "fs/poison.h"
+#include "util/log.h"
 #include "util/sabotage.h"
 
 #define AGAIN_MS 10000u
@@ -31,13 +38,31 @@ static struct bad_place *place_of(struct fs *fs, uint64_t blk)
 	return NULL;
 }
 
+/* A new entry at the end; NULL: there is no room. */
+static struct bad_place *place_more(struct fs *fs)
+{
+	if (fs->bad_count == fs->bad_room) {
+		unsigned room = fs->bad_room ? 2 * fs->bad_room : 16;
+		struct bad_place *more = room <= BAD_PLACES_MAX ? realloc(fs->bad, room * sizeof(*more)) :
+								  NULL;
+
+		if (!more)
+			return NULL;
+		fs->bad = more;
+		fs->bad_room = room;
+	}
+	return &fs->bad[fs->bad_count++];
+}
+
 /* A new entry; NULL: all are waiting. */
 static struct bad_place *place_add(struct fs *fs)
 {
-	if (fs->bad_count < ARRAY_SIZE(fs->bad))
-		return &fs->bad[fs->bad_count++];
+	struct bad_place *place = place_more(fs);
+
+	if (place)
+		return place;
 	for (unsigned i = 0; i < fs->bad_count; i++) {
-		if (!fs->bad[i].met && !fs->bad[i].in_work)
+		if ((!fs->bad[i].met || fs->bad[i].data) && !fs->bad[i].in_work)
 			return &fs->bad[i];
 	}
 	return NULL;
@@ -64,6 +89,45 @@ void poison_note(struct fs *fs, uint64_t dev_off)
 	pthread_mutex_unlock(&fs->work_lock);
 }
 
+void poison_keep(struct fs *fs, uint64_t dev_off, bool clear)
+{
+	struct bad_place *place;
+
+	pthread_mutex_lock(&fs->work_lock);
+	place = place_of(fs, dev_off >> BLOCK_SHIFT);
+	if (!place) {
+		place = place_more(fs);
+		if (place)
+			*place = (struct bad_place){ .dev_off = dev_off,
+						     .not_before_ms = now_ms() + AGAIN_MS };
+		else if (log_is_first(dev_off))
+			log_warn("bad memory at 0x%" PRIx64
+				 " of the pool: there are too many such places to keep in mind",
+				 dev_off);
+	}
+	if (place) {
+		place->data = true;
+		place->clear |= clear;
+		place->met |= !place->in_work;
+	}
+	pthread_mutex_unlock(&fs->work_lock);
+}
+
+void poison_freed(struct fs *fs)
+{
+	bool any = false;
+
+	pthread_mutex_lock(&fs->work_lock);
+	for (unsigned i = 0; i < fs->bad_count; i++) {
+		if (fs->bad[i].data)
+			fs->bad[i].not_before_ms = 0;
+		any |= fs->bad[i].data;
+	}
+	pthread_mutex_unlock(&fs->work_lock);
+	if (any)
+		poison_drain(fs, false);
+}
+
 static void note(void *arg, uint64_t dev_off)
 {
 	poison_note(arg, dev_off);
@@ -75,7 +139,7 @@ void poison_listen(struct fs *fs, bool listen)
 }
 
 /* The next one of this round. False: there is none. */
-static bool place_take(struct fs *fs, uint32_t round, bool at_once, uint64_t *dev_off)
+static bool place_take(struct fs *fs, uint32_t round, bool at_once, struct bad_place *taken)
 {
 	uint64_t now = now_ms();
 	bool found = false;
@@ -90,7 +154,7 @@ static bool place_take(struct fs *fs, uint32_t round, bool at_once, uint64_t *de
 		place->met = false;
 		place->in_work = true;
 		place->round = round;
-		*dev_off = place->dev_off;
+		*taken = *place;
 		found = true;
 	}
 	pthread_mutex_unlock(&fs->work_lock);
@@ -105,6 +169,7 @@ static void place_done(struct fs *fs, uint64_t dev_off, bool again)
 	place = place_of(fs, dev_off >> BLOCK_SHIFT);
 	place->in_work = false;
 	place->not_before_ms = now_ms() + AGAIN_MS;
+	place->met |= place->data;
 	if (!again)
 		*place = fs->bad[--fs->bad_count];
 	pthread_mutex_unlock(&fs->work_lock);
@@ -112,12 +177,12 @@ static void place_done(struct fs *fs, uint64_t dev_off, bool again)
 
 void poison_drain(struct fs *fs, bool at_once)
 {
-	uint64_t dev_off;
+	struct bad_place place;
 	uint32_t round;
 
 	pthread_mutex_lock(&fs->poison_lock);
 	round = ++fs->bad_round;
-	while (place_take(fs, round, at_once, &dev_off))
-		place_done(fs, dev_off, poison_handle(fs, dev_off) != 0);
+	while (place_take(fs, round, at_once, &place))
+		place_done(fs, place.dev_off, poison_again(fs, place.dev_off, place.clear) != 0);
 	pthread_mutex_unlock(&fs->poison_lock);
 }

@@ -15,6 +15,7 @@ struct read_call {
 	uint64_t ino, off, size_bytes;
 	uint8_t *buf;
 	bool pages;          /* the kernel keeps them */
+	bool in_place;       /* there is bad memory that cannot be seen to: what can be read where it is */
 	uint64_t done_bytes; /* out */
 };
 
@@ -88,12 +89,57 @@ int data_is_zero(struct op *op, uint64_t dev_off, uint64_t len_bytes, bool *zero
 	return rc;
 }
 
+/* In the block of pos, of which not all can be read: *len bytes up to the first line that cannot. */
+static int lines_read(struct op *op, struct btree *bt, uint64_t pos, uint64_t end, uint8_t *buf,
+		      uint64_t *len)
+{
+	uint64_t in_blk = pos & (BLOCK_SIZE - 1), good = 0, bad_lines;
+	uint8_t bytes[BLOCK_SIZE];
+	struct extent e;
+	int rc = extent_find(bt, blk_of(pos), &e);
+
+	*len = 0;
+	if (rc)
+		return rc;
+	if (dax_salvage(pool_dax(op->fs->pool), (e.dev_blk + (blk_of(pos) - e.file_blk)) << BLOCK_SHIFT,
+			bytes, &bad_lines) != 0)
+		return 0;
+	while (pos + good < end && !(bad_lines >> (in_blk + good) / LINE_SIZE & 1))
+		good++;
+	memcpy(buf, bytes + in_blk, good);
+	*len = good;
+	return 0;
+}
+
+/* As data_read() of extents, block by block and up to the first byte in bad memory: *len. */
+static int read_in_place(struct op *op, uint64_t ino, uint64_t off, uint8_t *buf, uint64_t *len)
+{
+	uint64_t pos = off, end = off + *len, stop = off;
+	struct btree bt;
+	int rc = 0;
+
+	inode_data_tree(op, ino, NODE_EXTENT, &bt);
+	while (!rc && pos == stop && pos < end) {
+		uint64_t piece = 0;
+
+		stop = u64_min(end, (blk_of(pos) + 1) << BLOCK_SHIFT);
+		rc = read_piece(op, &bt, pos, stop, buf + (pos - off), &piece);
+		if (rc == -EHWPOISON || rc == -EIO) {
+			op->bad_data = false;
+			rc = lines_read(op, &bt, pos, stop, buf + (pos - off), &piece);
+		}
+		pos += rc ? 0 : piece;
+	}
+	*len = pos - off;
+	return rc;
+}
+
 static int read_once(struct op *op, void *arg)
 {
 	struct read_call *r = arg;
 	struct inode_attr attr;
 	struct inode *inode;
-	uint64_t len, lost_off;
+	uint64_t len, lost_off, want;
 	int rc = op_inode(op, r->ino, false, &inode);
 
 	if (!rc)
@@ -114,8 +160,15 @@ static int read_once(struct op *op, void *arg)
 		rc = -EIO;
 	if (rc)
 		return rc;
-	len = lost_off - r->off;
-	rc = data_read(op, &attr, r->off, r->buf, len);
+	want = len = lost_off - r->off;
+	if (r->in_place && attr.data_format == DATA_EXTENTS)
+		rc = read_in_place(op, r->ino, r->off, r->buf, &len);
+	else
+		rc = data_read(op, &attr, r->off, r->buf, len);
+	if (!rc && len < want) {
+		atomic_store(&inode->unreadable, true);
+		rc = r->pages || len == 0 ? -EIO : 0;
+	}
 	if (rc)
 		return rc;
 	r->done_bytes = len;
@@ -123,20 +176,29 @@ static int read_once(struct op *op, void *arg)
 	return 0;
 }
 
+static ssize_t read_run(struct fs *fs, struct read_call *r)
+{
+	int rc = op_run(fs, TXN_READ, NULL, read_once, r);
+
+	if (rc == -EIO) {
+		r->in_place = true;
+		rc = op_run(fs, TXN_READ, NULL, read_once, r);
+	}
+	return rc ? rc : (ssize_t)r->done_bytes;
+}
+
 ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
 {
 	struct read_call r = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf };
-	int rc = op_run(fs, TXN_READ, NULL, read_once, &r);
 
-	return rc ? rc : (ssize_t)r.done_bytes;
+	return read_run(fs, &r);
 }
 
 ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
 {
 	struct read_call r = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .pages = true };
-	int rc = op_run(fs, TXN_READ, NULL, read_once, &r);
 
-	return rc ? rc : (ssize_t)r.done_bytes;
+	return read_run(fs, &r);
 }
 
 uint64_t fs_page_reads(struct fs *fs, uint64_t ino)

@@ -28,7 +28,7 @@ static int move_piece(struct op *op, struct btree *bt, const struct inode_attr *
 		      uint64_t hi, uint64_t by)
 {
 	struct extent piece;
-	int rc = extent_cut(bt, lo, hi, UINT32_MAX, &piece);
+	int rc = extent_cut(op, bt, lo, hi, UINT32_MAX, &piece);
 
 	if (!rc)
 		rc = loss_shift(op, attr, lo, hi, by);
@@ -37,7 +37,7 @@ static int move_piece(struct op *op, struct btree *bt, const struct inode_attr *
 	rc = space_shift(op->tx, piece.dev_blk, piece.count_blk, attr->ino, piece.file_blk,
 			 piece.file_blk + by);
 	piece.file_blk += by;
-	return rc ? rc : extent_add(bt, txn_pool(op->tx), &piece);
+	return rc ? rc : extent_add(op, bt, &piece);
 }
 
 /* The next extent to the left; -ENOENT: all have moved. */
@@ -187,7 +187,9 @@ int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int 
 		return -EINVAL;
 	if (mode == FALLOC_FL_INSERT_RANGE && len > FS_SIZE_MAX - attr->size)
 		return -EFBIG;
-	rc = data_to_extents(op, inode, attr);
+	rc = sabotage_point("change-shift") ? 0 : op_change(op, inode, first, FILE_BLK_END, FS_CHANGE_MOVE);
+	if (!rc)
+		rc = data_to_extents(op, inode, attr);
 	if (!rc && mode == FALLOC_FL_INSERT_RANGE)
 		rc = insert_may(op, attr, count);
 	if (rc)

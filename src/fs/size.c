@@ -8,6 +8,7 @@
 
 #include "fs/data.h"
 #include "fs/loss.h"
+#include "util/sabotage.h"
 
 /* Frees [lo, hi) of a locked file step by step; the intent goes with the last step. */
 struct free_range {
@@ -76,10 +77,13 @@ static int shrink_inline(struct op *op, struct inode_attr *attr, uint64_t size)
 
 static int grow(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size)
 {
-	int rc = 0;
+	int rc;
 
 	if (size > FS_SIZE_MAX)
 		return -EFBIG;
+	rc = op_change_grow(op, inode, attr);
+	if (rc)
+		return rc;
 	if (attr->data_format == DATA_INLINE && size > INODE_INLINE_MAX)
 		rc = data_to_extents(op, inode, attr);
 	else
@@ -91,12 +95,20 @@ static int grow(struct op *op, struct inode *inode, struct inode_attr *attr, uin
 
 int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size)
 {
+	uint64_t change_blk;
 	int rc;
 
 	if (size > attr->size)
 		return grow(op, inode, attr, size);
 	if (attr->data_format == DATA_INLINE)
 		return shrink_inline(op, attr, size);
+	/* What is left of the last block stays where it is; but who holds it has to hear that the file ends there. */
+	change_blk = size < attr->size ? blk_of(size) : blk_up(size);
+	rc = sabotage_point("change-truncate") ?
+		     0 :
+		     op_change(op, inode, change_blk, FILE_BLK_END, FS_CHANGE_MOVE);
+	if (rc)
+		return rc;
 	attr->size = size;
 	if (attr->data_format != DATA_EXTENTS)
 		return 0;

@@ -96,6 +96,19 @@ static int losses_share(struct op *op, struct clone_ends *ends, const struct sha
 	return loss_copy(op, &ends->src, r->src_blk, &ends->dst, r->dst_blk, r->count_blk);
 }
 
+/* Whoever wants to share has asked. */
+static int share_check(struct op *op, const struct clone_ends *ends, const struct share_range *r)
+{
+	int rc;
+
+	if (!fs_has_holders(op->fs))
+		return 0;
+	rc = op_change_check(op, ends->src.ino, r->src_blk, r->src_blk + r->count_blk, FS_CHANGE_SHARE);
+	if (rc)
+		return rc;
+	return op_change_check(op, ends->dst.ino, r->dst_blk, r->dst_blk + r->count_blk, FS_CHANGE_MOVE);
+}
+
 static int share_short(struct op *op, struct clone_ends *ends, const struct share_range *r)
 {
 	uint64_t blk = r->src_blk;
@@ -114,7 +127,7 @@ static int share_short(struct op *op, struct clone_ends *ends, const struct shar
 		e.file_blk = e.file_blk - r->src_blk + r->dst_blk;
 		rc = space_share(op->tx, e.dev_blk, e.count_blk, ends->dst.ino, e.file_blk);
 		if (!rc)
-			rc = extent_add(&dst, txn_pool(op->tx), &e);
+			rc = extent_add(op, &dst, &e);
 		if (rc)
 			return rc;
 		ends->dst.blocks += e.count_blk;
@@ -146,8 +159,10 @@ int share_fits(struct op *op, const struct clone_ends *ends, const struct share_
 int share_now(struct op *op, struct clone_ends *ends, const struct share_range *range)
 {
 	bool fits;
-	int rc = share_fits(op, ends, range, &fits);
+	int rc = share_check(op, ends, range);
 
+	if (!rc)
+		rc = share_fits(op, ends, range, &fits);
 	if (!rc && !fits)
 		rc = -EOVERFLOW;
 	if (rc)
@@ -313,7 +328,7 @@ static int drop_one(struct op *op, struct btree *junk, struct btree *own, uint64
 	if (rc)
 		return rc;
 	if (same)
-		return extent_cut(junk, e.file_blk, e.file_blk + count, UINT32_MAX, &piece);
+		return extent_cut(op, junk, e.file_blk, e.file_blk + count, UINT32_MAX, &piece);
 	return extent_drop(op, junk, ino, e.file_blk, e.file_blk + count, &piece);
 }
 

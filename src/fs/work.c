@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Background work: freeing of orphans, writing of access times, telling of events.
+ * Background work: freeing of orphans, writing of access times, telling of events, sharing again what was copied for nothing.
  *
  * A wake-up of another core costs more than freeing a small file, so the thread gathers: it is woken by the first orphan only
  * and then lets some more come before it empties the queue.
@@ -38,12 +38,12 @@ static bool time_is_past(const struct timespec *until)
 	return now.tv_sec != until->tv_sec ? now.tv_sec > until->tv_sec : now.tv_nsec >= until->tv_nsec;
 }
 
-/* Until there are orphans, events or bad places, or the time comes. */
+/* Until there are orphans, events, bad places or copies, or the time comes. */
 static void wait_orphans(struct fs *fs, const struct timespec *until)
 {
 	fs->worker_idle = true;
 	while (!atomic_load(&fs->worker_stop) && cds_list_empty(&fs->orphans) &&
-	       cds_list_empty(&fs->events) && !fs->bad_new) {
+	       cds_list_empty(&fs->events) && !fs->bad_new && atomic_load(&fs->copies.due_count) == 0) {
 		if (pthread_cond_timedwait(&fs->work_cond, &fs->work_lock, until) == ETIMEDOUT)
 			break;
 	}
@@ -69,6 +69,7 @@ static void drain_and_trim(struct fs *fs)
 	rc = pool_failed(fs->pool) ? 0 : space_trim(fs->pool);
 	if (rc < 0)
 		log_warn("unused metadata chunks cannot be given back: %s", strerror(-rc));
+	poison_freed(fs);
 }
 
 /* Memory of inodes that were forgotten goes back to the system when there were many of them. */
@@ -92,6 +93,7 @@ static void *worker_main(void *arg)
 
 	thread_register();
 	orphan_drain(fs);
+	poison_stays_find(fs);
 	while (!atomic_load(&fs->worker_stop)) {
 		bool work;
 
@@ -105,6 +107,7 @@ static void *worker_main(void *arg)
 		poison_drain(fs, false);
 		if (work)
 			drain_and_trim(fs);
+		(void)copies_work(fs);
 		if (time_is_past(&flush_at)) {
 			atime_flush(fs);
 			memory_trim(fs, &most_inodes);
@@ -158,7 +161,11 @@ void work_stop(struct fs *fs)
 
 void fs_work(struct fs *fs)
 {
+	poison_stays_find(fs);
 	poison_drain(fs, true);
 	orphan_drain(fs);
+	poison_freed(fs);
+	while (copies_work(fs))
+		;
 	atime_flush(fs);
 }

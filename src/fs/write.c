@@ -121,7 +121,6 @@ static uint64_t store_goal(struct store *s, uint64_t file_blk)
 static int store_hole(struct store *s, uint64_t count_blk)
 {
 	uint64_t file_blk = blk_of(s->pos), dev_blk, got_blk;
-	struct pool *pool = txn_pool(s->op->tx);
 	int rc = store_alloc(s, file_blk, count_blk, store_goal(s, file_blk), &dev_blk, &got_blk);
 
 	if (!rc)
@@ -129,7 +128,7 @@ static int store_hole(struct store *s, uint64_t count_blk)
 	if (!rc)
 		rc = space_own(s->op->tx, dev_blk, got_blk, s->attr->ino, file_blk);
 	if (!rc)
-		rc = extent_add(&s->bt, pool, &(struct extent){ file_blk, dev_blk, got_blk, 0 });
+		rc = extent_add(s->op, &s->bt, &(struct extent){ file_blk, dev_blk, got_blk, 0 });
 	if (rc)
 		return rc;
 	s->attr->blocks += got_blk;
@@ -143,11 +142,11 @@ static int store_unwritten(struct store *s, const struct extent *e)
 	int rc = store_fill(s, e->file_blk, e->count_blk, e->dev_blk, 0);
 
 	if (!rc)
-		rc = extent_cut(&s->bt, e->file_blk, e->file_blk + e->count_blk, e->count_blk, &piece);
+		rc = extent_cut(s->op, &s->bt, e->file_blk, e->file_blk + e->count_blk, e->count_blk, &piece);
 	if (rc)
 		return rc;
 	piece.flags &= ~EXTENT_UNWRITTEN;
-	rc = extent_add(&s->bt, txn_pool(s->op->tx), &piece);
+	rc = extent_add(s->op, &s->bt, &piece);
 	if (!rc)
 		s->pos = u64_min(s->end, (piece.file_blk + piece.count_blk) << BLOCK_SHIFT);
 	return rc;
@@ -169,19 +168,18 @@ static int store_in_place(struct store *s, const struct extent *e)
 
 static int store_copy(struct store *s, const struct extent *e)
 {
-	uint64_t dev_blk, got_blk;
+	uint64_t dev_blk, got_blk, from_blk = e->flags & EXTENT_UNWRITTEN ? 0 : e->dev_blk;
 	struct extent piece;
 	int rc = store_alloc(s, e->file_blk, e->count_blk, 0, &dev_blk, &got_blk);
 
 	if (!rc)
-		rc = store_fill(s, e->file_blk, got_blk, dev_blk, e->dev_blk);
+		rc = store_fill(s, e->file_blk, got_blk, dev_blk, from_blk);
 	if (!rc)
 		rc = extent_drop(s->op, &s->bt, s->attr->ino, e->file_blk, e->file_blk + got_blk, &piece);
 	if (!rc)
 		rc = space_own(s->op->tx, dev_blk, got_blk, s->attr->ino, e->file_blk);
 	if (!rc)
-		rc = extent_add(&s->bt, txn_pool(s->op->tx),
-				&(struct extent){ e->file_blk, dev_blk, got_blk, 0 });
+		rc = extent_add(s->op, &s->bt, &(struct extent){ e->file_blk, dev_blk, got_blk, 0 });
 	if (!rc)
 		s->pos = u64_min(s->end, (e->file_blk + got_blk) << BLOCK_SHIFT);
 	return rc;
@@ -192,6 +190,7 @@ static int store_step(struct store *s)
 {
 	uint64_t blk = blk_of(s->pos), need_blk = blk_up(s->end) - blk, refs = 1, same_blk;
 	struct extent e;
+	bool unwritten;
 	int rc = extent_find(&s->bt, blk, &e);
 
 	if (rc == -ENOENT)
@@ -201,9 +200,9 @@ static int store_step(struct store *s)
 	if (e.file_blk > blk)
 		return store_hole(s, u64_min(need_blk, e.file_blk - blk));
 	e.count_blk = u64_min(e.count_blk, need_blk);
-	if (e.flags & EXTENT_UNWRITTEN)
-		return store_unwritten(s, &e);
-	if (s->attr->flags & INODE_SHARED) {
+	unwritten = e.flags & EXTENT_UNWRITTEN;
+	/* Of what is unwritten only blocks in bad memory have another owner (poison_stay.c). */
+	if (s->attr->flags & INODE_SHARED && (!unwritten || atomic_load(&s->op->fs->bad_in_use))) {
 		rc = space_refs(s->op->tx, e.dev_blk, e.count_blk, &refs, &same_blk);
 		if (rc)
 			return rc;
@@ -211,14 +210,16 @@ static int store_step(struct store *s)
 		if (refs == 1 && extent_was_dropped(s->op, e.dev_blk, &e.count_blk))
 			refs = 2;
 	}
-	return refs > 1 && !sabotage_point("copy-on-write") ? store_copy(s, &e) : store_in_place(s, &e);
+	if (refs > 1 && !sabotage_point("copy-on-write"))
+		return store_copy(s, &e);
+	return unwritten ? store_unwritten(s, &e) : store_in_place(s, &e);
 }
 
 int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
 	       uint64_t off, uint64_t end, uint64_t *stored_end)
 {
 	struct store s = { .op = op, .inode = inode, .attr = attr, .src = src, .pos = off, .end = end };
-	int rc = 0;
+	int rc = op_change_store(op, inode, attr, blk_of(off), blk_up(end), true);
 
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &s.bt);
 	while (!rc && s.pos < end && (s.pos == off || txn_has_room(op->tx, DATA_STEP_UNITS)))
@@ -230,27 +231,35 @@ int data_store(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 	return rc ? rc : loss_stored(op, attr, off, s.pos);
 }
 
-int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, const struct extent *extent,
-		 uint64_t *done_blk)
+int data_copy(struct op *op, struct inode *inode, struct inode_attr *attr, const struct extent *extent,
+	      uint64_t *done_blk)
 {
 	static const struct data_src nothing = { NULL, 0 };
 	struct store s = { .op = op, .inode = inode, .attr = attr, .src = &nothing };
+	int rc;
+
+	/* An empty store at the end of the piece: everything before it is edge, copied. */
+	inode_data_tree(op, attr->ino, NODE_EXTENT, &s.bt);
+	s.pos = s.end = (extent->file_blk + extent->count_blk) << BLOCK_SHIFT;
+	rc = store_copy(&s, extent);
+	*done_blk = blk_of(s.pos) - extent->file_blk;
+	return rc;
+}
+
+int data_unshare(struct op *op, struct inode *inode, struct inode_attr *attr, const struct extent *extent,
+		 uint64_t *done_blk)
+{
 	struct extent e = *extent;
 	uint64_t refs = 1;
-	int rc = 0;
+	int rc = op_change_store(op, inode, attr, e.file_blk, e.file_blk + e.count_blk, false);
 
 	*done_blk = e.count_blk;
-	if (attr->flags & INODE_SHARED)
+	if (!rc && attr->flags & INODE_SHARED)
 		rc = space_refs(op->tx, e.dev_blk, e.count_blk, &refs, done_blk);
 	if (rc || refs == 1)
 		return rc;
-	/* An empty store at the end of the piece: everything before it is edge, copied. */
-	inode_data_tree(op, attr->ino, NODE_EXTENT, &s.bt);
 	e.count_blk = u64_min(*done_blk, UNSHARE_BLK);
-	s.pos = s.end = (e.file_blk + e.count_blk) << BLOCK_SHIFT;
-	rc = store_copy(&s, &e);
-	*done_blk = blk_of(s.pos) - e.file_blk;
-	return rc;
+	return data_copy(op, inode, attr, &e, done_blk);
 }
 
 int data_to_extents(struct op *op, struct inode *inode, struct inode_attr *attr)
@@ -318,13 +327,25 @@ int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 
 	*stored_end = off;
 	if (attr->data_format != DATA_EXTENTS && u64_max(end, attr->size) <= INODE_INLINE_MAX) {
-		rc = write_inline(op, attr, src, off, end);
+		/* Bytes in the inode are no blocks, but where there was nothing a hole may be held. */
+		rc = 0;
+		if (attr->data_format == DATA_NONE && !sabotage_point("change-first"))
+			rc = op_change(op, inode, 0, 1, FS_CHANGE_MOVE);
+		if (!rc)
+			rc = write_inline(op, attr, src, off, end);
 		if (!rc)
 			*stored_end = end;
 	} else {
 		rc = loss_may_store(op, attr, off, end);
+		if (rc == -EIO && u64_align_down(end, LINE_SIZE) > off) {
+			/* What goes before a lost line may be there already, from a try that found the line lost. */
+			end = u64_align_down(end, LINE_SIZE);
+			rc = loss_may_store(op, attr, off, end);
+		}
 		if (!rc)
 			rc = data_to_extents(op, inode, attr);
+		if (!rc && off > attr->size)
+			rc = op_change_grow(op, inode, attr);
 		if (!rc && off > attr->size)
 			rc = data_zero_tail(op, inode, attr);
 		if (!rc)

@@ -397,6 +397,9 @@ static int change_op(struct op *op, void *arg)
 		return rc;
 	if (attr.flags & (INODE_IMMUTABLE | INODE_APPEND))
 		return -EPERM;
+	rc = policy_check(&attr, a->name, a->set, a->size_bytes);
+	if (rc)
+		return rc;
 	if (has_prefix(a->name, "user.") && !type_has_user(&attr))
 		return -EPERM;
 	if (is_acl(a->name))

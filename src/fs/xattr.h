@@ -10,6 +10,7 @@
 #define XATTR_ACL_ACCESS "system.posix_acl_access"
 #define XATTR_ACL_DEFAULT "system.posix_acl_default"
 #define XATTR_CAPABILITY "security.capability"
+#define XATTR_ON_POISON "user.umbra.on_poison"
 
 /* ---- xattr.c ---- */
 
@@ -38,5 +39,15 @@ must_check int acl_inherit(struct op *op, const struct inode_attr *dir, struct i
 /* setxattr and removexattr (blob NULL) of an ACL: the access ACL also changes attr->mode. */
 must_check int acl_set(struct op *op, struct inode_attr *attr, const char *name, const void *blob,
 		       size_t size_bytes);
+
+/* ---- policy.c: XATTR_ON_POISON, "eio" (default) or "zero", of regular files and directories ---- */
+
+/* 0, or -EINVAL: another inode, or another value (NULL: it is removed). 0 for any other name. */
+must_check int policy_check(const struct inode_attr *attr, const char *name, const void *value,
+			    size_t size_bytes);
+/* Whether lost bytes of the inode are to read as zeroes. */
+must_check int policy_is_zero(struct op *op, uint64_t ino, bool *zero);
+/* A new inode gets what its directory has. */
+must_check int policy_inherit(struct op *op, uint64_t dir, const struct inode_attr *attr);
 
 #endif

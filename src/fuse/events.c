@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <urcu/list.h>
 
 #include <umbra/ioctl.h>
@@ -40,6 +41,7 @@ struct events {
 	uint64_t noted_block;   /* of the last event */
 	uint64_t block, owners; /* logged last, and how many of its owners */
 	struct event_counts counts;
+	int notify_fd; /* -1: nobody wants to know */
 };
 
 /* ---- telling ---- */
@@ -48,8 +50,9 @@ static void log_owner(const struct fs_poison *p, const char *path)
 {
 	if (p->lost_lines)
 		log_error("bad memory at 0x%" PRIx64 ": %s (inode %" PRIu64
-			  ") has lost %d bytes between %" PRIu64 " and %" PRIu64,
-			  p->dev_off, path, p->ino, __builtin_popcountll(p->lost_lines) * (int)LINE_SIZE,
+			  ") has %s %d bytes between %" PRIu64 " and %" PRIu64,
+			  p->dev_off, path, p->ino, p->zeroed ? "zeroes in place of" : "lost",
+			  __builtin_popcountll(p->lost_lines) * (int)LINE_SIZE,
 			  p->file_off + (uint64_t)__builtin_ctzll(p->lost_lines) * LINE_SIZE,
 			  p->file_off + (uint64_t)(64 - __builtin_clzll(p->lost_lines)) * LINE_SIZE);
 	else
@@ -138,6 +141,21 @@ static void ring_add(struct events *ev, const struct fs_poison *poison)
 	};
 }
 
+static void counts_add(struct event_counts *counts, const struct fs_poison *poison)
+{
+	uint64_t bytes = (uint64_t)__builtin_popcountll(poison->lost_lines) * LINE_SIZE;
+
+	if (poison->kind != FS_POISON_DATA || bytes == 0)
+		return;
+	if (poison->zeroed) {
+		counts->zeroed_blocks++;
+		counts->zeroed_bytes += bytes;
+	} else {
+		counts->lost_blocks++;
+		counts->lost_bytes += bytes;
+	}
+}
+
 void events_note(void *events, const struct fs_poison *poison)
 {
 	struct events *ev = events;
@@ -146,12 +164,11 @@ void events_note(void *events, const struct fs_poison *poison)
 
 	pthread_mutex_lock(&ev->lock);
 	ring_add(ev, poison);
-	if (poison->kind == FS_POISON_DATA) {
-		ev->counts.lost_blocks += poison->lost_lines != 0;
-		ev->counts.lost_bytes += (uint64_t)__builtin_popcountll(poison->lost_lines) * LINE_SIZE;
-	}
+	counts_add(&ev->counts, poison);
 	ev->counts.bad_blocks += ev->noted_block != poison->dev_off && poison->kind != FS_POISON_PASSED;
 	ev->noted_block = poison->dev_off;
+	if (ev->notify_fd >= 0)
+		(void)!write(ev->notify_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
 	start = t && !ev->working;
 	if (t) {
 		t->poison = *poison;
@@ -187,6 +204,44 @@ unsigned events_get(struct events *ev, uint64_t after, struct event *list, unsig
 	return count;
 }
 
+void events_notify(struct events *ev, int fd)
+{
+	pthread_mutex_lock(&ev->lock);
+	ev->notify_fd = fd;
+	pthread_mutex_unlock(&ev->lock);
+}
+
+static uint16_t event_kind(const struct fs_poison *p)
+{
+	switch (p->kind) {
+	case FS_POISON_DATA:
+		if (p->lost_lines && p->zeroed)
+			return UMBRA_EVENT_ZEROED;
+		return p->lost_lines ? UMBRA_EVENT_LOST : UMBRA_EVENT_MOVED;
+	case FS_POISON_FREE:
+		return UMBRA_EVENT_UNUSED;
+	case FS_POISON_PASSED:
+		return UMBRA_EVENT_PASSED;
+	default:
+		return UMBRA_EVENT_META;
+	}
+}
+
+struct umbra_event event_record(const struct event *event)
+{
+	const struct fs_poison *p = &event->poison;
+
+	return (struct umbra_event){
+		.number = event->number,
+		.time_ns = event->time_ns,
+		.dev_off = p->dev_off,
+		.ino = p->ino,
+		.file_off = p->file_off,
+		.lost_lines = p->lost_lines,
+		.kind = event_kind(p),
+	};
+}
+
 void events_count(struct events *ev, struct event_counts *counts)
 {
 	pthread_mutex_lock(&ev->lock);
@@ -205,6 +260,7 @@ int events_new(struct session *session, struct events **out)
 		return -ENOMEM;
 	}
 	ev->session = session;
+	ev->notify_fd = -1;
 	ev->work.fn = events_tell_all;
 	pthread_mutex_init(&ev->lock, NULL);
 	CDS_INIT_LIST_HEAD(&ev->tellings);

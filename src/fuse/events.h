@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include <umbra/ioctl.h>
+
 #include "fs/fs.h"
 #include "fuse/defer.h"
 #include "util/util.h"
@@ -32,9 +34,14 @@ struct event {
 unsigned events_get(struct events *events, uint64_t after, struct event *list, unsigned max, uint64_t *missed,
 		    uint64_t *from);
 
+/* What is told of it to others, without its path. */
+struct umbra_event event_record(const struct event *event);
+/* An eventfd that gets 1 with each event from now on; -1: no more. */
+void events_notify(struct events *events, int fd);
+
 /* Since the mount. */
 struct event_counts {
-	uint64_t bad_blocks, lost_blocks, lost_bytes;
+	uint64_t bad_blocks, lost_blocks, lost_bytes, zeroed_blocks, zeroed_bytes;
 };
 void events_count(struct events *events, struct event_counts *counts);
 

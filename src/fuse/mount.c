@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #undef BLOCK_SIZE /* another one of <sys/mount.h> */
@@ -26,6 +27,8 @@
 #define HELPER "fusermount3"
 #define HELPER_COMM 9 /* its end of the socket over which it sends the connection */
 #define HELPER_COMM_TEXT "9"
+#define DYING_STEP_NS 1000000
+#define DYING_STEPS 2000u
 
 extern char **environ;
 
@@ -333,14 +336,24 @@ static bool dir_has_mount(const char *dir, const char *source)
 	return found;
 }
 
+bool session_is_dying(int error)
+{
+	return error == ECANCELED || error == ECONNABORTED;
+}
+
 int session_detach_dead(const char *dir)
 {
+	struct timespec a_moment = { 0, DYING_STEP_NS };
 	struct statvfs st;
+	int rc;
 
-	/* The kernel may still know the attributes of the root; this it has to ask for. */
-	if (!dir_has_mount(dir, NULL) || statvfs(dir, &st) == 0 || errno != ENOTCONN)
+	if (!dir_has_mount(dir, NULL))
 		return -ENOENT;
-	return detach(dir);
+	/* The kernel may still know the attributes of the root; this it has to ask for. */
+	for (unsigned i = 0; (rc = statvfs(dir, &st) ? errno : 0) && session_is_dying(rc) && i < DYING_STEPS;
+	     i++)
+		nanosleep(&a_moment, NULL);
+	return rc == ENOTCONN ? detach(dir) : -ENOENT;
 }
 
 int session_detach_former(const char *dir, const char *source)

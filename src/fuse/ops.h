@@ -12,9 +12,12 @@
 
 #include "fs/fs.h"
 #include "fuse/defer.h"
+#include "fuse/direct.h"
+#include "fuse/opens.h"
 #include "fuse/place.h"
 #include "fuse/session.h"
 #include "fuse/token.h"
+#include "fuse/uring.h"
 #include "fuse/wire.h"
 #include "repair/scrub.h"
 
@@ -30,11 +33,13 @@
 struct worker {
 	pthread_t thread;
 	struct session *session;
-	struct place_seat *seat;
+	struct place_seat *seat;      /* of one that reads /dev/fuse */
+	struct uring_seat *ring_seat; /* of one that serves rings */
 	_Atomic bool done;
-	char *request;  /* a request; the data of a WRITE in it starts at a page */
-	char *buf;      /* OPS_WRITE_MAX bytes for replies, at a page */
-	uint64_t *refs; /* given with the READDIRPLUS reply in the making */
+	_Atomic bool is_busy; /* with what it has read from /dev/fuse */
+	char *request;        /* a request; the data of a WRITE in it starts at a page */
+	char *buf;            /* OPS_WRITE_MAX bytes for replies, at a page */
+	uint64_t *refs;       /* given with the READDIRPLUS reply in the making */
 	_Atomic uint64_t requests, read_bytes, written_bytes, cloned_bytes; /* written by this thread alone */
 };
 /* Of the calling thread; handlers run on workers only. */
@@ -47,12 +52,21 @@ struct session {
 	int fd; /* /dev/fuse */
 	struct wire wire;
 	struct defer *defer;
+	struct defer *mover; /* what takes long: one thread */
 	struct token_table *tokens;
 	struct scrub *scrub;
 	struct events *events;
+	const struct session_direct *direct; /* or NULL */
+	_Atomic uint64_t open_count;         /* gives opens their numbers */
+	struct opens *opens;
 	struct worker *workers;
-	struct place *place;      /* of the workers */
-	_Atomic unsigned running; /* workers */
+	unsigned workers_count;
+	struct uring *uring;            /* or NULL */
+	_Atomic bool is_uring;          /* the kernel has taken the queues */
+	_Atomic unsigned forgets_count; /* messages carried out */
+	char transport_why[256];        /* if it has not */
+	struct place *place;            /* of the workers */
+	_Atomic unsigned running;       /* workers */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* INIT has been answered, the last worker is gone */
 	bool is_init_over;      /* (lock) */
@@ -81,20 +95,13 @@ static inline void worker_count(_Atomic uint64_t *counter, uint64_t n)
 /* ---- attributes ---- */
 
 void ops_stat(const struct inode_attr *attr, struct stat *st);
-void ops_entry(const struct inode_attr *attr, struct fuse_entry_param *entry);
+void ops_entry(const struct session *session, const struct inode_attr *attr, struct fuse_entry_param *entry);
+/* How long the kernel may keep attributes. */
+double ops_attr_timeout(const struct session *session, uint64_t ino);
 /* Answers with an entry that has one reference; gives the reference back if the kernel does not take it. */
 void ops_reply_entry(fuse_req_t req, const struct inode_attr *attr);
 /* rc <= 0 */
 void ops_reply(fuse_req_t req, int rc);
-
-/*
- * fi->fh of an open file or directory: what a later request must know of the open, which it does not carry itself.
- */
-#define OPS_FH_WRITE 0x1u
-#define OPS_FH_READ 0x2u
-#define OPS_FH_DIR 0x4u
-#define OPS_FH_DIRECT 0x8u /* bypasses the page cache */
-#define OPS_FH_APPEND 0x10u
 
 /* ---- handlers ---- */
 
@@ -144,6 +151,14 @@ void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
+/* ops_evacuate.c: on a deferred thread. */
+struct umbra_evacuate;
+int evacuate_change(struct fs *fs, uid_t uid, struct umbra_evacuate *arg);
+
+/* direct.c */
+void ops_direct(fuse_req_t req);
+void ops_shadows(fuse_req_t req, const void *in);
+
 /* ops_grow.c */
 void ops_grow(fuse_req_t req, const void *in);
 
@@ -151,9 +166,11 @@ void ops_grow(fuse_req_t req, const void *in);
 void ops_scrub(fuse_req_t req, const void *in);
 
 /* ops_poison.c */
+void ops_damage(fuse_req_t req);
 void ops_losses(fuse_req_t req, const void *in);
 void ops_events(fuse_req_t req, const void *in);
 void ops_poison(fuse_req_t req, const void *in);
+void ops_poison_clear(fuse_req_t req, const void *in);
 
 /* ops_ioctl.c: the ioctls that every file system has; the private ones go on to ops_private(). */
 void ops_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
@@ -166,6 +183,13 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse_file_info *fi,
 		  const void *in);
 
+/* session.c: carries out one request, with room before it. */
+void session_serve(struct worker *worker, char *request, size_t size);
+/*
+ * session.c: what is asked for after a file was unlinked may come before its FORGET, which comes another way, and find no space. Waits for some,
+ * 100 ms: the kernel sends them when the last RELEASE is answered. Whether any were carried out since there were before_count.
+ */
+bool session_forgets_wait(struct session *session, unsigned before_count);
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);
 /* session.c: sums of the workers' counters. */

@@ -31,6 +31,7 @@ struct change {
 		struct umbra_fallocate fallocate;
 		struct umbra_clone_files files;
 		struct umbra_repair repair;
+		struct umbra_evacuate evacuate;
 	} arg[]; /* as much of it as cmd has */
 };
 
@@ -55,6 +56,8 @@ static int token_source(struct change *c, const struct umbra_token *token, struc
 	rc = token_use(c->session->tokens, token, c->pid, &file);
 	if (rc)
 		return rc;
+	if (!(file.mode & OPS_FH_READ)) /* a token for mapping alone */
+		return -EACCES;
 	rc = fs_getattr(c->session->fs, file.ino, attr);
 	if (rc)
 		return rc;
@@ -208,19 +211,21 @@ out:
 static int change_repair(struct change *c)
 {
 	struct umbra_repair *arg = &c->arg->repair;
-	unsigned healed = 0;
+	struct fs_healed healed = { 0 };
 	int rc;
 
 	if (c->cred.uid != 0 && c->cred.uid != getuid())
 		return -EPERM; /* it goes into files of others, who share the block */
-	if (arg->pad || !range_ok(arg->off, BLOCK_SIZE))
+	if (arg->damaged || !range_ok(arg->off, BLOCK_SIZE))
 		return -EINVAL;
 	if (!(c->fh & OPS_FH_WRITE))
 		return -EBADF;
 	/* A dirty page heals the block by itself. */
 	kernel_drop(c, arg->off, BLOCK_SIZE);
 	rc = fs_heal(c->session->fs, c->ino, arg->off, arg->block, &healed);
-	arg->healed = healed;
+	arg->healed = healed.count;
+	arg->damaged = healed.damaged;
+	memcpy(arg->damaged_inos, healed.damaged_inos, sizeof(arg->damaged_inos));
 	return rc;
 }
 
@@ -237,6 +242,9 @@ static int change_run(struct change *c)
 		return change_files(c);
 	case UMBRA_IOC_REPAIR:
 		return change_repair(c);
+	case UMBRA_IOC_EVACUATE:
+		place_apart(c->session->place);
+		return evacuate_change(c->session->fs, c->cred.uid, &c->arg->evacuate);
 	default:
 		return -ENOTTY;
 	}
@@ -260,6 +268,7 @@ void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fus
 		  const void *in)
 {
 	struct session *session = req_session(req);
+	struct defer *defer = cmd == UMBRA_IOC_EVACUATE ? session->mover : session->defer;
 	size_t size = _IOC_SIZE(cmd);
 	struct change *c = malloc(sizeof(*c) + size);
 
@@ -279,7 +288,7 @@ void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fus
 		.size_bytes = size,
 	};
 	memcpy(c->arg, in, size);
-	if (!defer_add(session->defer, &c->work)) {
+	if (!defer_add(defer, &c->work)) {
 		ops_reply(req, -EIO); /* being unmounted */
 		free(c);
 	}

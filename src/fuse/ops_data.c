@@ -30,13 +30,15 @@ static unsigned open_flags(const struct fuse_file_info *fi)
 /* FS_OPEN_* of what open_fill() noted. */
 static unsigned open_noted(const struct fuse_file_info *fi)
 {
-	if (!(fi->fh & OPS_FH_WRITE))
-		return 0;
-	return fi->fh & OPS_FH_READ ? FS_OPEN_WRITE | FS_OPEN_MAP : FS_OPEN_WRITE;
+	unsigned flags = fi->fh & OPS_FH_DIRECT ? 0 : FS_OPEN_CACHED;
+
+	if (fi->fh & OPS_FH_WRITE)
+		flags |= fi->fh & OPS_FH_READ ? FS_OPEN_WRITE | FS_OPEN_MAP : FS_OPEN_WRITE;
+	return flags;
 }
 
-/* flags: INODE_* */
-static bool open_is_direct(const struct session *session, uint32_t flags, const struct fuse_file_info *fi)
+static bool open_is_direct(const struct session *session, const struct inode_attr *attr,
+			   const struct fuse_file_info *fi)
 {
 	switch (session->opts.dax) {
 	case SESSION_DAX_ALWAYS:
@@ -46,16 +48,27 @@ static bool open_is_direct(const struct session *session, uint32_t flags, const 
 	case SESSION_DAX_INODE:
 		break;
 	}
-	if (flags & INODE_DAX)
+	/* Before 6.6 the two ways do not know of each other: while somebody has it open through the page cache everybody has. */
+	if (attr->flags & INODE_DAX &&
+	    (wire_direct_mmap(&session->wire) || !fs_cached_opens(session->fs, attr->ino)))
 		return true;
 	/* A page of the cache is lost as a whole; around it only the lost lines are. */
-	if (flags & INODE_LOST && wire_direct_mmap(&session->wire))
+	if (attr->flags & INODE_LOST && wire_direct_mmap(&session->wire))
 		return true;
 	/* Bulk data as a rule, half as fast again without the page cache. What appends are logs, with readers at their ends. */
 	return wire_direct_bulk(&session->wire) && (fi->flags & (O_ACCMODE | O_APPEND)) == O_WRONLY;
 }
 
-static void open_fill(const struct session *session, uint32_t flags, struct fuse_file_info *fi)
+/* It has been counted: whoever wants to store directly sees it, or we see him. */
+static bool open_must_bypass(struct session *session, uint64_t ino)
+{
+	if (!direct_is_stored(session, ino))
+		return false;
+	fs_uncached(session->fs, ino);
+	return true;
+}
+
+static void open_fill(struct session *session, bool direct, struct fuse_file_info *fi)
 {
 	fi->fh = 0;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
@@ -64,9 +77,12 @@ static void open_fill(const struct session *session, uint32_t flags, struct fuse
 		fi->fh |= OPS_FH_READ;
 	if (fi->flags & O_APPEND)
 		fi->fh |= OPS_FH_APPEND;
-	fi->direct_io = open_is_direct(session, flags, fi);
-	if (fi->direct_io)
+	fi->direct_io = direct;
+	if (direct)
 		fi->fh |= OPS_FH_DIRECT;
+	else
+		fi->fh |= (atomic_fetch_add_explicit(&session->open_count, 1, memory_order_relaxed) + 1)
+			  << OPS_FH_OPEN_SHIFT;
 	fi->keep_cache = 1;
 	fi->noflush = 1;
 }
@@ -78,6 +94,8 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 	struct fs_cred cred = ops_cred(req);
 	struct fuse_entry_param entry;
 	struct inode_attr attr;
+	unsigned flags = open_flags(fi);
+	bool direct;
 	int rc;
 
 	mode = (mode & 07777) | S_IFREG;
@@ -90,15 +108,16 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 		rc = -ESTALE;
 	if (rc)
 		goto out;
-	rc = fs_opened(fs, attr.ino, open_flags(fi), &cred);
+	direct = open_is_direct(session, &attr, fi);
+	rc = fs_opened(fs, attr.ino, direct ? flags : flags | FS_OPEN_CACHED, &cred);
 	if (rc) {
 		fs_forget(fs, attr.ino, 1);
 		goto out;
 	}
-	ops_entry(&attr, &entry);
-	open_fill(session, attr.flags, fi);
+	ops_entry(session, &attr, &entry);
+	open_fill(session, direct || open_must_bypass(session, attr.ino), fi);
 	if (fuse_reply_create(req, &entry, fi) < 0) {
-		fs_closed(fs, attr.ino, open_flags(fi));
+		fs_closed(fs, attr.ino, open_noted(fi));
 		fs_forget(fs, attr.ino, 1);
 	}
 	return;
@@ -113,27 +132,34 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs_cred cred = ops_cred(req);
 	struct inode_attr attr;
 	unsigned flags = open_flags(fi);
+	bool direct = false;
 	int rc = fs_getattr(fs, ino, &attr);
 
 	if (wire_kill_flags(&session->wire))
 		cred.kill_priv_exempt = !wire_now.kill_suidgid;
 	if (rc == 0 && attr.flags & INODE_APPEND && flags && !(fi->flags & O_APPEND))
 		rc = -EPERM; /* the kernel does not know of the flag */
-	if (rc == 0)
-		rc = fs_opened(fs, ino, flags && fi->flags & O_TRUNC ? flags | FS_OPEN_TRUNCATE : flags,
-			       &cred);
+	if (rc == 0) {
+		direct = open_is_direct(session, &attr, fi);
+		if (flags && fi->flags & O_TRUNC)
+			flags |= FS_OPEN_TRUNCATE;
+		rc = fs_opened(fs, ino, direct ? flags : flags | FS_OPEN_CACHED, &cred);
+	}
 	if (rc) {
 		ops_reply(req, rc);
 		return;
 	}
-	open_fill(session, attr.flags, fi);
+	open_fill(session, direct || open_must_bypass(session, ino), fi);
 	if (fuse_reply_open(req, fi) < 0)
-		fs_closed(fs, ino, flags);
+		fs_closed(fs, ino, open_noted(fi));
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	fs_closed(req_session(req)->fs, ino, open_noted(fi));
+	struct session *session = req_session(req);
+
+	direct_closed(session, fi->fh);
+	fs_closed(session->fs, ino, open_noted(fi));
 	ops_reply(req, 0);
 }
 
@@ -235,7 +261,10 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct f
 		return;
 	}
 	worker_count(&worker_now->cloned_bytes, (uint64_t)n);
-	fuse_reply_write(req, (size_t)n);
+	if (wire_now.copy_64)
+		fuse_reply_buf(req, (const char *)&n, sizeof(n));
+	else
+		fuse_reply_write(req, (size_t)n);
 }
 
 static void seek(fuse_req_t req, uint64_t ino, uint64_t off, int whence)

@@ -110,7 +110,7 @@ static int listing_fill(void *arg, const struct fs_dirent *entry)
 	name[entry->name_len] = '\0';
 	/* An entry without attributes in READDIRPLUS has node id 0: the kernel looks it up when it needs to. */
 	if (ref) {
-		ops_entry(entry->attr, &param);
+		ops_entry(req_session(l->req), entry->attr, &param);
 	} else {
 		param.attr.st_ino = entry->ino;
 		param.attr.st_mode = (mode_t)entry->type << 12;

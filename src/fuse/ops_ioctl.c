@@ -4,8 +4,10 @@
  */
 #include <errno.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #undef BLOCK_SIZE /* another one of <linux/fs.h> */
 #include "fuse/ops.h"
@@ -106,16 +108,55 @@ static void get_version(fuse_req_t req, fuse_ino_t ino, size_t out_size)
 	fuse_reply_ioctl(req, 0, &value, u64_min(out_size, sizeof(value)));
 }
 
+/* An answer that has to wait for the kernel. */
+struct flags_work {
+	struct defer_work work;
+	fuse_req_t req;
+	uint64_t ino;
+};
+
+/* The kernel does not know that ctime has moved. off: from where on it drops pages, -1: none, which waits for nothing. */
+static void flags_reply(fuse_req_t req, uint64_t ino, off_t off)
+{
+	(void)fuse_lowlevel_notify_inval_inode(req_session(req)->se, ino, off, 0);
+	fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
+static void flags_deferred(struct defer_work *work)
+{
+	struct flags_work *w = container_of(work, struct flags_work, work);
+
+	flags_reply(w->req, w->ino, 0);
+	free(w);
+}
+
+/* Opens that follow read past pages that there are, or read pages that nobody has kept up to date (before Linux 6.6). */
+static bool flags_defer(fuse_req_t req, uint64_t ino)
+{
+	struct flags_work *w = malloc(sizeof(*w));
+
+	if (!w)
+		return false;
+	*w = (struct flags_work){ { .fn = flags_deferred }, req, ino };
+	if (defer_add(req_session(req)->defer, &w->work))
+		return true;
+	free(w);
+	return false;
+}
+
 static void set_flags(fuse_req_t req, fuse_ino_t ino, const struct fs_set *set)
 {
+	struct fs *fs = req_session(req)->fs;
 	struct fs_cred cred = ops_cred(req);
-	struct inode_attr attr;
-	int rc = fs_setattr(req_session(req)->fs, &cred, ino, set, &attr);
+	struct inode_attr before, attr;
+	int rc = fs_getattr(fs, ino, &before);
 
+	if (rc == 0)
+		rc = fs_setattr(fs, &cred, ino, set, &attr);
 	if (rc)
 		ops_reply(req, rc);
-	else
-		fuse_reply_ioctl(req, 0, NULL, 0);
+	else if (!S_ISREG(attr.mode) || !((before.flags ^ attr.flags) & INODE_DAX) || !flags_defer(req, ino))
+		flags_reply(req, ino, -1);
 }
 
 static void set_fl(fuse_req_t req, fuse_ino_t ino, const void *in, size_t in_size)

@@ -70,12 +70,17 @@ void ops_stat(const struct inode_attr *attr, struct stat *st)
 	};
 }
 
-void ops_entry(const struct inode_attr *attr, struct fuse_entry_param *entry)
+double ops_attr_timeout(const struct session *session, uint64_t ino)
+{
+	return direct_is_stored(session, ino) ? 0 : OPS_TIMEOUT_S;
+}
+
+void ops_entry(const struct session *session, const struct inode_attr *attr, struct fuse_entry_param *entry)
 {
 	*entry = (struct fuse_entry_param){
 		.ino = attr->ino,
 		.generation = attr->gen,
-		.attr_timeout = OPS_TIMEOUT_S,
+		.attr_timeout = ops_attr_timeout(session, attr->ino),
 		.entry_timeout = OPS_TIMEOUT_S,
 	};
 	ops_stat(attr, &entry->attr);
@@ -88,12 +93,12 @@ void ops_reply(fuse_req_t req, int rc)
 
 void ops_reply_entry(fuse_req_t req, const struct inode_attr *attr)
 {
-	struct fs *fs = req_session(req)->fs;
+	const struct session *session = req_session(req);
 	struct fuse_entry_param entry;
 
-	ops_entry(attr, &entry);
+	ops_entry(session, attr, &entry);
 	if (fuse_reply_entry(req, &entry) < 0)
-		fs_forget(fs, attr->ino, 1);
+		fs_forget(session->fs, attr->ino, 1);
 }
 
 /* '.' and '..' by number: how the kernel finds an inode of an NFS handle again. */
@@ -174,15 +179,18 @@ static void reply_attr(fuse_req_t req, const struct inode_attr *attr)
 	struct stat st;
 
 	ops_stat(attr, &st);
-	fuse_reply_attr(req, &st, OPS_TIMEOUT_S);
+	fuse_reply_attr(req, &st, ops_attr_timeout(req_session(req), attr->ino));
 }
 
 void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	const struct session *session = req_session(req);
 	struct inode_attr attr;
-	int rc = fs_getattr(req_session(req)->fs, ino, &attr);
+	int rc;
 
 	(void)fi;
+	direct_look(session, ino);
+	rc = fs_getattr(session->fs, ino, &attr);
 	if (rc)
 		ops_reply(req, rc);
 	else

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The private ioctls about bad memory: losses, events, blocks taken out of use by hand.
+ * The private ioctls about bad memory: losses, events, blocks taken out of use by hand, or given back.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 
 #include "fuse/events.h"
 #include "fuse/ops.h"
+#include "util/log.h"
 
 #define BATCH 64u
 
@@ -100,33 +101,28 @@ void ops_losses(fuse_req_t req, const void *in)
 		fuse_reply_ioctl(req, 0, reply, sizeof(*reply));
 }
 
-static uint16_t event_kind(const struct fs_poison *p)
+void ops_damage(fuse_req_t req)
 {
-	switch (p->kind) {
-	case FS_POISON_DATA:
-		return p->lost_lines ? UMBRA_EVENT_LOST : UMBRA_EVENT_MOVED;
-	case FS_POISON_FREE:
-		return UMBRA_EVENT_UNUSED;
-	case FS_POISON_PASSED:
-		return UMBRA_EVENT_PASSED;
-	default:
-		return UMBRA_EVENT_META;
+	struct umbra_damage reply = { 0 };
+	struct fs_damage damage;
+	int rc = fs_damage(req_session(req)->fs, &damage);
+
+	if (rc) {
+		ops_reply(req, rc);
+		return;
 	}
+	reply.lost_files = damage.lost_files;
+	reply.lost_blocks = damage.lost_blk;
+	reply.lost_bytes = damage.lost_bytes;
+	reply.bad_blocks = damage.bad_blk;
+	fuse_reply_ioctl(req, 0, &reply, sizeof(reply));
 }
 
 static bool event_put(struct fs *fs, const struct event *event, struct umbra_events *reply, size_t *used)
 {
 	const struct fs_poison *p = &event->poison;
 	char path[OPS_PATH_MAX];
-	struct umbra_event record = {
-		.number = event->number,
-		.time_ns = event->time_ns,
-		.dev_off = p->dev_off,
-		.ino = p->ino,
-		.file_off = p->file_off,
-		.lost_lines = p->lost_lines,
-		.kind = event_kind(p),
-	};
+	struct umbra_event record = event_record(event);
 	size_t path_len = 0, size;
 
 	if (p->ino != 0)
@@ -165,10 +161,18 @@ void ops_events(fuse_req_t req, const void *in)
 	fuse_reply_ioctl(req, 0, reply, sizeof(*reply));
 }
 
+/* Whole blocks of the file system, not too many. */
+static bool range_is_sound(struct fs *fs, uint64_t off, uint64_t len)
+{
+	uint64_t size = pool_size_blk(fs_pool(fs)) * BLOCK_SIZE;
+
+	return (off | len) % BLOCK_SIZE == 0 && len > 0 && len <= UMBRA_POISON_MAX && off < size &&
+	       len <= size - off;
+}
+
 void ops_poison(fuse_req_t req, const void *in)
 {
 	struct fs *fs = req_session(req)->fs;
-	uint64_t size = pool_size_blk(fs_pool(fs)) * BLOCK_SIZE;
 	struct umbra_poison arg;
 	int rc = 0;
 
@@ -177,8 +181,7 @@ void ops_poison(fuse_req_t req, const void *in)
 	arg.error = 0;
 	if (!is_operator(req))
 		rc = -EPERM;
-	else if (arg.op != UMBRA_POISON_ADD || arg.pad || (arg.off | arg.len) % BLOCK_SIZE || arg.len == 0 ||
-		 arg.len > UMBRA_POISON_MAX || arg.off >= size || arg.len > size - arg.off)
+	else if (arg.op != UMBRA_POISON_ADD || arg.pad || !range_is_sound(fs, arg.off, arg.len))
 		rc = -EINVAL;
 	if (rc) {
 		ops_reply(req, rc);
@@ -189,6 +192,56 @@ void ops_poison(fuse_req_t req, const void *in)
 		if (!rc)
 			arg.done += BLOCK_SIZE;
 	}
+	arg.error = (uint32_t)-rc;
+	fuse_reply_ioctl(req, 0, &arg, sizeof(arg));
+}
+
+static int block_clear(struct fs *fs, uint64_t off, bool by_device, uint8_t *umbra_result)
+{
+	static const uint8_t results[] = {
+		[FS_POISON_FREED] = UMBRA_POISON_FREED,
+		[FS_POISON_NOT_BAD] = UMBRA_POISON_NOT_BAD,
+		[FS_POISON_IN_USE] = UMBRA_POISON_IN_USE,
+		[FS_POISON_STILL_BAD] = UMBRA_POISON_STILL_BAD,
+		[FS_POISON_CANNOT_CLEAR] = UMBRA_POISON_CANNOT_CLEAR,
+		[FS_POISON_NOT_CLEARED] = UMBRA_POISON_NOT_CLEARED,
+	};
+	enum fs_poison_result result;
+	int rc = fs_poison_clear(fs, off, by_device, &result);
+
+	if (!rc)
+		*umbra_result = results[result];
+	return rc;
+}
+
+void ops_poison_clear(fuse_req_t req, const void *in)
+{
+	struct fs *fs = req_session(req)->fs;
+	struct umbra_poison_clear arg = { 0 };
+	unsigned freed = 0;
+	int rc = 0;
+
+	memcpy(&arg, in, offsetof(struct umbra_poison_clear, done));
+	if (!is_operator(req))
+		rc = -EPERM;
+	else if ((arg.op != UMBRA_POISON_CLEAR && arg.op != UMBRA_POISON_FORGET) || arg.pad ||
+		 !range_is_sound(fs, arg.off, arg.len))
+		rc = -EINVAL;
+	if (rc) {
+		ops_reply(req, rc);
+		return;
+	}
+	while (!rc && arg.done < arg.len) {
+		uint8_t *result = &arg.result[arg.done / BLOCK_SIZE];
+
+		rc = block_clear(fs, arg.off + arg.done, arg.op == UMBRA_POISON_CLEAR, result);
+		freed += !rc && *result == UMBRA_POISON_FREED;
+		if (!rc)
+			arg.done += BLOCK_SIZE;
+	}
+	if (freed && arg.op == UMBRA_POISON_FORGET)
+		log_info("%u blocks from 0x%llx to 0x%llx of the pool were out of use and are in use again",
+			 freed, (unsigned long long)arg.off, (unsigned long long)(arg.off + arg.done));
 	arg.error = (uint32_t)-rc;
 	fuse_reply_ioctl(req, 0, &arg, sizeof(arg));
 }

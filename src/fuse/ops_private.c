@@ -15,29 +15,35 @@
 #include "fs/owners.h"
 #include "fuse/events.h"
 #include "fuse/ops.h"
+#include "media/journal.h"
 #include "space/space.h"
 
 static_assert(sizeof(struct umbra_extents) < 16384, "an ioctl argument");
 static_assert(sizeof(struct umbra_owners) < 16384, "an ioctl argument");
 static_assert(sizeof(struct umbra_clone_files) < 16384, "an ioctl argument");
+static_assert(sizeof(struct umbra_shadows) < 16384, "an ioctl argument");
 
-static void give_token(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi)
+/* mode: OPS_FH_*, one of which the open must have. */
+static void give_token(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_info *fi, unsigned mode)
 {
 	struct session *session = req_session(req);
 	struct token_file file = {
 		.ino = ino,
-		.mode = (unsigned)fi->fh,
+		.mode = (unsigned)fi->fh & OPS_FH_FLAGS,
+		.open = fi->fh >> OPS_FH_OPEN_SHIFT,
 		.uid = fuse_req_ctx(req)->uid,
 	};
 	struct umbra_token token;
 	struct inode_attr attr;
-	int rc = fi->fh & OPS_FH_READ ? 0 : -EBADF;
+	int rc = fi->fh & mode ? 0 : -EBADF;
 
 	if (rc == 0)
 		rc = fs_getattr(session->fs, ino, &attr);
 	if (rc == 0) {
 		file.gen = attr.gen;
 		file.pid = token_process(fuse_req_ctx(req)->pid);
+		if (session->direct && file.open)
+			opens_add(session->opens, ino, file.open);
 		rc = token_make(session->tokens, &file, &token);
 	}
 	if (rc)
@@ -174,11 +180,15 @@ static void give_stats(fuse_req_t req)
 		.bad_blocks = bad.bad_blocks,
 		.lost_blocks = bad.lost_blocks,
 		.lost_bytes = bad.lost_bytes,
+		.zeroed_blocks = bad.zeroed_blocks,
+		.zeroed_bytes = bad.zeroed_bytes,
 	};
+	if (session->direct)
+		session->direct->count(session->direct->arg, &stats);
 	fuse_reply_ioctl(req, 0, &stats, sizeof(stats));
 }
 
-static uint16_t owner_kind(uint64_t owner)
+static uint16_t owner_kind(uint64_t owner, uint64_t offset)
 {
 	if (!(owner & OWNER_SPECIAL))
 		return UMBRA_OWNER_FILE;
@@ -186,7 +196,7 @@ static uint16_t owner_kind(uint64_t owner)
 	case OWNER_SUPER:
 		return UMBRA_OWNER_SUPER;
 	case OWNER_JOURNAL:
-		return UMBRA_OWNER_JOURNAL;
+		return offset & JOURNAL_SPARE ? UMBRA_OWNER_SPARE : UMBRA_OWNER_JOURNAL;
 	case OWNER_META:
 		return UMBRA_OWNER_META;
 	case OWNER_MIRROR:
@@ -208,7 +218,7 @@ static bool owner_put(struct fs *fs, const struct fs_owner *owner, struct umbra_
 	struct umbra_owner record = {
 		.dev_off = owner->dev_off,
 		.len = owner->len,
-		.kind = owner_kind(owner->owner),
+		.kind = owner_kind(owner->owner, owner->file_off),
 	};
 	char path[OPS_PATH_MAX];
 	size_t path_len = 0, size;
@@ -217,6 +227,8 @@ static bool owner_put(struct fs *fs, const struct fs_owner *owner, struct umbra_
 	if (record.kind == UMBRA_OWNER_FILE) {
 		record.ino = owner->owner;
 		record.file_off = owner->file_off;
+	}
+	if (record.kind == UMBRA_OWNER_FILE && !(reply->flags & UMBRA_OWNERS_NO_PATHS)) {
 		rc = fs_path(fs, owner->owner, path, sizeof(path));
 		if (rc == 0)
 			path_len = strlen(path);
@@ -260,12 +272,16 @@ static void give_owners(fuse_req_t req, const void *in)
 {
 	struct umbra_owners *reply = (void *)worker_now->buf;
 	uid_t uid = fuse_req_ctx(req)->uid;
+	const struct umbra_owners *arg = in;
 	int rc;
 
 	memset(reply, 0, sizeof(*reply));
 	memcpy(reply, in, offsetof(struct umbra_owners, count));
+	reply->flags = arg->flags;
 	if (uid != 0 && uid != getuid())
 		rc = -EPERM;
+	else if (arg->flags & ~UMBRA_OWNERS_NO_PATHS)
+		rc = -EINVAL;
 	else
 		rc = list_owners(req_session(req)->fs, reply);
 	if (rc)
@@ -285,7 +301,16 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 		return false;
 	switch (cmd) {
 	case UMBRA_IOC_TOKEN:
-		give_token(req, ino, fi);
+		give_token(req, ino, fi, OPS_FH_READ);
+		return true;
+	case UMBRA_IOC_MAP_TOKEN:
+		give_token(req, ino, fi, OPS_FH_READ | OPS_FH_WRITE);
+		return true;
+	case UMBRA_IOC_DIRECT:
+		ops_direct(req);
+		return true;
+	case UMBRA_IOC_SHADOWS:
+		ops_shadows(req, in);
 		return true;
 	case UMBRA_IOC_EXTENTS:
 		give_extents(req, ino, in);
@@ -311,14 +336,21 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 	case UMBRA_IOC_EVENTS:
 		ops_events(req, in);
 		return true;
+	case UMBRA_IOC_DAMAGE:
+		ops_damage(req);
+		return true;
 	case UMBRA_IOC_POISON:
 		ops_poison(req, in);
+		return true;
+	case UMBRA_IOC_POISON_CLEAR:
+		ops_poison_clear(req, in);
 		return true;
 	case UMBRA_IOC_CLONE_RANGE:
 	case UMBRA_IOC_DEDUPE_RANGE:
 	case UMBRA_IOC_FALLOCATE:
 	case UMBRA_IOC_CLONE_FILES:
 	case UMBRA_IOC_REPAIR:
+	case UMBRA_IOC_EVACUATE:
 		change_start(req, ino, cmd, fi, in);
 		return true;
 	default:

@@ -23,6 +23,8 @@ static void status_fill(struct umbra_scrub *out, const struct scrub_status *s)
 	out->ended_s = s->ended_s;
 	out->total_bytes = s->total_bytes;
 	out->done_bytes = s->done_bytes;
+	out->run_ns = s->run_ns;
+	out->cpu_ns = s->cpu_ns;
 	out->healed = s->healed_count;
 	out->lost = s->lost_count;
 	out->unhealed = s->unhealed_count;

@@ -19,6 +19,9 @@
  * - For some ticks, requests have waited behind long ones (several streams at a time), or the leader was busy all the time. Spread.
  * Spread, everything is as if there were no placement. Both last for a while, longer each time they turn out to be needed again at once.
  *
+ * A thread that works long and steadily (place_apart) is kept off the leader's core: the scheduler would put it there, as on an idle one, and the leader would be
+ * starved until it is lifted.
+ *
  * Going back from SCHED_IDLE needs CAP_SYS_NICE or RLIMIT_NICE; without it the leader is as if always lifted: on busy cores following alone
  * helps as much, on idle ones it neither helps nor harms.
  *
@@ -49,9 +52,11 @@
 #define QUIET_TICKS_COUNT 10u /* without requests; then the watcher sleeps */
 #define CROWDED_TICKS_COUNT 3u
 #define LONG_NS 50000u /* a request that others should not wait for: what waking another core costs */
+#define AWAY_NS 30000u /* from a reply to the next request: it may have come from another core */
 #define HOLD_MIN_NS 50000000u
 #define HOLD_MAX_NS 1600000000u
-#define STRAYS_MIN 8u
+#define STRAYS_MIN 2u
+#define CALM_COUNT 8u /* replies that are not looked at after one that was as it should be */
 #define STRAYS_MAX 1024u
 #define LINE_SIZE 64
 
@@ -65,10 +70,11 @@ struct place_seat {
 	pid_t tid;       /* (lock) */
 	clockid_t clock; /* (lock) its CPU time */
 
-	int cpu;      /* that it has pinned itself to, -1: none */
-	pid_t caller; /* who waits for the answer, 0: nobody */
-	uint64_t begin_ns;
+	_Atomic int cpu; /* that it has pinned itself to, -1: none */
+	pid_t caller;    /* who waits for the answer, 0: nobody */
+	uint64_t begin_ns, replied_ns;
 	unsigned strays_count, strays_limit;
+	unsigned calm_count; /* replies that need no look yet */
 	long preempts_count;
 
 	_Atomic unsigned requests_count;
@@ -90,6 +96,7 @@ struct place {
 	_Atomic bool is_lifted;
 	_Atomic bool is_ended;
 	_Atomic bool is_asleep; /* the watcher, until the bell rings */
+	_Atomic pid_t apart;    /* a thread that stays off the leader's core, 0: none */
 
 	unsigned count;
 	struct place_seat seats[];
@@ -157,6 +164,22 @@ static int cpu_of(pid_t tid)
 	return at ? (int)strtol(at, NULL, 10) : -1;
 }
 
+/* Off the core that the leader has, if it has one; of a single core nobody can stay off. */
+static void apart_set(struct place *place)
+{
+	const struct place_seat *leader = atomic_load(&place->leader);
+	int cpu = leader ? atomic_load(&leader->cpu) : -1;
+	pid_t tid = atomic_load(&place->apart);
+	cpu_set_t others = place->cpus;
+
+	if (tid == 0)
+		return;
+	if (cpu >= 0)
+		CPU_CLR(cpu, &others);
+	if (CPU_COUNT(&others) > 0)
+		sched_setaffinity(tid, sizeof(others), &others);
+}
+
 /* (lock) Ordinary threads again, wherever the scheduler likes. */
 static void seats_free(struct place *place)
 {
@@ -179,6 +202,7 @@ static void place_spread(struct place *place)
 	atomic_store(&place->mode, MODE_SPREAD);
 	atomic_store(&place->leader, NULL);
 	seats_free(place);
+	apart_set(place);
 	pthread_cond_broadcast(&place->turn);
 	pthread_mutex_unlock(&place->lock);
 }
@@ -222,6 +246,7 @@ static void seat_turn(struct place_seat *seat)
 		seat->cpu = -1;
 		seat->strays_limit = STRAYS_MIN;
 		seat->strays_count = STRAYS_MIN;
+		seat->calm_count = 0;
 		atomic_store(&place->leader, seat);
 		is_leader = true;
 	}
@@ -250,8 +275,10 @@ static void lead_move(struct place_seat *seat)
 		return;
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
-	if (sched_setaffinity(0, sizeof(one), &one) == 0)
+	if (sched_setaffinity(0, sizeof(one), &one) == 0) {
 		seat->cpu = cpu;
+		apart_set(place);
+	}
 	if (atomic_load(&place->leader) != seat)
 		sched_setaffinity(0, sizeof(place->cpus), &place->cpus);
 }
@@ -261,9 +288,14 @@ static void lead_follow(struct place_seat *seat)
 {
 	struct rusage ru;
 
+	if (seat->calm_count) {
+		seat->calm_count--;
+		return;
+	}
 	getrusage(RUSAGE_THREAD, &ru);
 	if (ru.ru_nivcsw != seat->preempts_count) {
 		seat->preempts_count = ru.ru_nivcsw;
+		seat->calm_count = CALM_COUNT;
 		seat->strays_count = 0;
 		seat->strays_limit = STRAYS_MIN;
 	} else if (++seat->strays_count >= seat->strays_limit) {
@@ -281,11 +313,12 @@ struct sample {
 	bool is_queued, is_waiting; /* somebody waits: to be read; to be read or for an answer */
 };
 
+/* A request, or that there will be none any more: the leader has to get on with both. */
 static bool is_readable(int fd)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 
-	return poll(&pfd, 1, 0) > 0 && (pfd.revents & POLLIN);
+	return poll(&pfd, 1, 0) > 0 && (pfd.revents & (POLLIN | POLLERR | POLLHUP));
 }
 
 static struct sample sample_take(struct place *place)
@@ -456,11 +489,27 @@ void place_took(struct place_seat *seat, const struct fuse_in_header *in)
 	    write(place->bell, &ring, sizeof(ring)) < 0)
 		log_warn("placement: %s", strerror(errno));
 	seat->begin_ns = clock_ns(CLOCK_MONOTONIC);
+	if (seat->begin_ns - seat->replied_ns > AWAY_NS)
+		seat->calm_count = 0;
 }
 
-/* From here on the worker may be kept from running: the caller has its answer. */
+/* Others wait behind a request that takes long. */
+static void block_note(struct place_seat *seat)
+{
+	seat->replied_ns = clock_ns(CLOCK_MONOTONIC);
+	if (seat->replied_ns - seat->begin_ns > LONG_NS && is_readable(seat->place->fd))
+		atomic_fetch_add_explicit(&seat->blocks_count, 1, memory_order_relaxed);
+}
+
+/*
+ * From here on the worker may be kept from running: the caller has its answer. That is its own time, and what it asks for next does not wait behind
+ * this request: so it is now that others are looked for.
+ */
 void place_replied(struct place_seat *seat)
 {
+	if (seat->place->at_caller &&
+	    atomic_load_explicit(&seat->place->leader, memory_order_relaxed) == seat)
+		block_note(seat);
 	atomic_store_explicit(&seat->stage, STAGE_REPLIED, memory_order_relaxed);
 }
 
@@ -474,9 +523,9 @@ void place_done(struct place_seat *seat)
 	has_replied = atomic_load_explicit(&seat->stage, memory_order_relaxed) == STAGE_REPLIED;
 	atomic_store_explicit(&seat->stage, STAGE_RECEIVE, memory_order_relaxed);
 	if (atomic_load_explicit(&place->leader, memory_order_acquire) == seat) {
-		if (clock_ns(CLOCK_MONOTONIC) - seat->begin_ns > LONG_NS && is_readable(place->fd))
-			atomic_fetch_add_explicit(&seat->blocks_count, 1, memory_order_relaxed);
-		if (has_replied && seat->caller)
+		if (!has_replied)
+			block_note(seat);
+		else if (seat->caller)
 			lead_follow(seat);
 	} else if (atomic_load(&place->mode) == MODE_GATHER) {
 		seat_turn(seat);
@@ -495,6 +544,14 @@ void place_leave(struct place_seat *seat)
 	pthread_mutex_lock(&place->lock);
 	seat->is_taken = false;
 	pthread_mutex_unlock(&place->lock);
+}
+
+void place_apart(struct place *place)
+{
+	if (!place->at_caller || atomic_load(&place->apart) != 0)
+		return;
+	atomic_store(&place->apart, gettid());
+	apart_set(place);
 }
 
 void place_end(struct place *place)
@@ -562,6 +619,16 @@ void place_close(struct place *place)
 bool place_at_caller(const struct place *place)
 {
 	return place->at_caller;
+}
+
+bool place_may_idle(const struct place *place)
+{
+	return place->may_idle;
+}
+
+void place_class(pid_t tid, bool is_idle)
+{
+	class_set(tid, is_idle ? SCHED_IDLE : SCHED_OTHER);
 }
 
 struct place_seat *place_seat(struct place *place, unsigned index)

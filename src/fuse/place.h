@@ -13,6 +13,7 @@
 #define UMBRA_FUSE_PLACE_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "util/util.h"
 
@@ -38,6 +39,16 @@ void place_took(struct place_seat *seat, const struct fuse_in_header *in);
 void place_replied(struct place_seat *seat);
 void place_done(struct place_seat *seat);
 void place_leave(struct place_seat *seat);
+
+/*
+ * The calling thread works long, in pieces: from now on it stays off the core of the leader, as long as there are others, since a leader does not get
+ * a core that somebody else uses. One thread, which may call it again; it lives as long as the workers do.
+ */
+void place_apart(struct place *place);
+
+/* For threads of others that are placed by the same rules: whether this process may make threads SCHED_IDLE and back; doing so. */
+bool place_may_idle(const struct place *place);
+void place_class(pid_t tid, bool is_idle);
 
 /* Unparks all workers for good; they read, and see for themselves that the connection is gone or that they shall end. Any thread. */
 void place_end(struct place *place);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dax/dax.h"
 #include "fuse/events.h"
 #include "fuse/ops.h"
 #include "util/log.h"
@@ -29,7 +31,10 @@
 #define KICK_SIGNAL SIGUSR1
 #define GRACE_MS 2000
 #define BACKGROUND_MAX 64
-#define READAHEAD_KIB 1024u
+#define READAHEAD_KIB 512u
+#define FORGETS_STEP_NS 200000
+#define FORGETS_STEPS 500u
+#define REPLY_SMALL 512u
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
@@ -108,6 +113,31 @@ static void init_over(struct session *session, int rc)
 	pthread_mutex_unlock(&session->lock);
 }
 
+/* In one piece if it is small: the kernel pins the pages of each piece, which costs more than to copy these bytes. */
+static ssize_t reply_write(int fd, const struct iovec *iov, int count)
+{
+	char reply[REPLY_SMALL];
+	size_t size = 0;
+
+	for (int i = 0; i < count; i++) {
+		if (iov[i].iov_len > sizeof(reply) - size)
+			return writev(fd, iov, count);
+		memcpy(reply + size, iov[i].iov_base, iov[i].iov_len);
+		size += iov[i].iov_len;
+	}
+	return write(fd, reply, size);
+}
+
+/* What goes over io_uring does so here; the rest is about to be written. */
+static bool session_replied(struct session *session, const struct iovec *iov, int count)
+{
+	if (session->uring && uring_reply(session->uring, iov, count))
+		return true;
+	if (worker_now && worker_now->seat)
+		place_replied(worker_now->seat);
+	return false;
+}
+
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
@@ -115,10 +145,10 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 	bool is_init;
 	ssize_t n;
 
-	if (worker_now)
-		place_replied(worker_now->seat);
+	if (session_replied(session, iov, count))
+		return 1;
 	is_init = wire_reply(&session->wire, iov, count);
-	n = writev(fd, iov, count);
+	n = reply_write(fd, iov, count);
 	if (is_init)
 		init_over(session, n < 0 ? -errno : out->error);
 	return n;
@@ -132,15 +162,15 @@ static ssize_t io_read(int fd, void *buf, size_t size, void *userdata)
 
 int session_send(struct session *session, struct iovec *iov, int count)
 {
-	place_replied(worker_now->seat);
-	return writev(session->fd, iov, count) < 0 ? -errno : 0;
+	if (session_replied(session, iov, count))
+		return 0;
+	return reply_write(session->fd, iov, count) < 0 ? -errno : 0;
 }
 
-static void worker_serve(struct worker *worker, size_t size)
+void session_serve(struct worker *worker, char *request, size_t size)
 {
 	struct session *session = worker->session;
-	struct fuse_buf buf = { .mem = worker->request, .size = size };
-	char *request = worker->request;
+	struct fuse_buf buf = { .size = size };
 
 	worker_count(&worker->requests, 1);
 	switch (wire_request(&session->wire, &request, &buf.size)) {
@@ -154,6 +184,36 @@ static void worker_serve(struct worker *worker, size_t size)
 		fuse_session_process_buf(session->se, &buf);
 		break;
 	}
+}
+
+static void forget_count(struct session *session, const struct fuse_in_header *in)
+{
+	if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET)
+		atomic_fetch_add(&session->forgets_count, 1);
+}
+
+static bool forgets_are_there(const struct session *session)
+{
+	struct pollfd pfd = { .fd = session->fd, .events = POLLIN };
+
+	if (poll(&pfd, 1, 0) > 0 && pfd.revents & POLLIN)
+		return true;
+	for (unsigned i = 0; i < session->opts.threads; i++)
+		if (atomic_load(&session->workers[i].is_busy))
+			return true;
+	return false;
+}
+
+bool session_forgets_wait(struct session *session, unsigned before_count)
+{
+	struct timespec a_moment = { 0, FORGETS_STEP_NS };
+
+	for (unsigned i = 0; i < FORGETS_STEPS; i++) {
+		if (atomic_load(&session->forgets_count) != before_count && !forgets_are_there(session))
+			return true;
+		nanosleep(&a_moment, NULL);
+	}
+	return atomic_load(&session->forgets_count) != before_count;
 }
 
 static void worker_ended(struct session *session)
@@ -179,8 +239,11 @@ static void *worker_run(void *arg)
 		ssize_t n = read(session->fd, worker->request, REQUEST_SIZE);
 
 		if (n > 0) {
+			atomic_store(&worker->is_busy, true);
 			place_took(worker->seat, (const void *)worker->request);
-			worker_serve(worker, (size_t)n);
+			session_serve(worker, worker->request, (size_t)n);
+			forget_count(session, (const void *)worker->request);
+			atomic_store(&worker->is_busy, false);
 			place_done(worker->seat);
 		} else if (n < 0 && errno == ENODEV) {
 			fuse_session_exit(session->se); /* unmounted */
@@ -198,30 +261,36 @@ static void *worker_run(void *arg)
 
 /* ---- open ---- */
 
+/* Those of /dev/fuse come first. */
 static int workers_alloc(struct session *session)
 {
-	session->workers = calloc(session->opts.threads, sizeof(*session->workers));
+	unsigned readers_count = session->opts.threads;
+
+	session->workers_count = readers_count + (session->uring ? uring_workers_count(session->uring) : 0);
+	session->workers = calloc(session->workers_count, sizeof(*session->workers));
 	if (!session->workers)
 		return -ENOMEM;
-	for (unsigned i = 0; i < session->opts.threads; i++) {
+	for (unsigned i = 0; i < session->workers_count; i++) {
 		struct worker *worker = &session->workers[i];
-		char *request = aligned_alloc(PAGE, PAGE + REQUEST_SIZE);
+		char *request = i < readers_count ? aligned_alloc(PAGE, PAGE + REQUEST_SIZE) : NULL;
 
 		worker->session = session;
-		worker->seat = place_seat(session->place, i);
-		worker->buf = aligned_alloc(PAGE, OPS_WRITE_MAX + PAGE);
+		worker->seat = i < readers_count ? place_seat(session->place, i) : NULL;
+		worker->buf = dax_buffer_alloc(OPS_WRITE_MAX + PAGE);
 		worker->refs = calloc(OPS_WRITE_MAX / PLUS_ENTRY_MIN, sizeof(*worker->refs));
 		if (request)
 			worker->request = request + PAGE - WRITE_HEAD;
-		if (!request || !worker->buf || !worker->refs)
+		if ((!request && i < readers_count) || !worker->buf || !worker->refs)
 			return -ENOMEM;
 	}
+	if (session->uring)
+		uring_workers_set(session->uring, session->workers + readers_count);
 	return 0;
 }
 
 static void workers_free(struct session *session)
 {
-	for (unsigned i = 0; session->workers && i < session->opts.threads; i++) {
+	for (unsigned i = 0; session->workers && i < session->workers_count; i++) {
 		struct worker *worker = &session->workers[i];
 
 		if (worker->request)
@@ -274,6 +343,21 @@ static int session_attach(struct session *session, char *why, size_t why_size)
 	return 0;
 }
 
+/* -errno: the one that is asked for cannot be had. */
+static int transport_open(struct session *session, char *why, size_t why_size)
+{
+	int rc;
+
+	if (session->opts.transport == SESSION_TRANSPORT_DEV)
+		return 0;
+	rc = uring_open(session, &session->uring, session->transport_why, sizeof(session->transport_why));
+	session->wire.want_uring = rc == 0;
+	if (rc == 0 || session->opts.transport == SESSION_TRANSPORT_AUTO)
+		return 0;
+	snprintf(why, why_size, "transport=uring: %s", session->transport_why);
+	return rc;
+}
+
 int session_open(struct fs *fs, const struct session_opts *opts, struct session **out, char *why,
 		 size_t why_size)
 {
@@ -290,11 +374,17 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 	session->wire.want_direct_mmap = opts->dax != SESSION_DAX_NEVER;
 	pthread_mutex_init(&session->lock, NULL);
 	pthread_cond_init(&session->changed, NULL);
+	if (transport_open(session, why, why_size)) {
+		session_close(session);
+		return -EOPNOTSUPP;
+	}
 	rc = place_open(opts->threads, opts->placement == SESSION_PLACE_CALLER, &session->place);
 	if (rc == 0)
 		rc = workers_alloc(session);
 	if (rc == 0)
 		rc = token_open(&session->tokens);
+	if (rc == 0)
+		rc = opens_new(&session->opens);
 	if (rc == 0) {
 		session->scrub = scrub_new(fs);
 		rc = session->scrub ? 0 : -ENOMEM;
@@ -344,6 +434,11 @@ enum session_placement session_placement(const struct session *session)
 	return place_at_caller(session->place) ? SESSION_PLACE_CALLER : SESSION_PLACE_SPREAD;
 }
 
+unsigned session_dev_minor(const struct session *session)
+{
+	return session->dev_minor;
+}
+
 /*
  * Larger reads ahead than the kernel's default of 128 KiB: fewer requests for a stream. Only root may say so, and it is no loss if it
  * cannot be said.
@@ -363,17 +458,51 @@ static void readahead_set(const struct session *session)
 	close(fd);
 }
 
-/* Until the kernel has our answer to INIT, and so sends all others. Asks nothing of the mount: who is killed meanwhile can go. */
-static int init_wait(struct session *session)
+/*
+ * Until the kernel has our answer to INIT, and so sends all others. Asks nothing of the mount: who is killed meanwhile can go. rc is what went wrong
+ * before: then the kernel must not wait for queues.
+ */
+static int init_wait(struct session *session, int rc)
 {
-	int rc;
+	bool is_over;
 
 	pthread_mutex_lock(&session->lock);
 	while (!session->is_init_over && atomic_load(&session->running) > 0)
 		pthread_cond_wait(&session->changed, &session->lock);
-	rc = session->is_init_over ? session->init_rc : -ENOTCONN;
+	is_over = session->is_init_over;
+	if (rc == 0)
+		rc = is_over ? session->init_rc : -ENOTCONN;
 	pthread_mutex_unlock(&session->lock);
+	if (rc && is_over && wire_uring(&session->wire))
+		uring_refuse(session->uring);
 	return rc;
+}
+
+/* No requests are on their way before this is over, one way or the other. */
+static int transport_go(struct session *session)
+{
+	struct uring *uring = session->uring;
+	char *why = session->transport_why;
+	int rc = -EOPNOTSUPP;
+
+	if (!uring)
+		return 0;
+	if (wire_uring(&session->wire))
+		rc = uring_go(uring, why, sizeof(session->transport_why));
+	else
+		snprintf(why, sizeof(session->transport_why), "the kernel does not offer it");
+	if (rc == 0) {
+		atomic_store(&session->is_uring, true);
+		return 0;
+	}
+	uring_end(uring);
+	return session->opts.transport == SESSION_TRANSPORT_AUTO ? 0 : rc;
+}
+
+bool session_is_uring(const struct session *session, const char **why)
+{
+	*why = session->transport_why;
+	return atomic_load(&session->is_uring);
 }
 
 int session_run(struct session *session)
@@ -381,13 +510,18 @@ int session_run(struct session *session)
 	int rc = defer_open(DEFER_THREADS, &session->defer);
 
 	if (rc == 0)
+		rc = defer_open(1, &session->mover);
+	if (rc == 0)
 		fs_on_poison(session->fs, events_note, session->events);
+	if (rc == 0 && session->uring)
+		rc = uring_start(session->uring);
 	if (rc == 0) {
 		place_watch(session->place, session->fd);
 		rc = workers_start(session);
 	}
+	rc = init_wait(session, rc);
 	if (rc == 0)
-		rc = init_wait(session);
+		rc = transport_go(session);
 	if (rc == 0)
 		readahead_set(session);
 	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
@@ -430,6 +564,7 @@ static bool session_wait_ms(struct session *session, long ms)
 static void workers_stop(struct session *session)
 {
 	defer_close(session->defer);
+	defer_close(session->mover);
 	fuse_session_exit(session->se);
 	atomic_store(&session->exiting, true);
 	place_end(session->place);
@@ -466,24 +601,35 @@ void session_stop(struct session *session)
 	}
 }
 
+static void defer_end(struct defer *defer)
+{
+	if (!defer)
+		return;
+	defer_close(defer);
+	defer_free(defer);
+}
+
 void session_close(struct session *session)
 {
 	for (unsigned i = 0; session->workers && i < session->opts.threads; i++)
 		if (session->workers[i].thread)
 			pthread_join(session->workers[i].thread, NULL);
-	if (session->defer) {
-		defer_close(session->defer);
-		defer_free(session->defer);
-	}
+	defer_end(session->defer);
+	defer_end(session->mover);
+	if (session->uring)
+		uring_end(session->uring);
 	fs_on_poison(session->fs, NULL, NULL);
 	if (session->place)
 		place_close(session->place);
+	if (session->uring)
+		uring_close(session->uring);
 	if (session->se)
 		fuse_session_destroy(session->se); /* closes the connection */
 	scrub_free(session->scrub);
 	events_free(session->events);
 	if (session->tokens)
 		token_close(session->tokens);
+	opens_free(session->opens);
 	workers_free(session);
 	pthread_cond_destroy(&session->changed);
 	pthread_mutex_destroy(&session->lock);
@@ -493,7 +639,7 @@ void session_close(struct session *session)
 void session_counts(struct session *session, struct session_counts *counts)
 {
 	*counts = (struct session_counts){ 0 };
-	for (unsigned i = 0; i < session->opts.threads; i++) {
+	for (unsigned i = 0; i < session->workers_count; i++) {
 		struct worker *worker = &session->workers[i];
 
 		counts->requests += atomic_load_explicit(&worker->requests, memory_order_relaxed);

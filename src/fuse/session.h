@@ -31,6 +31,13 @@ enum session_placement {
 	SESSION_PLACE_SPREAD, /* wherever the scheduler puts a worker */
 };
 
+/* How requests come from the kernel. */
+enum session_transport {
+	SESSION_TRANSPORT_AUTO,  /* over io_uring, if the kernel lets us */
+	SESSION_TRANSPORT_URING, /* or not at all */
+	SESSION_TRANSPORT_DEV,   /* over /dev/fuse */
+};
+
 struct session_opts {
 	const char *source;        /* the pool as the user named it: what mount(8) and df(1) show */
 	const char *mountpoint;    /* absolute */
@@ -39,6 +46,7 @@ struct session_opts {
 	unsigned threads; /* at least 1 */
 	enum session_dax dax;
 	enum session_placement placement;
+	enum session_transport transport;
 };
 
 /*
@@ -50,6 +58,12 @@ must_check int session_open(struct fs *fs, const struct session_opts *opts, stru
 
 /* What has become of opts->placement. */
 enum session_placement session_placement(const struct session *session);
+
+/* After session_run(): whether requests come over io_uring; if not, and it was to be tried, why has a line. */
+bool session_is_uring(const struct session *session, const char **why);
+
+/* The minor number of the mount's device: no other mount has it. */
+unsigned session_dev_minor(const struct session *session);
 
 /* Starts the workers. After an error: session_stop(), session_wait(), session_close(). */
 must_check int session_run(struct session *session);
@@ -63,6 +77,8 @@ void session_stop(struct session *session);
 /* Ends the threads and frees everything; the mount is gone afterwards. Not under session_wait(). */
 void session_close(struct session *session);
 
+/* Whether a call on a mount failed so because its daemon has just died: its requests are ended so, and a moment later there is ENOTCONN. */
+bool session_is_dying(int error);
 /* Detaches a mount whose daemon is dead from dir ("Transport endpoint is not connected"). 0: done, -ENOENT: there is none. */
 must_check int session_detach_dead(const char *dir);
 /* The same for a mount of that pool, by a caller who has the pool's lock: the daemon that served it is dead, or about to be. */

@@ -12,10 +12,11 @@ static struct wire_sx_time sx_time(struct inode_time t)
 	return (struct wire_sx_time){ .s = t.s, .ns = t.ns };
 }
 
-static void statx_fill(struct wire_statx_out *out, const struct inode_attr *attr)
+static void statx_fill(const struct session *session, struct wire_statx_out *out,
+		       const struct inode_attr *attr)
 {
 	*out = (struct wire_statx_out){
-		.attr_valid_s = (uint64_t)OPS_TIMEOUT_S,
+		.attr_valid_s = (uint64_t)ops_attr_timeout(session, attr->ino),
 		.mask = STATX_BASIC_STATS | STATX_BTIME,
 		.blksize = BLOCK_SIZE,
 		.nlink = attr->nlink,
@@ -48,12 +49,14 @@ void ops_statx(struct session *session, const void *request)
 	struct wire_statx_out body;
 	struct iovec iov[2] = { { &out, sizeof(out) }, { &body, sizeof(body) } };
 	struct inode_attr attr;
-	int rc = fs_getattr(session->fs, in->nodeid, &attr);
+	int rc;
 
+	direct_look(session, in->nodeid);
+	rc = fs_getattr(session->fs, in->nodeid, &attr);
 	if (rc) {
 		out.error = rc;
 	} else {
-		statx_fill(&body, &attr);
+		statx_fill(session, &body, &attr);
 		out.len += (uint32_t)sizeof(body);
 	}
 	rc = session_send(session, iov, rc ? 1 : 2);

@@ -14,11 +14,23 @@
 
 #include "util/util.h"
 
+/*
+ * fi->fh of an open file or directory: what a later request must know of the open, which it does not carry itself.
+ */
+#define OPS_FH_WRITE 0x1u
+#define OPS_FH_READ 0x2u
+#define OPS_FH_DIR 0x4u
+#define OPS_FH_DIRECT 0x8u /* bypasses the page cache */
+#define OPS_FH_APPEND 0x10u
+#define OPS_FH_FLAGS 0xffu
+#define OPS_FH_OPEN_SHIFT 8 /* above: a number of its own, if it goes through the page cache */
+
 struct token_table;
 
 struct token_file {
 	uint64_t ino, gen;
 	unsigned mode; /* OPS_FH_* */
+	uint64_t open; /* number of an open that counts in fs_cached_opens(); 0: it does not */
 	uid_t uid;     /* user that asked: whose share of the table it takes */
 	pid_t pid;     /* process (not thread) that asked */
 };

@@ -10,8 +10,11 @@
 #include <linux/fuse.h>
 #include <string.h>
 
+#include "fuse/uring_wire.h"
+
 #define OPCODE_TMPFILE 51u
 #define OPCODE_STATX 52u
+#define OPCODE_COPY_FILE_RANGE_64 53u
 
 #define FEATURE_KILLPRIV_V2 (1ull << 28)
 #define FEATURE_SETXATTR_EXT (1ull << 29)
@@ -118,6 +121,14 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 		wire_now.tmpfile = true;
 		in->opcode = FUSE_CREATE;
 		break;
+	/*
+	 * The same with an answer of 64 bits. It must be known: two threads that both hear at once that it is not make the kernel take the older
+	 * one for unknown too (Linux 6.18), and copy by itself from then on.
+	 */
+	case OPCODE_COPY_FILE_RANGE_64:
+		wire_now.copy_64 = true;
+		in->opcode = FUSE_COPY_FILE_RANGE;
+		break;
 	case OPCODE_STATX:
 		return body_size >= sizeof(struct wire_statx_in) ? WIRE_STATX : WIRE_PASS;
 	default:
@@ -141,6 +152,8 @@ bool wire_reply(struct wire *wire, const struct iovec *iov, int count)
 	wanted = FEATURE_KILLPRIV_V2 | FEATURE_SETXATTR_EXT | FEATURE_INIT_EXT;
 	if (wire->want_direct_mmap)
 		wanted |= FEATURE_DIRECT_IO_MMAP;
+	if (wire->want_uring)
+		wanted |= URING_FEATURE;
 	wanted &= wire->offered;
 	wire->compact_setxattr = (wanted & ~flags & FEATURE_SETXATTR_EXT) != 0;
 	flags |= wanted;
@@ -159,6 +172,11 @@ bool wire_kill_flags(const struct wire *wire)
 bool wire_direct_mmap(const struct wire *wire)
 {
 	return wire->agreed & FEATURE_DIRECT_IO_MMAP;
+}
+
+bool wire_uring(const struct wire *wire)
+{
+	return wire->agreed & URING_FEATURE;
 }
 
 bool wire_direct_bulk(const struct wire *wire)

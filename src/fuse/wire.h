@@ -22,6 +22,7 @@ struct wire {
 	uint64_t agreed;       /* those in force, ours and libfuse's */
 	bool compact_setxattr; /* we asked for the long form, libfuse knows the short one */
 	bool want_direct_mmap; /* the caller's wish, set before INIT */
+	bool want_uring;       /* the caller's wish, set before INIT */
 	uint32_t minor;        /* protocol 7.minor that the kernel speaks */
 	_Atomic bool ready;    /* INIT has been answered */
 };
@@ -32,6 +33,7 @@ struct wire_now {
 	bool kill_suidgid;  /* write, open, setattr: clear setuid and setgid */
 	bool acl_kill_sgid; /* setxattr of an access ACL: clear setgid */
 	bool tmpfile;       /* create without a name */
+	bool copy_64;       /* copy_file_range: the answer has 64 bits */
 	bool direct;        /* read, write: around the page cache */
 };
 extern _Thread_local struct wire_now wire_now;
@@ -52,6 +54,8 @@ bool wire_reply(struct wire *wire, const struct iovec *iov, int count);
 bool wire_kill_flags(const struct wire *wire);
 /* Whether files that bypass the page cache can still be mapped shared. */
 bool wire_direct_mmap(const struct wire *wire);
+/* Whether requests are to go over io_uring; those that cannot wait for its queues. */
+bool wire_uring(const struct wire *wire);
 /*
  * Whether direct writes and the page cache can be kept coherent: pages are dropped after a direct write too (since 7.42), and
  * dropping a page waits for its write-back (since 7.44; before, a copy of it was on its way).

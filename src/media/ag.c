@@ -52,6 +52,8 @@ void ag_super_encode(struct m_ag_super *m, const struct super *super)
 	super_encode(&whole, super);
 	/* While it grows, the copies tell of one of both sizes. */
 	whole.sb_incompat = le64_of(super->incompat & ~FEATURE_INCOMPAT_GROWING);
+	whole.sb_ro_compat =
+		le64_of(super->ro_compat & ~FEATURE_RO_COMPAT_BAD_IN_USE); /* it comes and goes */
 	*m = (struct m_ag_super){
 		.as_size_blk = whole.sb_size_blk,
 		.as_ag_size_blk = whole.sb_ag_size_blk,

@@ -119,7 +119,8 @@ enum intent_type {
 	INTENT_CLONE, /* back: it_body is an unattached extent tree of it_ino; drop what it owns beyond the file's own tree */
 	INTENT_DROP, /* forward: it_body is the former extent tree of it_ino; drop what it owns beyond the file's own tree */
 	INTENT_SHIFT, /* forward: move records of it_ino past block it_args[0] by it_args[1] (signed) blocks */
-	INTENT_RELOCATE, /* copy it_args[1] of the key unit it_args[0] moves to block it_args[2]; [3]: from there, or 0 */
+	INTENT_RELOCATE, /* copy it_args[1] of the key unit it_args[0] moves to block it_args[2]; [3]: from there, or 0; [4]: it is free then */
+	INTENT_LANE, /* copy it_args[1] of journal lane [0] moves to block [2]; [3]: from there; [4] .. [5] - 1: blocks that are bad then */
 	INTENT_TYPES
 };
 

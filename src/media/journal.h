@@ -14,6 +14,10 @@
 #define LANE_SIZE_MIN (256u << 10)
 #define LANE_SIZE_MAX (4u << 20)
 
+/* In the offset of a journal's rmap record (FORMAT.md 2): mirrors of lanes; nothing lies there. */
+#define JOURNAL_MIRROR (1ull << 32)
+#define JOURNAL_SPARE (1ull << 33)
+
 struct m_record {
 	le32 rc_magic; /* MAGIC_RECORD; 0 when retired */
 	le32 rc_crc;   /* of rc_length_bytes from the head on, with rc_crc as zero */

@@ -282,7 +282,7 @@ static const char *forward_rec_check(const void *rec, size_t size_bytes)
 		return "forward: blocks make no sense";
 	if (le64_get(m->fw_lost_lines) && count != 1)
 		return "forward: lost lines in more than one block";
-	if (le32_get(m->fw_flags))
+	if (le32_get(m->fw_flags) & ~FORWARD_GOOD)
 		return "forward: unknown flags";
 	return NULL;
 }

@@ -149,8 +149,9 @@ struct m_forward {
 	le64 fw_new_blk;
 	le64 fw_lost_lines; /* bit i: 64-byte line i of the block could not be read */
 	le32 fw_count_blk;  /* 1 where lines are lost */
-	le32 fw_flags;
+	le32 fw_flags;      /* FORWARD_* */
 };
+#define FORWARD_GOOD 0x1u /* nothing is wrong with the old blocks: in the end they are free */
 static_assert(sizeof(struct m_forward) == 32, "FORMAT.md 6.8");
 
 /* One owner's loss in one block of a file. */

@@ -18,7 +18,9 @@
 #define FEATURE_INCOMPAT_GROWING (1ull << 1)  /* sb_grown_from_blk is set */
 #define FEATURE_INCOMPAT_KNOWN (FEATURE_INCOMPAT_META_DUP | FEATURE_INCOMPAT_GROWING)
 /* Read-only compatible: a pool with others is mounted read-only. */
-#define FEATURE_RO_COMPAT_KNOWN 0ull
+#define FEATURE_RO_COMPAT_LANES_MOVED (1ull << 1) /* a journal lane does not lie where mkfs has put it */
+#define FEATURE_RO_COMPAT_BAD_IN_USE (1ull << 2)  /* a block that files have may be OWNER_BAD's besides */
+#define FEATURE_RO_COMPAT_KNOWN (FEATURE_RO_COMPAT_LANES_MOVED | FEATURE_RO_COMPAT_BAD_IN_USE)
 /* Never known: an image of the metadata in which names were replaced (umbradump), so that hashes do not fit them. */
 #define FEATURE_RO_COMPAT_NAMES_HIDDEN (1ull << 0)
 
@@ -115,6 +117,18 @@ static inline uint64_t super_ag_start_blk(const struct super *s, uint32_t agno)
 static inline uint64_t super_ag_length_blk(const struct super *s, uint32_t agno)
 {
 	return u64_min(s->ag_size_blk, s->size_blk - super_ag_start_blk(s, agno));
+}
+
+/* In the first or last chunk: superblock and journal have all of that, and nobody else gets blocks there. */
+static inline bool super_blk_is_home(const struct super *s, uint64_t blk)
+{
+	return blk < CHUNK_BLOCKS || blk >= s->size_blk - CHUNK_BLOCKS;
+}
+
+/* A copy of a lane; its first block. */
+static inline uint64_t super_lane_blk(const struct super *s, uint32_t lane, unsigned copy)
+{
+	return copy ? s->lanes[lane].mirror_blk : s->lanes[lane].primary_blk;
 }
 
 #endif

@@ -212,6 +212,21 @@ static uint64_t chunk_find(const struct repair *rp, uint32_t agno, bool mirror)
 	return 0;
 }
 
+int repair_chunk_take(struct repair *rp, uint64_t *blk)
+{
+	uint64_t chunk;
+	int rc = busy_make(rp, false);
+
+	if (rc)
+		return rc;
+	chunk = chunk_find(rp, 0, true);
+	if (chunk == 0)
+		return -ENOSPC;
+	*blk = chunk * CHUNK_BLOCKS;
+	busy_set(rp, *blk, 1);
+	return 0;
+}
+
 /* A slot of a sound table unit that has no place; *m is that unit. ag_chunks: none. */
 static uint32_t slot_find(struct repair *rp, uint32_t agno, struct m_chunks *m)
 {

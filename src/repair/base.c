@@ -98,7 +98,15 @@ int repair_unit_write(struct repair *rp, uint64_t laddr, uint32_t magic, void *b
 	first = copy_read(rp, laddr, 1, magic, old) ? 0 : 1;
 	rc_first = copy_write(rp, laddr, first, magic, buf);
 	rc_second = copy_write(rp, laddr, !first, magic, buf);
+	if (rc_first == -EIO && rc_second != 0) {
+		rc = repair_unit_leave(rp, laddr);
+		if (rc)
+			return rc;
+		rc_first = copy_write(rp, laddr, first, magic, buf);
+		rc_second = copy_write(rp, laddr, !first, magic, buf);
+	}
 	pool_unverify(rp->pool, laddr, size);
+	rp->wrote |= rc_first == 0 || rc_second == 0;
 	if (rc_first == 0 || rc_second == 0)
 		return 0;
 	return rc_first == -ENOMEM ? -ENOMEM : -EIO;

@@ -51,6 +51,12 @@ struct repair {
 	struct rows fresh;             /* uint64_t: units given away since it was emptied */
 	bool incomplete;               /* repair_group_each could not read a part of a tree */
 	bool inodes_are_done;          /* units that nothing leads to are no source of theirs any more */
+	uint64_t spare_blk,
+		spare_end_blk; /* of a chunk for blocks that stand in for units; 0: there is none */
+	bool was_unfinished;   /* an earlier run did not come to its end */
+	bool wrote;            /* something of the pool is not as it was, beside its state */
+	bool places_failed;    /* they are in bad memory, and there is no room elsewhere */
+	bool inodes_are_left;  /* what is wrong with some could not be mended */
 	struct check_opts silent;
 	struct check_report walked;
 };
@@ -75,9 +81,15 @@ bool repair_step(struct repair *rp, const char *what, uint64_t done, uint64_t to
 /*
  * Writes a unit whose owner is in its header and whose content is complete: fills in the rest of the header (magic, laddr, UUID,
  * the next sequence number, CRC) and stores both copies, one after the other with a fence between. buf is 64-byte aligned, unit_size(magic)
- * bytes. -EUCLEAN: its content does not pass its check (nothing was written). -EIO: neither copy could be written.
+ * bytes. Where neither can be stored it leaves its place. -EUCLEAN: its content does not pass its check (nothing was written). -EIO: neither copy
+ * could be written. -ENOSPC: nor is there room elsewhere.
  */
 must_check int repair_unit_write(struct repair *rp, uint64_t laddr, uint32_t magic, void *buf);
+
+/* From now on other blocks stand in for the one in which the unit lies. -ENOSPC, -EIO. */
+must_check int repair_unit_leave(struct repair *rp, uint64_t laddr);
+/* A chunk of the device that nobody says anything about: its first block. For blocks that stand in for units. -ENOSPC. */
+must_check int repair_chunk_take(struct repair *rp, uint64_t *blk);
 
 /* The best sound copy into buf (64-byte aligned); owner 0: any. Says nothing. False: there is none. */
 bool repair_unit_read(struct repair *rp, uint64_t laddr, uint32_t magic, uint64_t owner, void *buf);
@@ -124,6 +136,8 @@ bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
 
 /* The walk that collects facts, with these options. */
 must_check int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_report *report);
+/* One whose rows nobody needs: it takes less memory, and of the facts there is only what is known of groups. opts NULL: silent. */
+must_check int repair_look(struct repair *rp, const struct check_opts *opts, struct check_report *report);
 void repair_facts_drop(struct repair *rp);
 
 /* Gives every metadata chunk a mirror that should have one and has none. */

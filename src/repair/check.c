@@ -76,65 +76,10 @@ void check_found(struct check *ck, enum check_kind kind, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	if (ck->is_part)
+	if (ck->stage)
 		part_text(ck, kind, text);
 	else
 		ck->opts->found(ck->opts->arg, kind, text);
-}
-
-void *rows_add(struct check *ck, struct rows *rows, size_t row_size)
-{
-	if (rows->count == rows->room) {
-		size_t room = rows->room ? rows->room * 2 : 64;
-		void *data = realloc(rows->data, room * row_size);
-
-		if (!data) {
-			ck->error = -ENOMEM;
-			return NULL;
-		}
-		rows->data = data;
-		rows->room = room;
-	}
-	return (uint8_t *)rows->data + rows->count++ * row_size;
-}
-
-void rows_sort(struct rows *rows, size_t row_size, int (*compare)(const void *a, const void *b))
-{
-	const uint8_t *data = rows->data;
-	size_t i = 1;
-
-	while (i < rows->count && compare(data + (i - 1) * row_size, data + i * row_size) <= 0)
-		i++;
-	if (i < rows->count)
-		qsort(rows->data, rows->count, row_size, compare);
-}
-
-const void *rows_find(const struct rows *rows, size_t row_size, size_t field_off, uint64_t value,
-		      size_t *count)
-{
-	const uint8_t *all = rows->data;
-	size_t lo = 0, hi = rows->count;
-
-#define FIELD(i) (*(const uint64_t *)(const void *)(all + (i)*row_size + field_off))
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (FIELD(mid) < value)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (hi = lo; hi < rows->count && FIELD(hi) == value; hi++)
-		;
-#undef FIELD
-	*count = hi - lo;
-	return all ? all + lo * row_size : NULL;
-}
-
-void rows_free(struct rows *rows)
-{
-	free(rows->data);
-	*rows = (struct rows){ 0 };
 }
 
 static int inode_compare(const void *a, const void *b)
@@ -164,9 +109,9 @@ static void sort_part(struct check *part, uint32_t index)
 	if (index == 0)
 		rows_sort(&part->names, sizeof(struct seen_name), seen_name_compare);
 	else if (index == 1)
-		rows_sort(&part->parents, sizeof(struct seen_name), seen_name_compare);
-	else
 		rows_sort(&part->owners, sizeof(struct rmap), check_owner_compare);
+	else
+		rows_sort(&part->parents, sizeof(struct seen_name), seen_name_compare);
 }
 
 static void last_part(struct check *part, uint32_t index)
@@ -194,6 +139,7 @@ static void walk(struct check *ck)
 	check_super(ck);
 	for (uint32_t agno = 0; agno < count; agno++)
 		check_group_units(ck, agno);
+	check_header_supers(ck);
 	for (uint32_t agno = 0; agno < count; agno++) {
 		check_group_inodes(ck, agno);
 		if (ck->more)
@@ -201,13 +147,14 @@ static void walk(struct check *ck)
 	}
 	rows_sort(&ck->inodes, sizeof(struct seen_inode), inode_compare);
 	rows_expect(&ck->names, sizeof(struct seen_name), ck->inodes.count);
-	rows_expect(&ck->parents, sizeof(struct seen_name), ck->inodes.count);
+	if (ck->keep)
+		rows_expect(&ck->parents, sizeof(struct seen_name), ck->inodes.count);
 	rows_expect(&ck->owners, sizeof(struct rmap), ck->inodes.count + ck->inodes.count / 8);
 	check_parts(ck, "inodes", false, (uint32_t)u64_div_up(ck->inodes.count, PART_INODES), inodes_part);
 	for (uint32_t agno = 0; agno < count; agno++)
 		check_group_rest(ck, agno);
 	check_intents(ck);
-	check_parts(ck, "sorting", true, 3, sort_part);
+	check_parts(ck, "sorting", true, ck->keep ? 3 : 2, sort_part);
 	check_owners_divide(ck);
 	check_parts(ck, "space", true, count + 1, last_part);
 	if (ck->error)
@@ -219,6 +166,7 @@ static void walk(struct check *ck)
 	}
 	check_unaware(ck);
 	check_used_maps(ck);
+	check_bad_in_use(ck);
 }
 
 uint64_t check_bad_count(const struct check *ck)
@@ -239,9 +187,36 @@ void check_free(struct check *ck)
 	rows_free(&ck->names);
 	rows_free(&ck->parents);
 	rows_free(&ck->intents);
+	rows_free(&ck->forwards);
 	rows_free(&ck->lost);
 	rows_free(&ck->clusters);
 	rows_free(&ck->ag_nodes);
+}
+
+int check_scratch_make(struct check *scratch, const struct check *ck)
+{
+	static const struct check_opts silent;
+
+	*scratch = *ck;
+	scratch->opts = &silent;
+	scratch->report = calloc(1, sizeof(*scratch->report));
+	scratch->reached = calloc((size_t)ck->super->ag_count * ck->ag_chunks, sizeof(*scratch->reached));
+	scratch->parents = (struct rows){ 0 };
+	scratch->lost = (struct rows){ 0 };
+	scratch->texts = (struct rows){ 0 };
+	scratch->keep = false;
+	scratch->stage = NULL;
+	if (scratch->report && scratch->reached)
+		return 0;
+	check_scratch_free(scratch);
+	return -ENOMEM;
+}
+
+void check_scratch_free(struct check *scratch)
+{
+	free(scratch->report);
+	free(scratch->reached);
+	rows_free(&scratch->parents);
 }
 
 int check_make(struct check *ck, struct pool *pool, const struct check_opts *opts,

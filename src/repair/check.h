@@ -7,7 +7,8 @@
  * For fsck, scrub and tests. The pool must be open and quiet: no transaction while it runs. On a pool that was opened
  * for writing, loading a chunk table for the first time may heal it as any reader would.
  *
- * Memory: 48 bytes for each inode, 96 for each name, 40 for each extent, 64 for each chunk; not all at a time.
+ * Memory: 56 bytes for each inode, 32 for each name, 64 for each extent (up to 24 more where its neighbour is free, 48 more where it is
+ * shared), 128 for each chunk. What a repair collects beside that when it found something: 32 bytes for each name, up to 32 for each extent.
  */
 #ifndef UMBRA_REPAIR_CHECK_H
 #define UMBRA_REPAIR_CHECK_H
@@ -89,6 +90,7 @@ struct check_report {
 	uint64_t inodes, directories, names, orphans, intents;
 	uint64_t extents, nodes, meta_units;
 	uint64_t data_blk, shared_blk, free_blk;
+	uint64_t bad_in_use_blk;      /* out of use, and files cannot leave them */
 	uint64_t heals, heals_failed; /* copies written anew, and those that could not be */
 };
 

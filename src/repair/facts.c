@@ -462,7 +462,7 @@ void repair_facts_drop(struct repair *rp)
 	rp->redo = NULL;
 }
 
-int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_report *report)
+static int walk(struct repair *rp, const struct check_opts *opts, struct check_report *report, bool keep)
 {
 	size_t chunks = (size_t)rp->super->ag_count * (rp->super->ag_size_blk / CHUNK_BLOCKS);
 	int rc;
@@ -475,7 +475,7 @@ int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_r
 	if (!rp->taken || !rp->facts || !rp->cursors || !rp->redo)
 		return -ENOMEM;
 	rc = check_make(rp->facts, rp->pool, opts, report);
-	rp->facts->keep = true;
+	rp->facts->keep = keep;
 	rp->facts->more = group_more;
 	rp->facts->more_arg = rp;
 	if (!rc)
@@ -485,6 +485,17 @@ int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_r
 	rp->facts->report = &rp->walked;
 	rp->facts->opts = &rp->silent;
 	return rc ? rc : rp->error;
+}
+
+int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_report *report)
+{
+	return walk(rp, opts, report, true);
+}
+
+int repair_look(struct repair *rp, const struct check_opts *opts, struct check_report *report)
+{
+	rp->silent = (struct check_opts){ .arg = rp->opts->arg, .step = rp->opts->step };
+	return walk(rp, opts ? opts : &rp->silent, report, false);
 }
 
 int repair_facts(struct repair *rp, struct check_report *report)

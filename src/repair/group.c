@@ -157,17 +157,25 @@ static void collect_intents(struct check *ck, uint32_t agno)
 	}
 }
 
-/* None at all is fine, and while the pool grows it may tell of either size. */
-static void check_header_super(struct check *ck, uint32_t agno, const struct m_ag_super *has)
+/* None at all is fine, and while the pool grows or a lane moves it may tell of how it was. */
+void check_header_supers(struct check *ck)
 {
 	static const struct m_ag_super none;
 	struct m_ag_super want;
 
+	if (ck->super->grown_from_blk != 0 || check_lane_intent(ck, 0, UINT64_MAX))
+		return;
 	ag_super_encode(&want, ck->super);
-	if (ck->super->grown_from_blk == 0 && memcmp(has, &none, sizeof(none)) != 0 &&
-	    memcmp(has, &want, sizeof(want)) != 0)
+	for (uint32_t agno = 0; agno < ck->super->ag_count; agno++) {
+		const struct m_ag *header = ck->ags[agno].header;
+
+		if (!header || memcmp(&header->ag_super, &none, sizeof(none)) == 0 ||
+		    memcmp(&header->ag_super, &want, sizeof(want)) == 0)
+			continue;
 		check_found(ck, CHECK_GROUP,
 			    "group %u: its header has another copy of the superblock's fields", agno);
+		ck->ags[agno].damage |= GROUP_HEADER;
+	}
 }
 
 static void check_header(struct check *ck, uint32_t agno)
@@ -190,7 +198,6 @@ static void check_header(struct check *ck, uint32_t agno)
 		check_found(ck, CHECK_GROUP,
 			    "group %u: its header says %" PRIu64 " blocks, the superblock %" PRIu64, agno,
 			    le64_get(m->ag_length_blk), super_ag_length_blk(ck->super, agno));
-	check_header_super(ck, agno, &m->ag_super);
 }
 
 /* Marks the group if something was found since. */
@@ -250,7 +257,7 @@ static void cluster_add(void *arg, const void *rec, size_t size_bytes)
 	}
 	if (!check_reach(ck, laddr, CLUSTER_UNITS, "inode cluster"))
 		return;
-	if (ck->keep)
+	if (ck->more)
 		cluster_keep(ck, first, free);
 	for (unsigned i = first == 0; i < CLUSTER_INODES; i++) {
 		struct seen_inode *seen;
@@ -342,11 +349,18 @@ static void forward_seen(void *arg, const void *rec, size_t size_bytes)
 	uint64_t old_blk = le64_get(m->fw_old_blk), new_blk = le64_get(m->fw_new_blk),
 		 count = le32_get(m->fw_count_blk);
 
+	struct seen_forward *seen;
+
 	(void)size_bytes;
 	if (!range_is_inside(w->ck, old_blk, count) || !range_is_inside(w->ck, new_blk, count) ||
-	    pool_blk_ag(w->ck->pool, old_blk) != w->agno)
+	    pool_blk_ag(w->ck->pool, old_blk) != w->agno) {
 		check_found(w->ck, CHECK_FORWARD,
 			    "group %u: forward record of block %" PRIu64 " makes no sense", w->agno, old_blk);
+		return;
+	}
+	seen = rows_add(w->ck, &w->ck->forwards, sizeof(*seen));
+	if (seen)
+		*seen = (struct seen_forward){ old_blk, new_blk, count };
 }
 
 static void loss_seen(void *arg, const void *rec, size_t size_bytes)

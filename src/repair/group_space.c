@@ -7,10 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "media/journal.h"
 #include "repair/groups.h"
 #include "txn/format.h"
-
-#define LANE_MIRROR (1ull << 32) /* in the offset of a journal record */
 
 static uint64_t rmap_end(const struct rmap *r)
 {
@@ -46,8 +45,7 @@ static int piece_compare(const void *a, const void *b)
 
 static void rmap_sort(struct rows *rows, int (*compare)(const void *a, const void *b))
 {
-	if (rows->count)
-		qsort(rows->data, rows->count, sizeof(struct rmap), compare);
+	rows_sort(rows, sizeof(struct rmap), compare);
 }
 
 static void rmap_add(struct repair *rp, struct rows *rows, const struct rmap *r)
@@ -112,7 +110,7 @@ static void journal_owners(struct repair *rp, struct rows *out)
 	for (uint32_t i = 0; i < s->lane_count; i++) {
 		lane_cover(rp, out, count, s->lanes[i].primary_blk, s->lanes[i].primary_blk + lane_blk, 0);
 		lane_cover(rp, out, count, s->lanes[i].mirror_blk, s->lanes[i].mirror_blk + lane_blk,
-			   LANE_MIRROR);
+			   JOURNAL_MIRROR);
 	}
 }
 
@@ -163,6 +161,17 @@ static bool owner_is_unknown(struct repair *rp, uint64_t owner)
 	return seen && (seen->mode_fmt == 0 || seen->mend & SALVAGE_EXTENTS);
 }
 
+/* The journal has it, and nothing lies there: then somebody may have wanted it to be out of use. */
+static bool is_spare(struct repair *rp, const struct rmap *special, const struct rmap *bad)
+{
+	struct lane_place lane;
+
+	return bad->owner == OWNER_BAD && special->owner == OWNER_JOURNAL &&
+	       super_blk_is_home(rp->super, bad->start_blk) && special->start_blk <= bad->start_blk &&
+	       rmap_end(special) >= rmap_end(bad) &&
+	       !pool_lane_find(rp->pool, bad->start_blk, rmap_end(bad), &lane);
+}
+
 static bool old_rmap_seen(void *arg, const void *rec)
 {
 	const struct old_rmap *old = arg;
@@ -175,11 +184,61 @@ static bool old_rmap_seen(void *arg, const void *rec)
 	if (!owner_is_unknown(g->rp, r.owner) || r.start_blk < g->start_blk || r.start_blk >= g->end_blk ||
 	    r.count_blk == 0 || r.count_blk > g->end_blk - r.start_blk)
 		return true;
+	if (r.owner == OWNER_BAD) /* the same block twice is one record then */
+		r.offset_blk = r.start_blk;
 	i = special_find(old->specials, r.start_blk);
 	special = (const struct rmap *)old->specials->data + i;
-	if (i == old->specials->count || special->start_blk >= rmap_end(&r))
+	if (i == old->specials->count || special->start_blk >= rmap_end(&r) || is_spare(g->rp, special, &r))
 		rmap_add(g->rp, &g->rmap, &r);
 	return true;
+}
+
+/* What is left of a record of the journal: the first part in its place. */
+static void spare_cut_one(struct group_space *g, size_t at, const struct rmap *bad)
+{
+	struct rmap *r = (struct rmap *)g->rmap.data + at, right = *r;
+
+	if (r->owner != OWNER_JOURNAL || r->start_blk > bad->start_blk || rmap_end(r) < rmap_end(bad))
+		return;
+	right.start_blk = rmap_end(bad);
+	right.offset_blk += right.start_blk - r->start_blk;
+	right.count_blk = rmap_end(r) - right.start_blk;
+	r->count_blk = bad->start_blk - r->start_blk;
+	if (right.count_blk != 0)
+		rmap_add(g->rp, &g->rmap, &right);
+}
+
+/*
+ * What is out of use beside superblock and journal is not the journal's. Records of the journal are among the first ones, or have been cut off from one of
+ * those.
+ */
+static void spare_cut(struct group_space *g, size_t specials)
+{
+	size_t count = g->rmap.count;
+
+	for (size_t i = specials; i < count; i++) {
+		struct rmap bad = ((const struct rmap *)g->rmap.data)[i];
+
+		if (bad.owner != OWNER_BAD || !super_blk_is_home(g->rp->super, bad.start_blk))
+			continue;
+		for (size_t k = 0; k < g->rmap.count; k++) {
+			if (k == specials)
+				k = count;
+			if (k < g->rmap.count)
+				spare_cut_one(g, k, &bad);
+		}
+	}
+}
+
+static void empty_drop(struct rows *rows)
+{
+	struct rmap *r = rows->data;
+	size_t out = 0;
+
+	for (size_t i = 0; i < rows->count; i++)
+		if (r[i].count_blk != 0)
+			r[out++] = r[i];
+	rows->count = out;
 }
 
 /* ---- common form ---- */
@@ -271,6 +330,7 @@ int group_space_make(struct group_space *g, struct repair *rp, uint32_t agno)
 	const struct rmap *owners = rp->facts->owners.data;
 	struct rows specials = { 0 };
 	struct old_rmap old = { g, &specials };
+	size_t special_count;
 	int rc;
 
 	*g = (struct group_space){
@@ -287,6 +347,7 @@ int group_space_make(struct group_space *g, struct repair *rp, uint32_t agno)
 		if (r->start_blk >= g->start_blk && r->start_blk < g->end_blk)
 			rmap_add(rp, &g->rmap, r);
 	}
+	special_count = g->rmap.count;
 	for (size_t i = 0; i < rp->facts->owners.count && !rc; i++) {
 		const struct rmap *r = &owners[i];
 
@@ -296,6 +357,8 @@ int group_space_make(struct group_space *g, struct repair *rp, uint32_t agno)
 	if (!rc)
 		repair_group_each(rp, agno, AG_RMAP, old_rmap_seen, &old);
 	rows_free(&specials);
+	spare_cut(g, special_count);
+	empty_drop(&g->rmap);
 	rmap_merge(&g->rmap);
 	if (!rc)
 		rc = group_count(g);

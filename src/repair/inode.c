@@ -153,6 +153,7 @@ static void name_seen(struct check *ck, struct rows *rows, const struct seen_nam
 
 	if (row)
 		*row = *name;
+	part_rows_added(ck);
 }
 
 static void dirent_seen(void *arg, const void *rec, size_t size_bytes)
@@ -213,6 +214,7 @@ static void check_dir(struct check *ck, struct seen_inode *seen, const struct m_
 struct attr_walk {
 	struct check *ck;
 	uint64_t ino;
+	uint64_t sum; /* of its parent items */
 	struct hash_chain xattrs, parents;
 	bool damaged;
 };
@@ -245,17 +247,23 @@ static bool check_large_value(struct check *ck, uint64_t ino, const struct m_att
 	return whole;
 }
 
-static void parent_seen(struct attr_walk *w, const struct m_attr *m)
+static struct seen_name parent_name(const struct m_attr *m, uint64_t ino)
 {
 	const le64 *dir_and_key = (const void *)m->at_data;
-	uint64_t dir = le64_get(dir_and_key[0]), key = le64_get(dir_and_key[1]);
 
-	hash_chain_name(&w->parents, le64_get(m->at_key), parent_key(w->ck, dir, key), dir_and_key,
+	return (struct seen_name){ ino, le64_get(dir_and_key[0]), le64_get(dir_and_key[1]),
+				   (uint32_t)name_hash(m->at_data + 2 * sizeof(le64), m->at_namelen), 0 };
+}
+
+static void parent_seen(struct attr_walk *w, const struct m_attr *m)
+{
+	struct seen_name name = parent_name(m, w->ino);
+
+	hash_chain_name(&w->parents, le64_get(m->at_key), parent_key(w->ck, name.dir, name.key), m->at_data,
 			2 * sizeof(le64));
-	name_seen(w->ck, &w->ck->parents,
-		  &(struct seen_name){ w->ino, dir, key,
-				       (uint32_t)name_hash(m->at_data + 2 * sizeof(le64), m->at_namelen),
-				       0 });
+	w->sum = seen_name_sum(w->sum, &name);
+	if (w->ck->keep)
+		name_seen(w->ck, &w->ck->parents, &name);
 }
 
 static void attr_seen(void *arg, const void *rec, size_t size_bytes)
@@ -297,6 +305,7 @@ static void check_attrs(struct check *ck, struct seen_inode *seen, const struct 
 	check_tree(&tree, m->di_attr, INODE_ATTR_SIZE);
 	hash_chain_end(&w.xattrs);
 	hash_chain_end(&w.parents);
+	seen->parents = w.sum;
 	seen->mend |= (uint16_t)((w.damaged ? SALVAGE_ATTR : 0) |
 				 (w.xattrs.lies || w.parents.lies ? MEND_CHAIN_ATTR : 0));
 }
@@ -330,7 +339,72 @@ void check_inode(struct check *ck, size_t index)
 	check_attrs(ck, seen, &m);
 }
 
+/* ---- parent items, read again ---- */
+
+static void parent_again(void *arg, const void *rec, size_t size_bytes)
+{
+	struct attr_walk *w = arg;
+	struct seen_name name;
+
+	(void)size_bytes;
+	if (((const struct m_attr *)rec)->at_type != ATTR_PARENT)
+		return;
+	name = parent_name(rec, w->ino);
+	name_seen(w->ck, &w->ck->parents, &name);
+}
+
+void check_parents_read(struct check *scratch, uint64_t ino)
+{
+	struct attr_walk w = { .ck = scratch, .ino = ino };
+	struct check_tree tree = {
+		.ck = scratch,
+		.kind = NODE_ATTR,
+		.owner = ino,
+		.name = "",
+		.fn = parent_again,
+		.arg = &w,
+	};
+	_Alignas(64) struct m_inode m;
+
+	if (check_unit(scratch, ino << INODE_SHIFT, MAGIC_INODE, ino, &m))
+		check_tree(&tree, m.di_attr, INODE_ATTR_SIZE);
+}
+
 /* ---- intents ---- */
+
+static bool lane_args_lie(const struct super *s, const struct m_intent *it)
+{
+	uint64_t len_blk = s->lane_size_bytes / BLOCK_SIZE, at[2];
+
+	at[0] = le64_get(it->it_args[2]);
+	at[1] = le64_get(it->it_args[3]);
+	for (unsigned i = 0; i < 2; i++) {
+		if (at[i] == 0 || at[i] >= s->size_blk || len_blk > s->size_blk - at[i])
+			return true;
+	}
+	return le64_get(it->it_args[0]) >= s->lane_count || le64_get(it->it_args[1]) > 1 ||
+	       le64_get(it->it_args[4]) > le64_get(it->it_args[5]);
+}
+
+bool check_lane_intent(const struct check *ck, uint64_t blk, uint64_t end_blk)
+{
+	uint64_t len_blk = ck->super->lane_size_bytes / BLOCK_SIZE;
+	const struct seen_intent *all = ck->intents.data;
+
+	for (size_t i = 0; i < ck->intents.count; i++) {
+		const struct m_intent *it = &all[i].intent;
+
+		if (le32_get(it->it_type) != INTENT_LANE || lane_args_lie(ck->super, it))
+			continue;
+		for (unsigned k = 2; k <= 3; k++) {
+			uint64_t at = le64_get(it->it_args[k]);
+
+			if (at < end_blk && at + len_blk > blk)
+				return true;
+		}
+	}
+	return false;
+}
 
 static const char *intent_args_lie(const struct check *ck, const struct m_intent *it, uint32_t type)
 {
@@ -348,6 +422,8 @@ static const char *intent_args_lie(const struct check *ck, const struct m_intent
 				       b > 1 || c == 0 || c >= size_blk || old >= size_blk ?
 			       "unit or blocks make no sense" :
 			       NULL;
+	case INTENT_LANE:
+		return lane_args_lie(ck->super, it) ? "lane or blocks make no sense" : NULL;
 	default:
 		return NULL;
 	}
@@ -380,7 +456,8 @@ static void check_intent(struct check *ck, struct seen_intent *in)
 	const char *why = intent_args_lie(ck, &in->intent, type);
 
 	ck->report->intents++;
-	if (!why && type != INTENT_RELOCATE && (!seen || (seen->mode_fmt != 0 && seen->gen != gen)))
+	if (!why && type != INTENT_RELOCATE && type != INTENT_LANE &&
+	    (!seen || (seen->mode_fmt != 0 && seen->gen != gen)))
 		why = "its inode is not there";
 	if (!why && le64_get(in->intent.it_seq) >= ck->seq_end)
 		why = "of a transaction that has not been yet";

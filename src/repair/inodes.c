@@ -184,6 +184,7 @@ static int patient_write(struct salvage *s, struct patient *p)
 	}
 	if (rc == -ENOMEM || rc == -EROFS || rc == -ECANCELED)
 		return rc;
+	s->rp->inodes_are_left = true;
 	repair_told(s->rp, REPAIR_LEFT, "%s: cannot be made anew: %s", salvage_path(s, ino), strerror(-rc));
 	return 0;
 }

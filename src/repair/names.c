@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -87,7 +88,7 @@ static void names_twice(struct hash_chain *chain, struct rows *rows)
 
 	if (rows->count < 2)
 		return;
-	qsort(rows->data, rows->count, sizeof(*all), hash128_compare);
+	rows_sort(rows, sizeof(*all), hash128_compare);
 	for (size_t i = 1; i < rows->count; i++) {
 		if (memcmp(&all[i - 1], &all[i], sizeof(*all)) == 0)
 			chain_lies(chain, CHECK_NAME_TWICE, chain->run_first, "the same one twice");
@@ -213,18 +214,21 @@ int seen_name_compare(const void *a, const void *b)
 	return x->name_hash < y->name_hash ? -1 : x->name_hash > y->name_hash;
 }
 
-static void parents_match(struct check *ck)
+uint64_t seen_name_sum(uint64_t sum, const struct seen_name *name)
 {
-	const struct seen_name *entry = ck->names.data, *item = ck->parents.data;
-	const struct seen_name *entries_end = entry ? entry + ck->names.count : NULL;
-	const struct seen_name *items_end = item ? item + ck->parents.count : NULL;
+	const uint64_t words[3] = { name->dir, name->key, name->name_hash };
 
-	while (entry < entries_end || item < items_end) {
-		int order = entry == entries_end ? 1 :
-			    item == items_end    ? -1 :
-						   seen_name_compare(entry, item);
+	return sum + XXH3_64bits(words, sizeof(words));
+}
 
-		if (order < 0 && seen_inode_find(ck, entry->child))
+/* Of one inode; both are sorted. */
+static void parents_differ(struct check *ck, const struct seen_name *entry, size_t entry_count,
+			   const struct seen_name *item, size_t item_count)
+{
+	while (entry_count > 0 || item_count > 0) {
+		int order = entry_count == 0 ? 1 : item_count == 0 ? -1 : seen_name_compare(entry, item);
+
+		if (order < 0)
 			check_found(ck, CHECK_PARENT_MISSING,
 				    "inode %" PRIu64 " does not know its name in directory %" PRIu64
 				    ", key 0x%" PRIx64,
@@ -234,9 +238,60 @@ static void parents_match(struct check *ck)
 				    "inode %" PRIu64 " has no such name in directory %" PRIu64
 				    ", key 0x%" PRIx64,
 				    item->child, item->dir, item->key);
-		entry += order <= 0;
-		item += order >= 0;
+		if (order <= 0) {
+			entry++;
+			entry_count--;
+		}
+		if (order >= 0) {
+			item++;
+			item_count--;
+		}
 	}
+}
+
+/* The parent items of an inode, sorted. Where rows of them were not kept they are read again into scratch, which is made for the first. */
+static const struct seen_name *parents_of(struct check *ck, struct check *scratch, uint64_t ino,
+					  size_t *count)
+{
+	*count = 0;
+	if (ck->keep)
+		return rows_find(&ck->parents, sizeof(struct seen_name), offsetof(struct seen_name, child),
+				 ino, count);
+	if (!scratch->reached)
+		ck->error = check_scratch_make(scratch, ck);
+	if (ck->error)
+		return NULL;
+	scratch->parents.count = 0;
+	check_parents_read(scratch, ino);
+	ck->error = scratch->error;
+	rows_sort(&scratch->parents, sizeof(struct seen_name), seen_name_compare);
+	*count = scratch->parents.count;
+	return scratch->parents.data;
+}
+
+/* Entries and inodes are sorted. Nearly always the sums are equal. */
+static void parents_match(struct check *ck)
+{
+	const struct seen_inode *inodes = ck->inodes.data;
+	const struct seen_name *entry = ck->names.data, *items;
+	const struct seen_name *end = entry ? entry + ck->names.count : NULL;
+	struct check scratch = { 0 };
+
+	for (size_t i = 0; i < ck->inodes.count && !ck->error; i++) {
+		const struct seen_name *first;
+		uint64_t sum = 0;
+		size_t count;
+
+		while (entry < end && entry->child < inodes[i].ino)
+			entry++;
+		for (first = entry; entry < end && entry->child == inodes[i].ino; entry++)
+			sum = seen_name_sum(sum, entry);
+		if (sum == inodes[i].parents)
+			continue;
+		items = parents_of(ck, &scratch, inodes[i].ino, &count);
+		parents_differ(ck, first, (size_t)(entry - first), items, count);
+	}
+	check_scratch_free(&scratch);
 }
 
 /* ---- links, orphans ---- */

@@ -2,7 +2,7 @@
 /*
  * The three identities: rmap = union of all extent trees and special owners, refcount = multiplicity of rmap, bitmap = union of rmap.
  *
- * How extents and rmap records are cut does not matter, so both are brought into one form: pieces sorted by owner, delta
+ * How extents and rmap records are cut does not matter, so what differs is brought into one form: pieces sorted by owner, delta
  * (offset - start) and start, with pieces that continue each other made one.
  */
 #include <errno.h>
@@ -34,6 +34,7 @@ void check_owner_add(struct check *ck, uint64_t blk, uint64_t count_blk, uint64_
 			*row = (struct rmap){
 				.start_blk = blk, .owner = owner, .offset_blk = offset_blk, .count_blk = part
 			};
+		part_rows_added(ck);
 		blk += part;
 		count_blk -= part;
 		offset_blk += part;
@@ -44,7 +45,13 @@ int check_owner_compare(const void *a, const void *b)
 {
 	const struct rmap *x = a, *y = b;
 
-	return x->start_blk < y->start_blk ? -1 : x->start_blk > y->start_blk;
+	if (x->start_blk != y->start_blk)
+		return x->start_blk < y->start_blk ? -1 : 1;
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	if (x->offset_blk != y->offset_blk)
+		return x->offset_blk < y->offset_blk ? -1 : 1;
+	return x->count_blk < y->count_blk ? -1 : x->count_blk > y->count_blk;
 }
 
 static int piece_compare(const void *a, const void *b)
@@ -55,7 +62,7 @@ static int piece_compare(const void *a, const void *b)
 		return x->owner < y->owner ? -1 : 1;
 	if (rmap_delta(x) != rmap_delta(y))
 		return rmap_delta(x) < rmap_delta(y) ? -1 : 1;
-	return check_owner_compare(a, b);
+	return x->start_blk < y->start_blk ? -1 : x->start_blk > y->start_blk;
 }
 
 /* Rows into the common form. twice: owning a block twice is a finding. */
@@ -90,7 +97,7 @@ struct group_check {
 	uint32_t agno;
 	uint64_t start_blk, end_blk;
 	struct rows rmap;   /* struct rmap */
-	struct rows ends;   /* uint64_t: ends of the records, sorted */
+	struct rows ends;   /* uint64_t: a heap of the ends of the records that have begun */
 	struct rows counts; /* struct refcount: what the tree should say */
 	struct rows says;   /* and what it does */
 	struct rows owned;  /* struct refcount: runs of owned blocks */
@@ -148,11 +155,31 @@ static void walk_tree(struct group_check *g, enum ag_tree which, const char *nam
 
 /* ---- multiplicity ---- */
 
-static int end_compare(const void *a, const void *b)
+static void end_push(struct group_check *g, uint64_t end)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	uint64_t *row = rows_add(g->ck, &g->ends, sizeof(*row)), *ends = g->ends.data;
+	size_t at = g->ends.count - 1;
 
-	return x < y ? -1 : x > y;
+	if (!row)
+		return;
+	for (; at > 0 && ends[(at - 1) / 2] > end; at = (at - 1) / 2)
+		ends[at] = ends[(at - 1) / 2];
+	ends[at] = end;
+}
+
+/* Takes the lowest out. */
+static void end_pop(struct group_check *g)
+{
+	uint64_t *ends = g->ends.data, last = ends[--g->ends.count];
+	size_t at = 0, child;
+
+	for (; (child = 2 * at + 1) < g->ends.count; at = child) {
+		child += child + 1 < g->ends.count && ends[child + 1] < ends[child];
+		if (ends[child] >= last)
+			break;
+		ends[at] = ends[child];
+	}
+	ends[at] = last;
 }
 
 static void run_add(struct check *ck, struct rows *rows, uint64_t start, uint64_t end, uint64_t refs)
@@ -172,20 +199,12 @@ static void run_add(struct check *ck, struct rows *rows, uint64_t start, uint64_
 static void count_owners(struct group_check *g)
 {
 	const struct rmap *r = g->rmap.data;
-	size_t count = g->rmap.count, i = 0, k = 0;
-	uint64_t refs = 0, at = 0, *ends;
+	size_t count = g->rmap.count, i = 0;
+	uint64_t at = 0;
 
-	for (size_t n = 0; n < count; n++) {
-		uint64_t *end = rows_add(g->ck, &g->ends, sizeof(*end));
-
-		if (!end)
-			return;
-		*end = rmap_end(&r[n]);
-	}
-	rows_sort(&g->ends, sizeof(*ends), end_compare);
-	ends = g->ends.data;
-	while (k < count) {
-		uint64_t next = i < count ? u64_min(r[i].start_blk, ends[k]) : ends[k];
+	while ((i < count || g->ends.count > 0) && !g->ck->error) {
+		uint64_t end = g->ends.count > 0 ? *(const uint64_t *)g->ends.data : UINT64_MAX;
+		uint64_t next = i < count ? u64_min(r[i].start_blk, end) : end, refs = g->ends.count;
 
 		if (refs > 0 && next > at)
 			run_add(g->ck, &g->owned, at, next, 1);
@@ -193,20 +212,96 @@ static void count_owners(struct group_check *g)
 			run_add(g->ck, &g->counts, at, next, refs);
 		at = next;
 		for (; i < count && r[i].start_blk == at; i++)
-			refs++;
-		for (; k < count && ends[k] == at; k++)
-			refs--;
+			end_push(g, rmap_end(&r[i]));
+		while (g->ends.count > 0 && *(const uint64_t *)g->ends.data == at)
+			end_pop(g);
+	}
+}
+
+static int forward_compare(const void *key, const void *item)
+{
+	const uint64_t *blk = key;
+	const struct seen_forward *f = item;
+
+	if (*blk < f->old_blk)
+		return -1;
+	return *blk - f->old_blk >= f->count_blk;
+}
+
+static const struct seen_forward *forward_of(const struct check *ck, uint64_t old_blk)
+{
+	return ck->forwards.count == 0 ? NULL :
+					 bsearch(&old_blk, ck->forwards.data, ck->forwards.count,
+						 sizeof(struct seen_forward), forward_compare);
+}
+
+/* Blocks [lo, hi) of a special record, which others have too: all are on their way, or to be left (a mount goes on with that). */
+static bool is_forwarded(const struct check *ck, const struct rmap *r, uint64_t lo, uint64_t hi)
+{
+	while (lo < hi) {
+		uint64_t old_blk = r->owner == OWNER_FORWARD ? r->offset_blk + (lo - r->start_blk) : lo;
+		const struct seen_forward *f = forward_of(ck, old_blk);
+
+		if (!f || (r->owner != OWNER_BAD && r->owner != OWNER_FORWARD) ||
+		    (r->owner == OWNER_FORWARD && f->new_blk + (old_blk - f->old_blk) != lo))
+			return false;
+		lo += f->old_blk + f->count_blk - old_blk;
+	}
+	return true;
+}
+
+/*
+ * Files may have what is out of use, until they can leave it (FORMAT.md 6.5). Others that are not files are found by their own records, but for another one
+ * of OWNER_BAD; *bad_end is where those before it end.
+ */
+static bool is_left_to_files(const struct rmap *r, uint64_t *bad_end)
+{
+	bool alone = r->start_blk >= *bad_end;
+
+	if (r->owner != OWNER_BAD)
+		return false;
+	*bad_end = u64_max(*bad_end, rmap_end(r));
+	return alone;
+}
+
+static void bad_in_use_count(struct group_check *g, uint64_t blk, uint64_t end_blk)
+{
+	for (uint64_t next; blk < end_blk; blk = next) {
+		const struct seen_forward *f = forward_of(g->ck, blk);
+
+		next = f ? u64_min(end_blk, f->old_blk + f->count_blk) : blk + 1;
+		g->ck->report->bad_in_use_blk += f == NULL;
+	}
+}
+
+static void check_special(struct group_check *g, const struct rmap *r, const struct refcount *shared,
+			  const struct refcount *end, uint64_t *bad_end)
+{
+	bool may = is_left_to_files(r, bad_end);
+
+	for (; shared < end && shared->start_blk < rmap_end(r); shared++) {
+		uint64_t lo = u64_max(shared->start_blk, r->start_blk);
+		uint64_t hi = u64_min(shared->start_blk + shared->count_blk, rmap_end(r));
+
+		if (may)
+			bad_in_use_count(g, lo, hi);
+		if (may || is_forwarded(g->ck, r, lo, hi))
+			continue;
+		check_found(g->ck, CHECK_RMAP_SPECIAL, "block %" PRIu64 ": owner 0x%" PRIx64 " is not alone",
+			    lo, r->owner);
+		return;
 	}
 }
 
 /*
- * Records of shared blocks: no special owner, and the inode knows. An unattached tree is an owner whom nobody has to know: its blocks
+ * Records of shared blocks: no special owner but for blocks on their way and bad ones that files cannot leave, and the inode knows. An unattached tree is an owner whom nobody has to know: its blocks
  * are never read, so storing into them in place does no harm.
  */
 static void check_sharers(struct group_check *g)
 {
 	const struct rmap *r = g->rmap.data;
 	const struct refcount *shared = g->counts.data;
+	uint64_t bad_end = 0;
 	size_t first = 0;
 
 	for (size_t i = 0; i < g->rmap.count; i++) {
@@ -220,9 +315,7 @@ static void check_sharers(struct group_check *g)
 		if (shared[first].start_blk >= rmap_end(&r[i]))
 			continue;
 		if (r[i].owner & OWNER_SPECIAL) {
-			check_found(g->ck, CHECK_RMAP_SPECIAL,
-				    "block %" PRIu64 ": owner 0x%" PRIx64 " is not alone", r[i].start_blk,
-				    r[i].owner);
+			check_special(g, &r[i], shared + first, shared + g->counts.count, &bad_end);
 			continue;
 		}
 		in = seen_inode_find(g->ck, r[i].owner);
@@ -242,6 +335,20 @@ void check_unaware(struct check *ck)
 		check_found(ck, CHECK_SHARED_FLAG, "inode %" PRIu64 " has shared blocks and does not know it",
 			    inodes[i].ino);
 	}
+}
+
+bool check_bad_is_told(const struct check *ck)
+{
+	return ck->report->bad_in_use_blk == 0 || ck->super->ro_compat & FEATURE_RO_COMPAT_BAD_IN_USE;
+}
+
+void check_bad_in_use(struct check *ck)
+{
+	if (!check_bad_is_told(ck))
+		check_found(ck, CHECK_SUPER,
+			    "files have %" PRIu64
+			    " blocks that are out of use, and the superblock does not say so",
+			    ck->report->bad_in_use_blk);
 }
 
 static void counts_differ(struct group_check *g, uint64_t start, uint64_t end, uint64_t says, uint64_t is)
@@ -461,11 +568,15 @@ static bool blk_is_in_lane(const struct check *ck, uint64_t lo, uint64_t hi)
 	return false;
 }
 
-/* The journal's ranges have room to spare around the lanes: they have to be in the first or last chunk, or hold lanes. */
+/*
+ * The journal's ranges have room to spare around the lanes: they have to be in the first or last chunk, or hold lanes, or be where one is on its
+ * way.
+ */
 static bool journal_is_sane(const struct check *ck, const struct rmap *r)
 {
 	return rmap_end(r) <= CHUNK_BLOCKS || r->start_blk >= ck->super->size_blk - CHUNK_BLOCKS ||
-	       blk_is_in_lane(ck, r->start_blk, rmap_end(r));
+	       blk_is_in_lane(ck, r->start_blk, rmap_end(r)) ||
+	       check_lane_intent(ck, r->start_blk, rmap_end(r));
 }
 
 /* Takes the records out that no extent tree or table stands behind; the rest stays. */
@@ -532,35 +643,67 @@ void check_owners_divide(struct check *ck)
 	}
 }
 
-/* The rows of the group in the common form. With keep they stay as they are, and this is a copy. */
-static struct rmap *wanted(struct group_check *g, size_t *count, struct rmap **copy)
+static bool rmap_is_same(const struct rmap *x, const struct rmap *y)
+{
+	return x->start_blk == y->start_blk && x->count_blk == y->count_blk && x->owner == y->owner &&
+	       x->offset_blk == y->offset_blk;
+}
+
+/*
+ * Most records are cut as the extents are, and of blocks that nobody else has: what is the same in both lists, by start, is
+ * taken out of them. The rest goes to want_left and to the front of g->rmap.
+ */
+static void same_drop(struct group_check *g, const struct rmap *want, size_t want_count,
+		      struct rows *want_left)
+{
+	struct rmap *have = g->rmap.data, row, *left;
+	size_t i = 0, k = 0, out = 0;
+	uint64_t end = 0; /* of all before */
+
+	while (i < want_count || k < g->rmap.count) {
+		const struct rmap *w = i < want_count ? &want[i] : NULL;
+		const struct rmap *h = k < g->rmap.count ? &have[k] : NULL;
+
+		if (w && h && rmap_is_same(w, h) && w->start_blk >= end &&
+		    (i + 1 == want_count || w[1].start_blk >= rmap_end(w)) &&
+		    (k + 1 == g->rmap.count || h[1].start_blk >= rmap_end(w))) {
+			end = rmap_end(w);
+			i++;
+			k++;
+		} else if (!h || (w && check_owner_compare(w, h) <= 0)) {
+			end = u64_max(end, rmap_end(w));
+			row = want[i++]; /* it may move down in its own place */
+			left = rows_add(g->ck, want_left, sizeof(*left));
+			if (left)
+				*left = row;
+		} else {
+			end = u64_max(end, rmap_end(h));
+			have[out++] = have[k++];
+		}
+	}
+	g->rmap.count = out;
+}
+
+/* The rows of the group against the records. With keep the rows stay as they are; else they are not needed any more. */
+static void check_rmap(struct group_check *g)
 {
 	const struct check_ag *ag = &g->ck->ags[g->agno];
 	struct rmap *want = g->ck->owners.data;
+	struct rows left = { 0 };
 
-	*copy = NULL;
-	*count = ag->owners_count;
-	if (*count == 0)
-		return NULL;
-	want += ag->owners_first;
-	if (g->ck->keep) {
-		*copy = malloc(*count * sizeof(*want));
-		if (!*copy) {
-			g->ck->error = -ENOMEM;
-			*count = 0;
-			return NULL;
-		}
-		want = memcpy(*copy, want, *count * sizeof(*want));
-	}
-	pieces_merge(g->ck, want, count, false);
-	return want;
+	want = want ? want + ag->owners_first : NULL;
+	if (!g->ck->keep)
+		left = (struct rows){ want, 0, ag->owners_count };
+	same_drop(g, want, ag->owners_count, &left);
+	pieces_merge(g->ck, left.data, &left.count, false);
+	pieces_merge(g->ck, g->rmap.data, &g->rmap.count, true);
+	pieces_compare(g->ck, left.data, left.count, g->rmap.data, g->rmap.count);
+	if (g->ck->keep)
+		rows_free(&left);
 }
 
 static void check_identities(struct group_check *g)
 {
-	struct rmap *want, *copy;
-	size_t want_count;
-
 	check_lanes(g);
 	count_owners(g);
 	check_sharers(g);
@@ -570,10 +713,7 @@ static void check_identities(struct group_check *g)
 	for (size_t i = 0; i < g->counts.count; i++)
 		g->ck->report->shared_blk += ((const struct refcount *)g->counts.data)[i].count_blk;
 	special_records(g);
-	want = wanted(g, &want_count, &copy);
-	pieces_merge(g->ck, g->rmap.data, &g->rmap.count, true);
-	pieces_compare(g->ck, want, want_count, g->rmap.data, g->rmap.count);
-	free(copy);
+	check_rmap(g);
 }
 
 void check_group_owners(struct check *ck, uint32_t agno)

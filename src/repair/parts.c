@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The walk on all cores: a stage of it is cut into numbered parts, threads take them in order, and what a part has found is put
- * to the rest in the order of the numbers. So findings and rows come as if there was one thread.
+ * to the rest in the order of the numbers. So findings come as if there was one thread.
+ *
+ * Rows come in any order, since they are sorted later: each thread gives away what it has as soon as it is some. One that has a large
+ * directory does not make the others keep theirs.
  *
  * A part works on a struct check of its own: what only grows in a stage (rows, findings, counts) is its own; what is read, or written
  * by one part alone (an inode's row, a group), is shared. The map of reached units is shared by all and changed bit by bit.
  */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +20,7 @@
 #include "repair/priv.h"
 
 #define THREADS_MAX 64u
+#define ROWS_MAX 2048u             /* that a thread keeps for itself */
 #define TEXT_MAX ((size_t)8 << 20) /* bytes of findings that a part keeps; more are counted only */
 
 struct stage {
@@ -32,9 +37,15 @@ struct stage {
 	struct check *spare;
 };
 
+/* Of one thread, which uses their memory again for the next part. */
+struct worker_rows {
+	struct rows owners, names, parents;
+};
+
 /* spare: one that has been retired, whose memory is used again; or NULL. */
-static struct check *part_make(const struct check *ck, bool views, struct check *spare)
+static struct check *part_make(struct stage *st, struct worker_rows *rows)
 {
+	struct check *spare = st->spare;
 	struct check old = { .report = spare ? spare->report : calloc(1, sizeof(*old.report)) };
 	struct check *part = spare ? spare : malloc(sizeof(*part));
 
@@ -45,15 +56,16 @@ static struct check *part_make(const struct check *ck, bool views, struct check 
 	}
 	if (spare)
 		old = *spare;
-	*part = *ck;
+	st->spare = NULL;
+	*part = *st->ck;
 	*old.report = (struct check_report){ 0 };
 	part->report = old.report;
-	part->is_part = true;
-	part->views = views;
-	if (!views) {
-		part->owners = (struct rows){ old.owners.data, 0, old.owners.room };
-		part->names = (struct rows){ old.names.data, 0, old.names.room };
-		part->parents = (struct rows){ old.parents.data, 0, old.parents.room };
+	part->stage = st;
+	part->views = st->views;
+	if (!st->views) {
+		part->owners = rows->owners;
+		part->names = rows->names;
+		part->parents = rows->parents;
 	}
 	part->texts = (struct rows){ old.texts.data, 0, old.texts.room };
 	part->lost = (struct rows){ old.lost.data, 0, old.lost.room };
@@ -64,11 +76,6 @@ static struct check *part_make(const struct check *ck, bool views, struct check 
 static void part_free(struct check *part)
 {
 	free(part->report);
-	if (!part->views) {
-		rows_free(&part->owners);
-		rows_free(&part->names);
-		rows_free(&part->parents);
-	}
 	rows_free(&part->texts);
 	rows_free(&part->lost);
 	rows_free(&part->ag_nodes);
@@ -119,26 +126,35 @@ static void texts_tell(struct check *ck, const struct check *part)
 	}
 }
 
-/* ---- results ---- */
+/* ---- rows ---- */
 
-static void rows_append(struct check *ck, struct rows *to, const struct rows *from, size_t row_size)
+static void rows_give(struct stage *st, struct rows *to, struct rows *from, size_t row_size)
 {
-	size_t count = to->count + from->count, room = to->room;
-	void *data = to->data;
-
-	if (from->count == 0)
-		return;
-	if (count > room) {
-		room = count + count / 2;
-		data = realloc(data, room * row_size);
-		if (!data) {
-			ck->error = -ENOMEM;
-			return;
-		}
-	}
-	memcpy((uint8_t *)data + to->count * row_size, from->data, from->count * row_size);
-	*to = (struct rows){ data, count, room };
+	rows_append(st->ck, to, from, row_size);
+	from->count = 0;
 }
+
+/* Under the lock. */
+static void part_rows_give(struct stage *st, struct check *part)
+{
+	rows_give(st, &st->ck->owners, &part->owners, sizeof(struct rmap));
+	rows_give(st, &st->ck->names, &part->names, sizeof(struct seen_name));
+	rows_give(st, &st->ck->parents, &part->parents, sizeof(struct seen_name));
+}
+
+void part_rows_added(struct check *ck)
+{
+	struct stage *st = ck->stage;
+
+	if (!st || ck->owners.count + ck->names.count + ck->parents.count < ROWS_MAX)
+		return;
+	assert(!ck->views);
+	pthread_mutex_lock(&st->lock);
+	part_rows_give(st, ck);
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* ---- results ---- */
 
 /* All of a report are counts. */
 static void report_add(struct check_report *to, const struct check_report *from)
@@ -161,11 +177,6 @@ static void part_retire(struct stage *st, struct check *part)
 	texts_tell(ck, part);
 	report_add(ck->report, part->report);
 	memcpy(ck->report->by_kind, kinds, sizeof(kinds));
-	if (!part->views) {
-		rows_append(ck, &ck->owners, &part->owners, sizeof(struct rmap));
-		rows_append(ck, &ck->names, &part->names, sizeof(struct seen_name));
-		rows_append(ck, &ck->parents, &part->parents, sizeof(struct seen_name));
-	}
 	rows_append(ck, &ck->lost, &part->lost, sizeof(struct lost_unit));
 	rows_append(ck, &ck->ag_nodes, &part->ag_nodes, sizeof(struct seen_node));
 	if (part->error && !ck->error)
@@ -182,20 +193,24 @@ static void part_retire(struct stage *st, struct check *part)
 static void *worker(void *arg)
 {
 	struct stage *st = arg;
+	struct worker_rows rows = { 0 };
 
 	pthread_mutex_lock(&st->lock);
 	while (st->next < st->count && !st->ck->error) {
 		uint32_t index = st->next++;
-		struct check *part = part_make(st->ck, st->views, st->spare);
+		struct check *part = part_make(st, &rows);
 
 		if (!part) {
 			st->ck->error = -ENOMEM;
 			break;
 		}
-		st->spare = NULL;
 		pthread_mutex_unlock(&st->lock);
 		st->fn(part, index);
 		pthread_mutex_lock(&st->lock);
+		if (!st->views) {
+			part_rows_give(st, part);
+			rows = (struct worker_rows){ part->owners, part->names, part->parents };
+		}
 		st->done[index] = part;
 		while (st->retired < st->count && st->done[st->retired]) {
 			part = st->done[st->retired];
@@ -204,6 +219,9 @@ static void *worker(void *arg)
 		}
 	}
 	pthread_mutex_unlock(&st->lock);
+	rows_free(&rows.owners);
+	rows_free(&rows.names);
+	rows_free(&rows.parents);
 	return NULL;
 }
 

@@ -32,12 +32,18 @@ struct seen_inode {
 	uint8_t walk;      /* state of the search for loops */
 	uint16_t mend;     /* SALVAGE_*, MEND_*: what repair has to look at */
 	uint8_t unaware;   /* shares blocks, and does not have SEEN_SHARED */
+	uint64_t parents;  /* seen_name_sum of its parent items */
 };
 #define SEEN_SHARED 0x1u /* has INODE_SHARED */
 #define SEEN_ORPHAN 0x2u /* is in the tree of orphans */
 #define SEEN_TOLD 0x4u   /* its missing flag has been reported */
 #define SEEN_LOST 0x8u   /* has INODE_LOST */
 #define SEEN_FULL 0x10u  /* there are entries in it (names_mend.c) */
+
+/* Blocks on their way from one place to another: the old ones belong to OWNER_BAD too, the new ones to OWNER_FORWARD. */
+struct seen_forward {
+	uint64_t old_blk, new_blk, count_blk;
+};
 
 /* What is wrong with an inode by itself, without what another copy of a unit can mend. */
 #define SALVAGE_RECORD 0x1u  /* its record is lost (mode_fmt 0), or a number in it does not fit its trees */
@@ -112,23 +118,25 @@ struct check {
 	uint64_t (*reached)[CHUNK_UNIT_WORDS]; /* and what was found */
 	struct rows inodes;                    /* struct seen_inode, by number */
 	struct rows owners;                    /* struct rmap: what the rmap trees should say */
-	struct rows names, parents;            /* struct seen_name */
+	struct rows names;                     /* struct seen_name: entries */
+	struct rows parents;                   /* struct seen_name: parent items; with keep only */
 	bool unattached;                       /* there is an intent with extents in its tree */
 	struct rows intents;                   /* struct seen_intent */
+	struct rows forwards;                  /* struct seen_forward, by old_blk */
 
 	/* For a repair: */
-	bool keep;            /* rows are not freed on the way, those below are collected */
+	bool keep;            /* rows are not freed on the way, parents and those below are collected */
 	struct rows lost;     /* struct lost_unit */
-	struct rows clusters; /* struct seen_cluster, by number once all are there */
+	struct rows clusters; /* struct seen_cluster, by number once all are there; where there is more() too */
 	struct rows ag_nodes; /* struct seen_node */
 	void (*more)(void *arg, struct check *ck,
 		     uint32_t agno); /* after the tree of inodes of a group; may add to it */
 	void *more_arg;
 
 	/* Of a part of a stage (parts.c): */
-	bool is_part;
-	bool views;        /* owners, names and parents are those of the whole, to be looked at */
-	struct rows texts; /* findings that wait, bytes */
+	struct stage *stage; /* NULL: this is the whole */
+	bool views;          /* owners, names and parents are those of the whole, to be looked at */
+	struct rows texts;   /* findings that wait, bytes */
 };
 
 /* ---- check.c ---- */
@@ -142,10 +150,17 @@ must_check int check_make(struct check *ck, struct pool *pool, const struct chec
 			  struct check_report *report);
 must_check int check_walk(struct check *ck);
 void check_free(struct check *ck);
+/* For reading again, silently: nothing has been reached, and what is collected goes to rows of its own. */
+must_check int check_scratch_make(struct check *scratch, const struct check *ck);
+void check_scratch_free(struct check *scratch);
 /* Says how far a stage is; false: the caller's opts->step gave up (ck->error is set). */
 bool check_step(struct check *ck, const char *what, uint64_t done, uint64_t total);
-/* Sorts, unless they are sorted. */
+
+/* ---- rows.c ---- */
+
+/* Sorts in place, unless they are sorted. */
 void rows_sort(struct rows *rows, size_t row_size, int (*compare)(const void *a, const void *b));
+void rows_append(struct check *ck, struct rows *to, const struct rows *from, size_t row_size);
 /* A new row at the end, or NULL when there is no memory (ck->error is set then). */
 void *rows_add(struct check *ck, struct rows *rows, size_t row_size);
 /* Of rows sorted by the number at field_off those that have this one; NULL: there are no rows at all. */
@@ -157,10 +172,12 @@ void rows_free(struct rows *rows);
 
 /*
  * Runs fn for count parts of a stage, several at a time, each with a struct check of its own whose results go to ck in the order of the
- * parts. views: parts read the owners, names and parents of ck; else they add to them. ck->inodes must not grow.
+ * parts. views: parts read the owners, names and parents of ck; else they add to them, in any order. ck->inodes must not grow.
  */
 void check_parts(struct check *ck, const char *name, bool views, uint32_t count,
 		 void (*fn)(struct check *part, uint32_t index));
+/* A part has new rows: gives them to the whole now and then. Nothing if ck is the whole. */
+void part_rows_added(struct check *ck);
 /* A finding of a part, or with CHECK_KINDS a copy that was healed. */
 void part_text(struct check *part, unsigned kind, const char *text);
 
@@ -201,6 +218,10 @@ void check_tree(const struct check_tree *tree, const void *root, size_t root_siz
 
 void check_super(struct check *ck);
 void check_group_units(struct check *ck, uint32_t agno);
+/* After the units of all groups. */
+void check_header_supers(struct check *ck);
+/* Whether a lane is on its way to or from a place that has blocks in [blk, end_blk): the journal has both until it has come to its end. */
+bool check_lane_intent(const struct check *ck, uint64_t blk, uint64_t end_blk);
 void check_group_inodes(struct check *ck, uint32_t agno);
 /* A cluster as if the tree of inodes had said so. */
 void check_cluster_add(struct check *ck, uint32_t agno, uint64_t first_ino, uint64_t free_mask);
@@ -212,6 +233,8 @@ void check_used_maps(struct check *ck);
 
 struct seen_inode *seen_inode_find(struct check *ck, uint64_t ino);
 void check_inode(struct check *ck, size_t index);
+/* The parent items of an inode once more, as rows, without findings. scratch: of check_scratch. */
+void check_parents_read(struct check *scratch, uint64_t ino);
 void check_intents(struct check *ck);
 
 /* ---- names.c ---- */
@@ -244,6 +267,8 @@ uint64_t name_hash(const void *name, size_t len);
 
 /* Rows of names in order: child, directory, key, hash of the name. */
 int seen_name_compare(const void *a, const void *b);
+/* Of the names of one inode: sums that are equal are of the same names, in whatever order they were added. */
+uint64_t seen_name_sum(uint64_t sum, const struct seen_name *name);
 /* All names that were collected, sorted: entries against inodes, parent items, link counts, orphans, reachability. */
 void check_names(struct check *ck);
 
@@ -258,5 +283,8 @@ void check_owners_divide(struct check *ck);
 void check_group_owners(struct check *ck, uint32_t agno);
 /* Once all groups have been seen: inodes that do not know that they share blocks. */
 void check_unaware(struct check *ck);
+/* And the superblock that files have blocks that are out of use. */
+void check_bad_in_use(struct check *ck);
+bool check_bad_is_told(const struct check *ck);
 
 #endif

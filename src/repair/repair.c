@@ -30,6 +30,7 @@ struct run {
 	struct repair rp;
 	char *why;
 	size_t why_size;
+	uint64_t stuck; /* copies of units that cannot be written where they are */
 };
 
 static int failed(struct run *run, int rc, const char *what)
@@ -62,13 +63,26 @@ static bool is_harmless(const struct check_report *left)
 
 /* ---- opening ---- */
 
+/* Where nothing could be written the pool is what it was: whoever could mount it still can. */
+static void begin_undo(struct repair *rp)
+{
+	if (rp->begun && !rp->wrote && !rp->was_unfinished && pool_repair_end(rp->pool, false) == 0)
+		rp->begun = false;
+}
+
 static int mend_places(struct pool *pool, void *arg)
 {
 	struct repair *rp = arg;
+	int rc;
 
 	rp->pool = pool;
 	rp->super = pool_super(pool);
-	return repair_places(rp);
+	rp->was_unfinished = rp->super->state & SUPER_STATE_REPAIR;
+	rc = repair_places(rp);
+	rp->places_failed = rc == -EIO || rc == -ENOSPC;
+	if (rc)
+		begin_undo(rp);
+	return rc;
 }
 
 static int run_open(struct run *run, bool readonly, bool mend)
@@ -82,6 +96,10 @@ static int run_open(struct run *run, bool readonly, bool mend)
 	};
 	int rc = pool_open(rp->dax, &opts, &rp->pool, run->why, run->why_size);
 
+	if (rc && rp->places_failed)
+		snprintf(run->why, run->why_size,
+			 "what all else is found by lies in bad memory, and cannot lie elsewhere: %s",
+			 strerror(-rc));
 	if (rc) {
 		rp->pool = NULL;
 		return rc;
@@ -100,6 +118,7 @@ static void run_close(struct run *run)
 	if (run->rp.pool)
 		pool_close(run->rp.pool, false);
 	run->rp.pool = NULL;
+	run->rp.spare_blk = 0; /* from now on it is given to others */
 }
 
 /* ---- inodes and groups ---- */
@@ -177,6 +196,7 @@ static int names_mend(struct run *run)
 	int rc;
 
 	run_close(run);
+	rp->wrote = true;
 	rc = run_open(run, false, false);
 	if (rc)
 		return rc;
@@ -215,17 +235,26 @@ static int mend(struct run *run)
 	struct repair *rp = &run->rp;
 	struct check_report now;
 	bool any = false;
-	int rc = suspects_set(run, &any);
+	int rc;
 
-	if (!rc && any)
+	if (check_bad_count(rp->facts) == 0)
+		return 0;
+	rc = suspects_set(run, &any);
+	if (!rc && (any || !rp->facts->keep))
 		rc = failed(run, repair_facts(rp, NULL), "walk");
 	if (!rc)
 		rc = space_mend(run);
 	if (rc)
 		return rc;
-	rc = failed(run, repair_facts(rp, &now), "walk");
-	if (rc || now.findings == 0)
+	rc = failed(run, repair_look(rp, NULL, &now), "walk");
+	/* Copies that cannot be written are no matter of names. */
+	if (rc || now.findings == now.by_kind[CHECK_UNIT_COPY] + now.by_kind[CHECK_SUPER])
 		return rc;
+	/* What a damaged directory names would be taken for something without a name. */
+	if (rp->inodes_are_left) {
+		repair_told(rp, REPAIR_LEFT, "names, link counts and orphans, before all inodes are mended");
+		return 0;
+	}
 	rc = may(run, REPAIR_NAMES, false, "mend names, link counts and orphans?");
 	return rc ? rc : names_mend(run);
 }
@@ -241,13 +270,14 @@ static int walk_first(struct run *run)
 	};
 
 	rp->report->walked = true;
-	return failed(run, repair_walk(rp, &look, &rp->report->before), "walk");
+	return failed(run, repair_look(rp, &look, &rp->report->before), "walk");
 }
 
 /* One copy of some units is not sound, or headers lie where the place tells better: both are right after another walk. */
 static int mirrors_mend(struct run *run)
 {
 	struct repair *rp = &run->rp;
+	const struct check_opts heal = { .arg = rp->opts->arg, .step = rp->opts->step, .heal = true };
 	const struct check_report *found = &rp->report->before;
 	struct check_report healed;
 	int rc;
@@ -260,20 +290,76 @@ static int mirrors_mend(struct run *run)
 	rc = may(run, REPAIR_MIRRORS, true, "write damaged copies of metadata anew from the sound ones?");
 	if (rc)
 		return rc;
-	/* With the first write both copies of the superblock are. */
-	if (found->by_kind[CHECK_SUPER] != 0)
+	if (!check_bad_is_told(rp->facts))
+		rc = failed(run, pool_bad_in_use(rp->pool, true), "superblock");
+	if (!rc)
+		rc = failed(run, repair_look(rp, &heal, &healed), "walk");
+	if (rc)
+		return rc;
+	/* With the first write both copies of the superblock have been. */
+	if (found->by_kind[CHECK_SUPER] != 0 && healed.by_kind[CHECK_SUPER] == 0)
 		repair_told(rp, REPAIR_MENDED, "copies of the superblock written anew");
-	rp->silent = (struct check_opts){ .arg = rp->opts->arg, .step = rp->opts->step, .heal = true };
-	rc = failed(run, repair_walk(rp, &rp->silent, &healed), "walk");
-	rp->silent.heal = false;
-	if (!rc && healed.heals != 0) {
+	else if (found->by_kind[CHECK_SUPER] != 0)
+		repair_told(rp, REPAIR_LEFT, "a copy of the superblock cannot be written");
+	if (healed.heals != 0) {
+		rp->wrote = true;
 		rp->report->changed = true;
 		repair_told(rp, REPAIR_MENDED, "%" PRIu64 " damaged copies of metadata units written anew",
 			    healed.heals);
 	}
-	if (!rc && healed.heals_failed != 0)
-		repair_told(rp, REPAIR_LEFT, "%" PRIu64 " copies of metadata units cannot be written",
-			    healed.heals_failed);
+	run->stuck = healed.heals_failed;
+	return 0;
+}
+
+/* ---- bad memory ---- */
+
+/* What cannot be written where it is goes elsewhere, as on a mount: a walk meets it, and then it is seen to. */
+static int units_leave_rounds(struct run *run, struct fs *fs)
+{
+	struct repair *rp = &run->rp;
+	struct check_report walked;
+	uint64_t stuck = run->stuck, before = UINT64_MAX;
+	int rc;
+
+	rp->silent = (struct check_opts){ .arg = rp->opts->arg, .step = rp->opts->step, .heal = true };
+	for (;;) {
+		rc = failed(run, repair_walk(rp, &rp->silent, &walked), "walk");
+		if (rc)
+			break;
+		run->stuck = walked.heals_failed;
+		if (run->stuck == 0 || run->stuck >= before)
+			break;
+		before = run->stuck;
+		fs_work(fs);
+	}
+	rp->silent.heal = false;
+	if (run->stuck < stuck) {
+		rp->report->changed = true;
+		repair_told(rp, REPAIR_MENDED, "%" PRIu64 " copies of metadata units moved out of bad memory",
+			    stuck - run->stuck);
+	}
+	return rc;
+}
+
+/* Only when nothing else is left: blocks are taken, and units written, as by any transaction. */
+static int units_leave(struct run *run)
+{
+	const struct fs_opts opts = { .background = false };
+	struct repair *rp = &run->rp;
+	struct check_report now;
+	struct fs *fs;
+	int rc = failed(run, repair_look(rp, NULL, &now), "walk");
+
+	if (rc || !is_harmless(&now))
+		return rc;
+	run_close(run);
+	rc = run_open(run, false, false);
+	if (!rc)
+		rc = failed(run, fs_open(rp->pool, &opts, &fs), "file system");
+	if (rc)
+		return rc;
+	rc = units_leave_rounds(run, fs);
+	fs_close(fs);
 	return rc;
 }
 
@@ -290,8 +376,8 @@ static int finish(struct run *run)
 	run_close(run);
 	rc = run_open(run, true, false);
 	if (!rc)
-		rc = failed(run, repair_facts(rp, &rp->report->after), "walk");
-	rp->report->unfinished = rc || !is_harmless(left);
+		rc = failed(run, repair_look(rp, NULL, &rp->report->after), "walk");
+	rp->report->unfinished = rc || (!is_harmless(left) && (rp->wrote || rp->was_unfinished));
 	if (rc || rp->report->unfinished)
 		return rc;
 	return failed(run, pool_repair_end(rp->pool, left->findings == 0), "superblock");
@@ -300,14 +386,13 @@ static int finish(struct run *run)
 static int run_all(struct run *run)
 {
 	struct repair *rp = &run->rp;
-	bool unfinished, clean;
+	bool clean;
 	int rc = run_open(run, true, true);
 
 	if (rc)
 		return rc;
-	unfinished = rp->super->state & SUPER_STATE_REPAIR;
 	clean = rp->super->state & SUPER_STATE_CLEAN;
-	if (clean && !unfinished && !rp->opts->force && !rp->report->changed)
+	if (clean && !rp->was_unfinished && !rp->opts->force && !rp->report->changed)
 		return 0;
 	if (rp->super->ro_compat & ~FEATURE_RO_COMPAT_KNOWN) {
 		snprintf(run->why, run->why_size, "it has features that this program does not know");
@@ -318,13 +403,22 @@ static int run_all(struct run *run)
 		return rc;
 	rp->report->after = rp->report->before;
 	if (rp->report->before.findings == 0)
-		return unfinished || rp->begun ? pool_repair_end(rp->pool, true) : 0;
-	rp->report->unfinished = unfinished;
+		return rp->was_unfinished || rp->begun ? pool_repair_end(rp->pool, true) : 0;
+	rp->report->unfinished = rp->was_unfinished;
 	rc = mirrors_mend(run);
 	if (!rc)
 		rc = mend(run);
+	if (!rc && run->stuck != 0)
+		rc = units_leave(run);
+	if (run->stuck != 0)
+		repair_told(rp, REPAIR_LEFT, "%" PRIu64 " copies of metadata units cannot be written",
+			    run->stuck);
 	/* > 0: what has been done so far is whole; the rest is as it was. */
-	return rc < 0 ? rc : finish(run);
+	if (rc >= 0)
+		return finish(run);
+	if (rp->pool)
+		begin_undo(rp);
+	return rc;
 }
 
 int repair_pool(struct dax *dax, const struct repair_opts *opts, struct repair_report *report, char *why,

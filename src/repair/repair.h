@@ -4,7 +4,7 @@
  *
  * Works on a pool that nobody has open. A run may be killed at any point: the next one finds less to do. From the first
  * write of a repair the superblock says SUPER_STATE_REPAIR, and the pool cannot be mounted for writing, until a run leaves nothing behind
- * that writing could make worse.
+ * that writing could make worse. A run that could not write anything, since the memory is bad, takes that back.
  */
 #ifndef UMBRA_REPAIR_REPAIR_H
 #define UMBRA_REPAIR_REPAIR_H

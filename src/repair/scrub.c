@@ -31,6 +31,7 @@ struct scrub {
 	bool stop;
 	struct scrub_status status;
 	/* the thread's own */
+	struct timespec run_start, cpu_start;
 	uint64_t batch_bytes;
 	struct timespec batch_start;
 	uint64_t used[CHUNK_BLOCKS / 64];              /* units in use of the chunk */
@@ -41,6 +42,22 @@ struct scrub {
 static uint64_t now_s(void)
 {
 	return (uint64_t)time(NULL);
+}
+
+static uint64_t ns_since(clockid_t clock, const struct timespec *start)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)(now.tv_sec - start->tv_sec) * 1000000000u + (uint64_t)now.tv_nsec -
+	       (uint64_t)start->tv_nsec;
+}
+
+/* By its thread, under the lock. */
+static void times_set(struct scrub *s)
+{
+	s->status.run_ns = ns_since(CLOCK_MONOTONIC, &s->run_start);
+	s->status.cpu_ns = ns_since(CLOCK_THREAD_CPUTIME_ID, &s->cpu_start);
 }
 
 static bool bit_get(const uint64_t *bits, unsigned i)
@@ -240,6 +257,19 @@ static void unit_look(struct scrub *s, uint64_t laddr, bool is_inode)
 
 /* ---- the walk ---- */
 
+/* When the next batch may begin, at the rate of now. Under the lock. */
+static struct timespec batch_end(const struct scrub *s)
+{
+	uint64_t ns = (uint64_t)((double)s->batch_bytes / (double)s->status.rate_bytes * 1e9);
+	struct timespec until = s->batch_start;
+
+	until.tv_sec += (time_t)(ns / 1000000000);
+	until.tv_nsec += (long)(ns % 1000000000);
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	return until;
+}
+
 /* Counts bytes, keeps to the rate. False: it is to stop. */
 static bool progress(struct scrub *s, uint64_t bytes)
 {
@@ -250,17 +280,13 @@ static bool progress(struct scrub *s, uint64_t bytes)
 		return true;
 	pthread_mutex_lock(&s->lock);
 	s->status.done_bytes += s->batch_bytes;
-	if (s->status.rate_bytes != 0) {
-		uint64_t ns = (uint64_t)((double)s->batch_bytes / (double)s->status.rate_bytes * 1e9);
-		struct timespec until = s->batch_start;
+	times_set(s);
+	while (!s->stop && s->status.rate_bytes != 0) {
+		struct timespec until = batch_end(s);
 
-		until.tv_sec += (time_t)(ns / 1000000000);
-		until.tv_nsec += (long)(ns % 1000000000);
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
-		while (!s->stop && s->status.rate_bytes != 0 &&
-		       pthread_cond_timedwait(&s->cond, &s->lock, &until) != ETIMEDOUT)
-			;
+		/* Woken: told to stop, or to go at another rate. */
+		if (pthread_cond_timedwait(&s->cond, &s->lock, &until) == ETIMEDOUT)
+			break;
 	}
 	stop = s->stop;
 	pthread_mutex_unlock(&s->lock);
@@ -330,11 +356,14 @@ static void *scrub_main(void *arg)
 	int rc;
 
 	thread_register();
-	clock_gettime(CLOCK_MONOTONIC, &s->batch_start);
+	clock_gettime(CLOCK_MONOTONIC, &s->run_start);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &s->cpu_start);
+	s->batch_start = s->run_start;
 	s->batch_bytes = 0;
 	rc = walk(s);
 	pthread_mutex_lock(&s->lock);
 	s->status.done_bytes += s->batch_bytes;
+	times_set(s);
 	s->status.ended_s = now_s();
 	s->status.error = rc == -ECANCELED ? 0 : rc;
 	s->status.state = rc == 0 ? SCRUB_DONE : rc == -ECANCELED ? SCRUB_STOPPED : SCRUB_FAILED;

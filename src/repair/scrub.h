@@ -24,6 +24,8 @@ struct scrub_status {
 	uint64_t started_s, ended_s; /* since 1970 */
 	uint64_t total_bytes;        /* both copies of all units in use when it began, about */
 	uint64_t done_bytes;
+	uint64_t run_ns,
+		cpu_ns; /* so long it took, or has run until now; and what of that its thread had a core */
 	uint64_t healed_count;   /* copies written anew */
 	uint64_t lost_count;     /* units without a sound copy */
 	uint64_t unhealed_count; /* bad copies that could not be written: read-only, or bad memory */

@@ -121,6 +121,8 @@ static int super_make(struct dax *dax, const struct repair_opts *opts, struct su
 	super->seq_limit = highest + SEQ_STEP;
 	super->version_count = 1;
 	super->state = SUPER_STATE_REPAIR;
+	super->ro_compat |=
+		FEATURE_RO_COMPAT_BAD_IN_USE; /* perhaps: a mount that finds no such block takes it back */
 	return 0;
 }
 

@@ -61,6 +61,7 @@ static void copy_heal(struct check *ck, uint64_t laddr, unsigned copy, uint32_t 
 	pool_unverify(ck->pool, laddr, unit_size(magic));
 	if (failed) {
 		ck->report->heals_failed++;
+		pool_bad_met(ck->pool, off);
 		return;
 	}
 	ck->report->heals++;
@@ -68,7 +69,7 @@ static void copy_heal(struct check *ck, uint64_t laddr, unsigned copy, uint32_t 
 		return;
 	snprintf(text, sizeof(text), "%s of unit 0x%" PRIx64 " written from the other copy: %s",
 		 copy ? "mirror" : "primary", laddr, why);
-	if (ck->is_part)
+	if (ck->stage)
 		part_text(ck, CHECK_KINDS, text);
 	else
 		ck->opts->healed(ck->opts->arg, text);

@@ -44,6 +44,8 @@ int space_alloc_at(struct txn *tx, uint64_t blk)
 
 	if (rc)
 		return rc;
+	if (group_is_closed(g, blk))
+		return closed_alloc_at(tx, g, blk);
 	do {
 		bool taken;
 

@@ -12,6 +12,7 @@
 #include "space/priv.h"
 #include "txn/format.h"
 #include "txn/grow.h"
+#include "util/log.h"
 
 struct growth {
 	struct space *space;
@@ -61,6 +62,33 @@ static void free_later(void *at, uint64_t blk, uint64_t count_blk)
 	group_free_later(at, blk, count_blk);
 }
 
+static int record_drop(struct group_tx *at, const struct growth *w, const struct rmap *r)
+{
+	int rc = rmap_remove(at, r->start_blk, r->count_blk, r->owner, r->offset_blk, r->start_blk);
+
+	if (!rc)
+		rc = bitmap_change(at, r->start_blk, r->count_blk, false);
+	if (!rc)
+		for_free(w, r->start_blk, r->start_blk + r->count_blk, free_later, at);
+	return rc;
+}
+
+/* Since lanes have left the last chunk it may be in pieces; some of them are out of use, and stay so. */
+static int journal_drop(struct group_tx *at, const struct growth *w, const struct rmap *all)
+{
+	uint64_t blk = all->start_blk, end = blk + all->count_blk;
+	struct rmap r;
+	int rc;
+
+	while ((rc = journal_piece(at->tx, blk, end, &r)) == 1) {
+		rc = record_drop(at, w, &r);
+		if (rc)
+			break;
+		blk = r.start_blk + r.count_blk;
+	}
+	return rc;
+}
+
 /* What the old size gave it: not all of it becomes free. */
 static int owners_drop(struct group_tx *at, const struct growth *w)
 {
@@ -71,11 +99,7 @@ static int owners_drop(struct group_tx *at, const struct growth *w)
 
 		if (has(w->now, w->now_count, r))
 			continue;
-		rc = rmap_remove(at, r->start_blk, r->count_blk, r->owner, r->offset_blk, r->start_blk);
-		if (!rc)
-			rc = bitmap_change(at, r->start_blk, r->count_blk, false);
-		if (!rc)
-			for_free(w, r->start_blk, r->start_blk + r->count_blk, free_later, at);
+		rc = r->owner == OWNER_JOURNAL ? journal_drop(at, w, r) : record_drop(at, w, r);
 	}
 	return rc;
 }
@@ -204,6 +228,27 @@ static int growth_run(struct growth *w, uint64_t size_blk)
 	return 0;
 }
 
+static int bad_note(void *arg, const struct rmap *r)
+{
+	(void)arg;
+	return r->owner == OWNER_BAD;
+}
+
+/* The mirror of slot 0 can come to lie where the last chunk was, and some of that may be out of use. */
+static int mirror_look(struct txn *tx, void *arg)
+{
+	const struct growth *w = arg;
+	uint64_t end_blk = w->g->start_blk + w->g->length_blk,
+		 blk = w->g->start_blk + w->length_blk - 2 * CHUNK_BLOCKS;
+	int rc = blk < end_blk ? space_owners(tx, blk, u64_min(CHUNK_BLOCKS, end_blk - blk), bad_note, NULL) :
+				 0;
+
+	if (rc != 1)
+		return rc;
+	log_warn("it cannot grow by so little: memory that is out of use lies where a mirror has to be");
+	return -EIO;
+}
+
 static int growth_prepare(struct growth *w, struct pool *pool, uint64_t size_bytes, uint64_t *size_blk)
 {
 	struct super now, next;
@@ -221,6 +266,10 @@ static int growth_prepare(struct growth *w, struct pool *pool, uint64_t size_byt
 	w->length_blk = super_ag_length_blk(&next, w->g->agno);
 	w->old_count = format_owners(&now, w->g->agno, w->old);
 	w->now_count = format_owners(&next, w->g->agno, w->now);
+	if (w->length_blk != w->g->length_blk)
+		rc = txn_run(pool, TXN_READ, mirror_look, w);
+	if (rc)
+		return rc;
 	pthread_mutex_lock(&w->g->lock);
 	rc = index_reserve(&w->g->index, (uint32_t)(w->length_blk / CHUNK_BLOCKS));
 	pthread_mutex_unlock(&w->g->lock);

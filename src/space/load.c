@@ -109,6 +109,7 @@ static int load_units(struct group *g, struct txn *tx)
 			 free, (unsigned)g->meta_free);
 		g->meta_free = free;
 	}
+	g->lent = g->meta_free / CHUNK_BLOCKS; /* nobody knows: at most so many */
 	return 0;
 }
 

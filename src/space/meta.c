@@ -191,14 +191,17 @@ static int take_between(struct group_tx *at, uint32_t first, uint32_t end, unsig
 
 uint32_t group_units_keep(struct group *g, uint32_t keep)
 {
-	uint32_t lent;
+	uint32_t lent, missing;
 
 	pthread_mutex_lock(&g->lock);
-	lent = g->index.keep > g->index.whole_count ? g->index.keep - g->index.whole_count : 0;
+	missing = g->index.keep > g->index.whole_count ? g->index.keep - g->index.whole_count : 0;
+	/* Others are missing since they have bad memory, or are in a range that is emptied: they gave no units. */
+	g->lent = (uint32_t)u64_min(g->lent, missing);
+	lent = g->lent;
 	pthread_mutex_unlock(&g->lock);
 	/* Chunks of the reserve that became metadata are for transactions that free. */
 	if (g->space->mirrored && g->space->ag_count == 1)
-		lent /= 2;
+		lent = (uint32_t)u64_min(lent, missing / 2);
 	return keep + lent * CHUNK_BLOCKS;
 }
 

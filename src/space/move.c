@@ -5,7 +5,8 @@
  *	most units	one transaction: the block gets its owner, the group's remap list its entry
  *	key units	transaction: owner and intent | what the unit holds now, durable | superblock | transaction: the intent goes
  *
- * A block of a metadata chunk that nothing lies in any more stays part of the chunk. One that stood in before is OWNER_BAD's in the end.
+ * A block of a metadata chunk that nothing lies in any more stays part of the chunk. One that stood in before is OWNER_BAD's in the end, or
+ * free if nothing is wrong with it.
  * All of it with everybody else outside (pool_freeze): nobody looks at a unit whose place changes.
  */
 #include <errno.h>
@@ -21,6 +22,7 @@ struct move {
 	uint64_t laddr, old_blk, new_blk;
 	unsigned copy;
 	bool stands_in;      /* the old block belongs to no chunk */
+	bool good;           /* and can be used again */
 	uint64_t bad_blk;    /* out: a new block that cannot be used */
 	uint64_t unit_laddr; /* of the intent */
 	uint32_t index;
@@ -69,24 +71,24 @@ static int new_take(struct txn *tx, struct move *m)
 		       space_own(tx, m->new_blk, 1, OWNER_REMAP, remap_offset(m->laddr, m->copy));
 }
 
-/* It stood in for a unit, and is not to be used any more. */
-static int block_ban(struct txn *tx, uint64_t blk, uint64_t offset)
+/* It stood in for a unit. */
+static int block_leave(struct txn *tx, uint64_t blk, uint64_t offset, bool good)
 {
-	int rc = sabotage_point("move-ban") ? 0 : space_share(tx, blk, 1, OWNER_BAD, blk);
+	int rc = good || sabotage_point("move-ban") ? 0 : space_share(tx, blk, 1, OWNER_BAD, blk);
 
 	return rc ? rc : space_drop(tx, blk, 1, OWNER_REMAP, offset);
 }
 
-static int move_run(struct move *m, int (*fn)(struct txn *tx, void *arg))
+int frozen_run(struct pool *pool, int (*fn)(struct txn *tx, void *arg), void *arg)
 {
 	unsigned refills = 0;
 	int rc;
 
 	do {
-		rc = txn_run(m->pool, TXN_FREEING, fn, m);
+		rc = txn_run(pool, TXN_FREEING, fn, arg);
 		if (rc != -ENOBUFS)
 			break;
-		rc = refills++ < REFILLS_MAX ? space_refill(m->pool) : -ENOSPC;
+		rc = refills++ < REFILLS_MAX ? space_refill(pool) : -ENOSPC;
 	} while (rc == 0);
 	return rc == -EDEADLK ? -EIO : rc;
 }
@@ -100,7 +102,7 @@ static int plain_step(struct txn *tx, void *arg)
 	int rc = new_take(tx, m);
 
 	if (!rc && m->stands_in)
-		rc = block_ban(tx, m->old_blk, remap_offset(m->laddr, m->copy));
+		rc = block_leave(tx, m->old_blk, remap_offset(m->laddr, m->copy), m->good);
 	to = move_remap(m);
 	return rc ? rc : txn_remap(tx, &to);
 }
@@ -121,7 +123,7 @@ static int intent_put(struct txn *tx, const struct move *m, const struct m_inten
 
 static void move_args(const struct move *m, uint64_t args[8])
 {
-	const uint64_t all[8] = { m->laddr, m->copy, m->new_blk, m->stands_in ? m->old_blk : 0 };
+	const uint64_t all[8] = { m->laddr, m->copy, m->new_blk, m->stands_in ? m->old_blk : 0, m->good };
 
 	memcpy(args, all, sizeof(all));
 }
@@ -152,7 +154,7 @@ int space_unit_move_end(struct txn *tx, const uint64_t args[8])
 
 	if (!pool_super_has(txn_pool(tx), &to))
 		return space_drop(tx, to.place_blk, 1, OWNER_REMAP, offset);
-	return args[3] != 0 ? block_ban(tx, args[3], offset) : 0;
+	return args[3] != 0 ? block_leave(tx, args[3], offset, args[4] != 0) : 0;
 }
 
 static int key_end(struct txn *tx, void *arg)
@@ -183,30 +185,44 @@ static int key_switch(struct move *m)
 
 static int key_move(struct move *m)
 {
-	int rc = move_run(m, key_begin), end;
+	int rc = frozen_run(m->pool, key_begin, m), end;
 
 	if (rc)
 		return rc;
 	rc = key_switch(m);
 	if (pool_failed(m->pool))
 		return -EIO;
-	end = move_run(m, key_end);
+	end = frozen_run(m->pool, key_end, m);
 	return rc ? rc : end;
 }
 
 /* ---- all ---- */
 
+static int unit_move(struct move *m, uint64_t *bad_blk)
+{
+	struct pool *pool = m->pool;
+	uint64_t off;
+	int rc = pool_place(pool, m->laddr, m->copy, &off);
+
+	m->old_blk = off >> BLOCK_SHIFT;
+	if (!rc)
+		rc = pool_unit_save(pool, m->laddr, m->copy, m->bytes);
+	if (!rc)
+		rc = pool_unit_is_key(pool, m->laddr) ? key_move(m) : frozen_run(m->pool, plain_step, m);
+	*bad_blk = m->bad_blk;
+	return rc;
+}
+
 int space_unit_move(struct pool *pool, uint64_t laddr, unsigned copy, bool stands_in, uint64_t *bad_blk)
 {
 	struct move m = { .pool = pool, .laddr = laddr, .copy = copy, .stands_in = stands_in };
-	uint64_t off;
-	int rc = pool_place(pool, laddr, copy, &off);
 
-	m.old_blk = off >> BLOCK_SHIFT;
-	if (!rc)
-		rc = pool_unit_save(pool, laddr, copy, m.bytes);
-	if (!rc)
-		rc = pool_unit_is_key(pool, laddr) ? key_move(&m) : move_run(&m, plain_step);
-	*bad_blk = m.bad_blk;
-	return rc;
+	return unit_move(&m, bad_blk);
+}
+
+int space_unit_leave(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *bad_blk)
+{
+	struct move m = { .pool = pool, .laddr = laddr, .copy = copy, .stands_in = true, .good = true };
+
+	return unit_move(&m, bad_blk);
 }

@@ -90,13 +90,17 @@ static int for_groups(struct txn *tx, const struct piece *all,
 static int own_piece(struct group_tx *at, const struct piece *p)
 {
 	struct group *g = at->g;
-	bool taken;
+	uint64_t lo = p->blk - g->start_blk;
+	bool taken, kept;
 	int rc;
 
 	pthread_mutex_lock(&g->lock);
-	taken = index_is_taken(&g->index, p->blk - g->start_blk, p->count_blk);
+	taken = index_is_taken(&g->index, lo, p->count_blk);
+	kept = kept_any(g, lo, lo + p->count_blk);
 	pthread_mutex_unlock(&g->lock);
 	assert(taken); /* they come from space_alloc */
+	if (kept)
+		kept_owned(at, p->blk, p->count_blk);
 	rc = bitmap_change(at, p->blk, p->count_blk, true);
 	if (sabotage_point("rmap-own"))
 		return rc;
@@ -124,6 +128,20 @@ int space_share(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner
 	struct piece p = { .blk = blk, .count_blk = count_blk, .owner = owner, .offset_blk = offset_blk };
 
 	return for_groups(tx, &p, share_piece);
+}
+
+static int join_piece(struct group_tx *at, const struct piece *p)
+{
+	int rc = refcount_add(at, p->blk, p->count_blk);
+
+	return rc ? rc : rmap_add(at, p->blk, p->count_blk, p->owner, p->offset_blk);
+}
+
+int space_share_join(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk)
+{
+	struct piece p = { .blk = blk, .count_blk = count_blk, .owner = owner, .offset_blk = offset_blk };
+
+	return for_groups(tx, &p, join_piece);
 }
 
 static int blocks_gone(struct group_tx *at, uint64_t blk, uint64_t count_blk)

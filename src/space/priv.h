@@ -46,6 +46,12 @@ struct group {
 
 	pthread_mutex_t lock;
 	struct index index;
+	uint32_t lent; /* of its metadata chunks: made out of the reserve, for transactions that free; under lock */
+	uint64_t (*kept)[CHUNK_WORDS]; /* quarantine (keep.c), a bit each; NULL: none. Under lock */
+	uint32_t kept_chunks;
+	uint64_t kept_blk; /* set bits of it */
+	uint64_t closed_lo,
+		closed_hi; /* nothing is handed out of these blocks (close.c), from the group's start; under lock */
 
 	/* Committed counters, for whoever holds no lock. */
 	_Atomic uint64_t free_blk, inode_count, inode_free;
@@ -81,7 +87,10 @@ struct space {
 	pthread_mutex_t refill_lock;
 	pthread_mutex_t grow_lock;    /* taken with no transaction open, before pool_freeze() */
 	_Atomic uint64_t chunk_epoch; /* counts chunks that became wholly free */
+	_Atomic uint64_t bad_changes; /* counts changes of what OWNER_BAD has, under the lock of the group */
 	struct windows windows;
+	_Atomic(space_keep_fn) keep_fn; /* asked under g->lock */
+	void *keep_arg;
 	_Atomic uint32_t dir_next;
 };
 
@@ -162,8 +171,11 @@ struct btree *group_tree(struct group_tx *at, enum ag_tree which);
 /* Blocks become free when the transaction commits. */
 void group_free_later(struct group_tx *at, uint64_t blk, uint64_t count_blk);
 
-/* Free blocks back to the index of their group. Takes g->lock. */
+/* Free blocks back to the index of their group, but for closed ones. Takes g->lock. */
 void group_give(struct group *g, uint64_t blk, uint64_t count_blk);
+
+/* The same under g->lock, counted from the start of the group; returns how many chunks became wholly free. */
+uint32_t group_give_locked(struct group *g, uint64_t lo, uint64_t hi);
 
 /* Whether blocks lie on the device; they may belong to several groups. */
 bool space_range_ok(const struct space *space, uint64_t blk, uint64_t count_blk);
@@ -221,6 +233,36 @@ extern const struct bt_alloc group_bt_alloc; /* nodes of the group's own trees *
 
 /* Whether a new metadata chunk for the group can be had, from the reserve if need be. */
 bool refill_possible(struct group *g, bool reserve);
+
+/* A chunk from the first group that has one: from group first on, the group last only if no other has. NULL: none. */
+struct group *chunk_grab_any(struct space *space, uint32_t first, const struct group *last, bool reserve,
+			     bool highest, uint64_t *blk);
+
+/* ---- move.c, lane_move.c ---- */
+
+/* fn as a transaction that makes room for its metadata if need be; between pool_freeze() and pool_thaw(). */
+must_check int frozen_run(struct pool *pool, int (*fn)(struct txn *tx, void *arg), void *arg);
+/* The first piece of [blk, end_blk), in one group, that the journal has. 1: there is one, 0: none. */
+must_check int journal_piece(struct txn *tx, uint64_t blk, uint64_t end_blk, struct rmap *piece);
+
+/* ---- close.c ---- */
+
+bool group_is_closed(struct group *g, uint64_t blk);
+/* space_alloc_at() for a closed block: nobody but the caller can want it. */
+must_check int closed_alloc_at(struct txn *tx, struct group *g, uint64_t blk);
+
+/* ---- keep.c: quarantine ---- */
+
+/* Blocks that have become free: to the index, but for what somebody holds. Takes g->lock. */
+void group_give_freed(struct group *g, uint64_t blk, uint64_t count_blk);
+/*
+ * Under g->lock: how many of [lo, hi) from lo on, which are free on media and not in the index, are kept, or are not. Asks who may hold them.
+ */
+uint64_t kept_run(struct group *g, uint64_t lo, uint64_t hi, bool *kept);
+/* Under g->lock: whether some of [lo, hi) are. */
+bool kept_any(const struct group *g, uint64_t lo, uint64_t hi);
+/* Blocks get an owner: with the commit they are kept no longer. */
+void kept_owned(struct group_tx *at, uint64_t blk, uint64_t count_blk);
 
 /* ---- window.c ---- */
 

@@ -69,9 +69,8 @@ struct chunk_pair {
 	bool begun; /* the transaction gives the chunks back */
 };
 
-/* A chunk from the first group that has one: from group first on, the group last only if no other has. NULL: none. */
-static struct group *chunk_grab_any(struct space *space, uint32_t first, const struct group *last,
-				    bool reserve, bool highest, uint64_t *blk)
+struct group *chunk_grab_any(struct space *space, uint32_t first, const struct group *last, bool reserve,
+			     bool highest, uint64_t *blk)
 {
 	for (uint32_t i = 0; i <= space->ag_count; i++) {
 		struct group *g = &space->groups[(first + i) % space->ag_count];
@@ -242,7 +241,7 @@ static int group_refill(struct group *g)
 {
 	struct chunk_pair pair = { .g = g };
 	unsigned tries = 0;
-	bool got;
+	bool got, lent;
 	int rc = group_load(g);
 
 	if (rc)
@@ -251,10 +250,16 @@ static int group_refill(struct group *g)
 		do {
 			got = pair_grab(&pair, false);
 		} while (!got && window_steal(g->space));
-		if (!got && g->meta_free < UNITS_CRITICAL + 8)
+		lent = !got && g->meta_free < UNITS_CRITICAL + 8;
+		if (lent)
 			got = pair_grab(&pair, true);
 		rc = got ? pair_make(&pair) : -ENOSPC;
 	} while (rc == -EAGAIN && ++tries < POOL_GUARD_TRIES);
+	if (!rc && lent) {
+		pthread_mutex_lock(&g->lock);
+		g->lent++;
+		pthread_mutex_unlock(&g->lock);
+	}
 	return rc;
 }
 

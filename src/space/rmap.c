@@ -105,6 +105,17 @@ static int neighbours_find(struct btree *bt, const struct rmap *r, struct neighb
 	return rc == -ENOENT ? 0 : rc;
 }
 
+static void owner_changes(struct group_tx *at, uint64_t owner)
+{
+	if (owner == OWNER_BAD)
+		atomic_fetch_add(&at->g->space->bad_changes, 1);
+}
+
+uint64_t space_bad_changes(const struct pool *pool)
+{
+	return atomic_load(&space_of(pool)->bad_changes);
+}
+
 int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t owner, uint64_t offset_blk)
 {
 	struct btree *bt = group_tree(at, AG_RMAP);
@@ -115,6 +126,7 @@ int rmap_add(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t own
 
 	if (rc)
 		return rc;
+	owner_changes(at, owner);
 	if (n.has_left) {
 		r = n.left;
 		r.count_blk += count_blk;
@@ -140,6 +152,7 @@ int rmap_add_shared(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint6
 	struct bt_cursor cur;
 	int rc;
 
+	owner_changes(at, owner);
 	if (at->last.count_blk > 0 && rmap_continues(&at->last, &r)) {
 		rc = rmap_seek(bt, &cur, at->last.start_blk, owner, at->last.offset_blk, BT_LE, &found);
 		if (rc && rc != -ENOENT)
@@ -278,6 +291,7 @@ int rmap_remove(struct group_tx *at, uint64_t blk, uint64_t count_blk, uint64_t 
 	uint64_t end_blk = blk + count_blk;
 
 	at->last.count_blk = 0;
+	owner_changes(at, owner);
 	for (uint64_t lo = blk, hi; lo < end_blk; lo = hi) {
 		struct search s = { .blk = lo, .owner = owner, .delta = offset_blk - blk };
 		int rc = rmap_find(at, &s, extent_blk);

@@ -72,6 +72,7 @@ void space_close(struct pool *pool)
 
 		assert(!g->cur);
 		index_destroy(&g->index);
+		free(g->kept);
 		free(g->units_free);
 		free(g->units_runs);
 		free(g->clusters);
@@ -94,12 +95,25 @@ bool space_range_ok(const struct space *space, uint64_t blk, uint64_t count_blk)
 
 /* ---- a transaction in a group ---- */
 
+uint32_t group_give_locked(struct group *g, uint64_t lo, uint64_t hi)
+{
+	uint64_t before = u64_min(hi, g->closed_lo), after = u64_max(lo, g->closed_hi);
+	uint32_t whole = 0;
+
+	if (lo < before)
+		whole = index_give(&g->index, lo, before - lo);
+	if (after < hi)
+		whole += index_give(&g->index, after, hi - after);
+	return whole;
+}
+
 void group_give(struct group *g, uint64_t blk, uint64_t count_blk)
 {
+	uint64_t lo = blk - g->start_blk;
 	uint32_t whole;
 
 	pthread_mutex_lock(&g->lock);
-	whole = index_give(&g->index, blk - g->start_blk, count_blk);
+	whole = group_give_locked(g, lo, lo + count_blk);
 	pthread_mutex_unlock(&g->lock);
 	if (whole)
 		atomic_fetch_add(&g->space->chunk_epoch, whole);
@@ -116,7 +130,7 @@ static void group_tx_commit(struct group_tx *at)
 	g->meta_free = at->now.meta_free;
 	for (const struct group_freed *f = at->freed; f; f = f->next) {
 		for (uint64_t i = 0; i < f->count; i++)
-			group_give(g, f->ranges[i].blk, f->ranges[i].count_blk);
+			group_give_freed(g, f->ranges[i].blk, f->ranges[i].count_blk);
 	}
 }
 
@@ -260,6 +274,12 @@ static uint64_t journal_blk(const struct super *super)
 {
 	uint64_t blk = 2 * CHUNK_BLOCKS;
 
+	if (super->ro_compat & FEATURE_RO_COMPAT_LANES_MOVED) {
+		for (uint32_t i = 0; i < 2 * super->lane_count; i++)
+			if (!super_blk_is_home(super, super_lane_blk(super, i / 2, i % 2)))
+				blk += super->lane_size_bytes / BLOCK_SIZE;
+		return blk;
+	}
 	if (super->lane_count > 0 && super->lanes[0].primary_blk >= CHUNK_BLOCKS)
 		blk += 2 * CHUNK_BLOCKS *
 		       u64_div_up((uint64_t)super->lane_count * super->lane_size_bytes, CHUNK_SIZE);
@@ -273,7 +293,7 @@ static int totals_sum(struct pool *pool, struct space_totals *totals)
 
 	for (uint32_t i = 0; i < space->ag_count; i++) {
 		struct group *g = &space->groups[i];
-		uint64_t keep = g->keep, free_blk;
+		uint64_t keep = g->keep, kept_blk = 0, free_blk;
 		int rc = group_load_counts(g);
 
 		if (rc)
@@ -281,9 +301,11 @@ static int totals_sum(struct pool *pool, struct space_totals *totals)
 		if (g->loaded == GROUP_LOADED) {
 			pthread_mutex_lock(&g->lock);
 			keep = u64_min(keep, g->index.whole_count);
+			kept_blk = g->kept_blk; /* free, and given to nobody */
 			pthread_mutex_unlock(&g->lock);
 		}
 		free_blk = g->free_blk; /* once: it may sink meanwhile */
+		free_blk -= u64_min(free_blk, kept_blk);
 		keep = u64_min(keep * CHUNK_BLOCKS, free_blk);
 		sum.total_blk -= u64_min(sum.total_blk, (2 + g->keep) * CHUNK_BLOCKS);
 		sum.free_blk += free_blk - keep;
@@ -293,6 +315,8 @@ static int totals_sum(struct pool *pool, struct space_totals *totals)
 		sum.meta_chunks += g->meta_chunks;
 		sum.meta_free_units += g->meta_free;
 	}
+	/* A reserve that bad memory has broken up is not kept, so that data may have it. */
+	sum.free_blk = u64_min(sum.free_blk, sum.total_blk);
 	*totals = sum;
 	return 0;
 }

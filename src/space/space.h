@@ -79,12 +79,25 @@ must_check int space_alloc(struct txn *tx, const struct space_want *want, uint64
 /* Takes that one block if it is free, as space_alloc() does. -EBUSY: it is not, or a running transaction has it. */
 must_check int space_alloc_at(struct txn *tx, uint64_t blk);
 
+/*
+ * Sets aside a chunk for the 2 MiB of the file from want->file_blk on, which lie as it does: space_alloc() with this stream then gives block k of them place k of
+ * it. chunk_blk: that chunk, of which the blocks of have are the file's already (a bit each); 0: any that is wholly free. Of want only agno_hint, file_blk and
+ * stream count. -ENOSPC: something else is there, or there is none.
+ */
+must_check int space_window_chunk(struct txn *tx, const struct space_want *want, uint64_t chunk_blk,
+				  const uint64_t have[CHUNK_BLOCKS / 64], uint64_t *blk);
+/* The chunk that is set aside in this way, or has come to be; 0: none. */
+uint64_t space_window_at(struct pool *pool, const struct space_stream *stream, uint64_t file_blk);
+
 /* Blocks from space_alloc get their first owner: bitmap, rmap, counters. */
 must_check int space_own(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
 			 uint64_t offset_blk);
 /* Owned blocks get one more owner: refcount, rmap. */
 must_check int space_share(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
 			   uint64_t offset_blk);
+/* The same for one who has what lies before or behind already: that stays one record, at the price of looking for it. */
+must_check int space_share_join(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
+				uint64_t offset_blk);
 /* An owner goes; the blocks whose last owner it was become free after the commit. */
 must_check int space_drop(struct txn *tx, uint64_t blk, uint64_t count_blk, uint64_t owner,
 			  uint64_t offset_blk);
@@ -106,6 +119,19 @@ must_check int space_refs(struct txn *tx, uint64_t blk, uint64_t count_blk, uint
  * Metadata chunks come as OWNER_META / OWNER_MIRROR. */
 must_check int space_owners(struct txn *tx, uint64_t blk, uint64_t count_blk,
 			    int (*fn)(void *arg, const struct rmap *rmap), void *arg);
+
+/*
+ * Somebody who may hold blocks that become free: fn says how many from blk on he holds, or does not (*held). Those are kept from use until
+ * space_release(); on media they are free, so after a crash or a mount they are as any others. Called after commits (and where a range is opened) under locks of
+ * the space floor: fn calls nothing of it. NULL: nobody any more; on return nobody is in fn.
+ */
+typedef uint64_t (*space_keep_fn)(void *arg, uint64_t blk, uint64_t count_blk, bool *held);
+void space_set_keep(struct pool *pool, space_keep_fn fn, void *arg);
+/* What of these blocks is kept from use is so no longer. At any time, inside of a transaction too; waits for no lock that is held for more than a moment. */
+void space_release(struct pool *pool, uint64_t blk, uint64_t count_blk);
+
+/* Another number than before: OWNER_BAD may have got or lost blocks. */
+uint64_t space_bad_changes(const struct pool *pool);
 
 /* ---- metadata units and inode numbers ---- */
 
@@ -140,6 +166,55 @@ must_check int space_unit_move(struct pool *pool, uint64_t laddr, unsigned copy,
 			       uint64_t *bad_blk);
 /* What is left to do of one that had an intent (FORMAT.md 5.2, INTENT_RELOCATE), but for clearing that. */
 must_check int space_unit_move_end(struct txn *tx, const uint64_t args[8]);
+
+/* The same out of a block that stands in and is not bad: it becomes free. */
+must_check int space_unit_leave(struct pool *pool, uint64_t laddr, unsigned copy, uint64_t *bad_blk);
+
+/* ---- emptying a range ---- */
+
+/*
+ * From here on nothing is handed out of these blocks, nor what becomes free there. One range at a time. Waits until no transaction is open: no lock
+ * may be held that others take inside of one.
+ */
+must_check int space_close_range(struct pool *pool, uint64_t lo_blk, uint64_t hi_blk);
+/* What nobody owns in it is free again. */
+must_check int space_open_range(struct pool *pool);
+/* The next run in [blk, end_blk) of the closed range that nobody owns, for space_own(). -ENOENT: none. */
+must_check int space_closed_free(struct txn *tx, uint64_t blk, uint64_t end_blk, uint64_t *run_blk,
+				 uint64_t *count_blk);
+/* What data may still take outside of it, and wholly free chunks (those that are kept for metadata included). */
+void space_room(struct pool *pool, uint64_t *free_blk, uint64_t *whole_chunks);
+/*
+ * One copy of a metadata chunk, which lies at blk, goes to another chunk; all others wait for that moment. Blocks of the old one belong to OWNER_BAD then if
+ * they are bad, or (bad) closed, else they are free. 1: it does not lie there any more. -ENOSPC: there is no wholly free chunk. -EIO: not all of it can be
+ * had, or (found->new_off != 0) what was to be its new place is bad memory there.
+ */
+struct chunk_bad {
+	uint64_t old[CHUNK_BLOCKS / 64]; /* of what it leaves: blocks that cannot be read, a bit for each */
+	uint64_t new_off;
+	uint64_t home_blk; /* closed ones that stood in for units of it: they lie in the new chunk now */
+};
+must_check int space_chunk_move(struct pool *pool, uint64_t blk, uint64_t lchunk, unsigned copy, bool bad,
+				struct chunk_bad *found);
+
+/*
+ * The copy of a journal lane that lies at *from goes elsewhere; all others wait for that moment. Of what it leaves, blocks in
+ * [bad_blk, bad_end_blk) belong to OWNER_BAD then, the rest is free. 1: it does not lie there any more. -ENOSPC: nowhere are so many free blocks in one
+ * piece, or there is no intent. -EIO: *bad_off != 0: what was to be its new place is bad memory there.
+ */
+must_check int space_lane_move(struct pool *pool, const struct lane_place *from, uint64_t bad_blk,
+			       uint64_t bad_end_blk, uint64_t *bad_off);
+/* What is left to do of one that had an intent (FORMAT.md 5.2, INTENT_LANE), but for clearing that: first, with no transaction open, and then in one. */
+must_check int space_lane_resume(struct pool *pool, const uint64_t args[8]);
+must_check int space_lane_move_end(struct txn *tx, const uint64_t args[8]);
+/*
+ * Blocks of one group that the journal has for no lane: they are known as such, or belong to OWNER_BAD. 1: there is a lane among them. -EOPNOTSUPP:
+ * they are the journal's as long as the lanes before them are where they have always been. As space_lane_move().
+ */
+must_check int space_journal_leave(struct pool *pool, uint64_t blk, uint64_t end_blk, bool bad);
+
+/* The block is not OWNER_BAD's any more: free, or in the first or last chunk what it was. */
+must_check int space_bad_drop(struct txn *tx, uint64_t blk);
 
 /* ---- intents ---- */
 

@@ -279,6 +279,7 @@ static uint32_t group_window_max(struct group *g)
 	return max < WINDOW_MIN_BLK ? 0 : (uint32_t)u64_min(max, CHUNK_BLOCKS);
 }
 
+/* NULL: no memory; the blocks are still the caller's. */
 static struct window *window_add(struct stream *s, struct group *g, const struct plan *p, uint64_t blk)
 {
 	struct windows *all = &s->space->windows;
@@ -296,7 +297,6 @@ static struct window *window_add(struct stream *s, struct group *g, const struct
 	}
 	if (!w || s->count == s->room) {
 		free(w);
-		group_give(g, blk, p->end_blk - p->file_blk);
 		return NULL;
 	}
 	w->stream = s;
@@ -398,11 +398,127 @@ bool window_alloc(struct txn *tx, const struct space_want *want, uint64_t *blk, 
 	w = window_add(s, g, &p, run_blk);
 	if (w)
 		*count_blk = window_take(w, want, blk);
+	else
+		group_give(g, run_blk, p.end_blk - p.file_blk);
 out:
 	pthread_mutex_unlock(&all->lock);
 	if (*count_blk > 0)
 		grab_add(tx, g, *blk, *count_blk, w);
 	return *count_blk > 0;
+}
+
+/* ---- windows that are asked for ---- */
+
+/* What is left of a chunk that others have nothing of. */
+static bool chunk_take(struct group *g, uint64_t chunk_blk, const uint64_t have[CHUNK_WORDS])
+{
+	uint64_t at = chunk_blk - g->start_blk;
+	bool free = at / CHUNK_BLOCKS < g->index.chunks;
+
+	pthread_mutex_lock(&g->lock);
+	for (unsigned i = 0; free && i < CHUNK_WORDS; i++)
+		free = (g->index.bits[at / CHUNK_BLOCKS][i] & ~have[i]) == 0;
+	for (unsigned k = 0; free && k < CHUNK_BLOCKS;) {
+		unsigned run = bits_clear_run(have, k, CHUNK_BLOCKS);
+
+		if (run > 0)
+			index_take(&g->index, at + k, run);
+		k += run ? run : 1;
+	}
+	pthread_mutex_unlock(&g->lock);
+	return free;
+}
+
+static void chunk_give(struct group *g, uint64_t chunk_blk, const uint64_t have[CHUNK_WORDS])
+{
+	for (unsigned k = 0; k < CHUNK_BLOCKS;) {
+		unsigned run = bits_clear_run(have, k, CHUNK_BLOCKS);
+
+		if (run > 0)
+			group_give(g, chunk_blk + k, run);
+		k += run ? run : 1;
+	}
+}
+
+static int chunk_find(struct space *space, const struct space_want *want, struct group **g, uint64_t *blk)
+{
+	const struct index_want whole = { .goal_blk = INDEX_NONE, .count_blk = CHUNK_BLOCKS, .all = true };
+	uint64_t count;
+
+	do {
+		for (uint32_t i = 0; i < space->ag_count; i++) {
+			*g = want_group(space, want, 0, i);
+			count = CHUNK_BLOCKS;
+			if (group_load(*g) == 0 && group_can_grow(*g) && group_alloc(*g, &whole, blk, &count))
+				return 0;
+		}
+	} while (window_steal(space));
+	return -ENOSPC;
+}
+
+int space_window_chunk(struct txn *tx, const struct space_want *want, uint64_t chunk_blk,
+		       const uint64_t have[CHUNK_WORDS], uint64_t *blk)
+{
+	static const uint64_t nothing[CHUNK_WORDS];
+	struct space *space = space_of(txn_pool(tx));
+	struct plan p = { .file_blk = want->file_blk,
+			  .end_blk = want->file_blk + CHUNK_BLOCKS,
+			  .size_blk = CHUNK_BLOCKS };
+	struct stream *s = stream_of(space, want);
+	struct window *w;
+	struct group *g;
+	int rc;
+
+	if (!s)
+		return -ENOMEM;
+	pthread_mutex_lock(&space->windows.lock);
+	for (uint32_t i = stream_find(s, p.file_blk); i < s->count && s->windows[i]->file_blk < p.end_blk;)
+		window_kill(s->windows[i]);
+	pthread_mutex_unlock(&space->windows.lock);
+	if (chunk_blk != 0) {
+		g = &space->groups[pool_blk_ag(space->pool, chunk_blk)];
+		rc = group_load(g);
+		if (rc == 0 && !chunk_take(g, chunk_blk, have))
+			rc = -ENOSPC;
+	} else {
+		have = nothing;
+		rc = chunk_find(space, want, &g, &chunk_blk);
+	}
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&space->windows.lock);
+	w = s->count < STREAM_WINDOWS_MAX ? window_add(s, g, &p, chunk_blk) : NULL;
+	for (unsigned k = 0; w && k < CHUNK_BLOCKS; k++)
+		if (have[k / 64] >> k % 64 & 1) {
+			bits_clear(w->unused, k, 1);
+			w->unused_blk--;
+			space->windows.free_blk--;
+		}
+	pthread_mutex_unlock(&space->windows.lock);
+	if (!w) {
+		chunk_give(g, chunk_blk, have);
+		return -ENOMEM;
+	}
+	*blk = chunk_blk;
+	return 0;
+}
+
+uint64_t space_window_at(struct pool *pool, const struct space_stream *stream, uint64_t file_blk)
+{
+	struct windows *all = &space_of(pool)->windows;
+	const struct stream *s = stream->windows;
+	uint64_t blk = 0;
+	uint32_t i;
+
+	if (!s)
+		return 0;
+	pthread_mutex_lock(&all->lock);
+	i = stream_find(s, file_blk);
+	if (i < s->count && s->windows[i]->file_blk == file_blk && s->windows[i]->count_blk == CHUNK_BLOCKS &&
+	    s->windows[i]->blk % CHUNK_BLOCKS == 0)
+		blk = s->windows[i]->blk;
+	pthread_mutex_unlock(&all->lock);
+	return blk;
 }
 
 void window_passed(const struct space_want *want, uint64_t blk, uint64_t count_blk)

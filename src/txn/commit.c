@@ -168,6 +168,7 @@ static bool image_home(struct pool *pool, const struct image *image)
 			continue;
 		}
 		degraded = true;
+		bad_met(pool, off); /* the next reader may come when the other copy is gone too */
 		if (log_is_first(~off))
 			log_warn("metadata unit 0x%" PRIx64
 				 ": a copy cannot be written, the other one serves",
@@ -175,6 +176,24 @@ static bool image_home(struct pool *pool, const struct image *image)
 	}
 	unit_set_verified(pool, image->laddr, unit_size(image->magic), !degraded);
 	return written != 0;
+}
+
+/* A copy of the lane cannot be stored to. Once nobody is in our way it moves out of the bad memory: not now, with its lock held. */
+static void lane_met(struct pool *pool, struct lane *lane, unsigned copy)
+{
+	uint64_t lo = lane->off[copy], hi = lo + pool->super.lane_size_bytes;
+	uint8_t bytes[BLOCK_SIZE];
+	struct dax_bad bad;
+
+	lane_wear(pool, lane, copy);
+	if (!dax_bad_take(pool->dax, &bad) || bad.off >= hi || bad.len > UINT64_MAX - bad.off)
+		return;
+	lo = u64_max(lo, u64_align_down(bad.off, BLOCK_SIZE));
+	hi = u64_min(hi, bad.off + bad.len);
+	for (uint64_t off = lo; off < hi; off += BLOCK_SIZE)
+		if (dax_load(pool->dax, bytes, off, BLOCK_SIZE, NULL) && dax_has_memory(pool->dax, off))
+			bad_met(pool, off);
+	dax_bad_forget();
 }
 
 /* Only copies that hold the record matter (bits of written). False: one of them would come back at the next mount. */
@@ -188,7 +207,7 @@ static bool record_retire(struct pool *pool, struct lane *lane, unsigned written
 			continue;
 		if (dax_store(pool->dax, lane->off[copy], &zero, sizeof(zero)) == 0)
 			continue;
-		lane_wear(pool, lane, copy);
+		lane_met(pool, lane, copy);
 		gone = gone && !(written >> copy & 1);
 	}
 	return gone;
@@ -208,7 +227,7 @@ static int record_store(struct pool *pool, struct lane *lane, size_t length, uns
 		    dax_store(pool->dax, lane->off[copy], lane->staging, length) == 0)
 			*written |= 1u << copy;
 		else
-			lane_wear(pool, lane, copy);
+			lane_met(pool, lane, copy);
 	}
 	if (!*written)
 		return 1;
@@ -299,6 +318,10 @@ int commit_images(struct txn *tx)
 	/* What it edits of the unit that moves goes to the new place. */
 	if (tx->remap)
 		remap_put(pool, tx->remap);
+	if (tx->moved && !sabotage_point("chunk-move-set"))
+		pool_chunk_set(pool, tx->moved->lchunk, tx->moved->primary, tx->moved->mirror);
+	if (tx->dropped && !sabotage_point("remap-forget"))
+		remaps_forget(pool, tx->dropped);
 	for (struct image *image = tx->images; image; image = image->next) {
 		if (image->dirty_lines != 0 && !image_home(pool, image))
 			homes_ok = false;

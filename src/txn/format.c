@@ -28,8 +28,6 @@
 #define LARGE_LANE_BYTES (1u << 20)
 #define SMALL_LANES 4u
 #define SMALL_LANE_BYTES (384u << 10)
-#define JOURNAL_MIRROR (1ull << 32)
-#define JOURNAL_SPARE (1ull << 33)
 
 struct maker {
 	struct dax *dax;
@@ -160,6 +158,7 @@ static void group_owners(struct maker *mk)
 	const struct super *s = &mk->super;
 	uint64_t slot0 = (uint64_t)mk->agno * (s->ag_size_blk / CHUNK_BLOCKS);
 	uint64_t end = mk->start_blk + mk->length_blk, lanes = lane_chunks(s) * CHUNK_BLOCKS;
+	bool moved = s->ro_compat & FEATURE_RO_COMPAT_LANES_MOVED; /* then only the superblock knows */
 
 	mk->owned_count = 0;
 	mk->free_blk = mk->length_blk;
@@ -169,11 +168,11 @@ static void group_owners(struct maker *mk)
 		own(mk, 0, LANES_START_BLK, OWNER_SUPER, 0);
 		own(mk, LANES_START_BLK, CHUNK_BLOCKS - LANES_START_BLK, OWNER_JOURNAL,
 		    lanes ? JOURNAL_SPARE : 0);
-		if (lanes)
+		if (lanes && !moved)
 			own(mk, 2 * CHUNK_BLOCKS, lanes, OWNER_JOURNAL, 0);
 	}
 	/* Not mirror_ag(): the pool may have grown since. */
-	if (lanes && s->lanes[0].mirror_blk >= mk->start_blk && s->lanes[0].mirror_blk < end)
+	if (lanes && !moved && s->lanes[0].mirror_blk >= mk->start_blk && s->lanes[0].mirror_blk < end)
 		own(mk, s->lanes[0].mirror_blk, lanes, OWNER_JOURNAL, JOURNAL_MIRROR);
 	if (mk->agno == s->ag_count - 1) {
 		own(mk, end - CHUNK_BLOCKS, CHUNK_BLOCKS - LANES_START_BLK, OWNER_JOURNAL,
@@ -392,11 +391,6 @@ uint64_t format_size_blk(uint64_t size_bytes, uint64_t ag_size_blk)
 	if (tail < (uint64_t)AG_MIN_CHUNKS * CHUNK_SIZE)
 		size -= tail;
 	return size / BLOCK_SIZE;
-}
-
-bool format_lanes_at_end(const struct super *super)
-{
-	return lanes_fit_chunk(super) && super->lanes[0].mirror_blk == super->size_blk - CHUNK_BLOCKS;
 }
 
 static int wipe_lanes(struct maker *mk)

@@ -35,14 +35,15 @@ must_check int pool_format(struct dax *dax, const struct format_opts *opts, stru
 
 /* Blocks of a pool on so many bytes: whole chunks, and no last group that would be too short. */
 uint64_t format_size_blk(uint64_t size_bytes, uint64_t ag_size_blk);
-/* The lanes' mirrors lie in the last chunk, beside the copy of the superblock. */
-bool format_lanes_at_end(const struct super *super);
 /* Makes the groups from that one on. No fence. */
 must_check int format_groups(struct dax *dax, const struct super *super, uint32_t first_agno);
 /* Zeroes what could be taken for a copy of the superblock at the end of the device, past from_blk. No fence. */
 must_check int format_wipe_tail(struct dax *dax, uint64_t from_blk);
 
-/* Who owns what in a group of an empty file system, by address: metadata, superblock, journal. Their number. */
+/*
+ * Who owns what in a group of an empty file system, by address: metadata, superblock, journal. Their number. Of lanes that have moved, and those
+ * beside them, only what lies in the first and last chunk.
+ */
 #define FORMAT_OWNERS_MAX 8
 unsigned format_owners(const struct super *super, uint32_t agno, struct rmap owned[FORMAT_OWNERS_MAX]);
 

@@ -43,23 +43,23 @@ int grow_plan(struct pool *pool, uint64_t size_bytes, uint64_t *size_blk)
 	return 0;
 }
 
-/* Mirrors of lanes beside the copy of the superblock stay beside it. */
+/* Mirrors of lanes beside the copy of the superblock stay beside it. Nothing but they and free space can lie in that chunk. */
 static void lanes_shift(struct super *s, uint64_t from_blk, uint64_t to_blk)
 {
-	for (uint32_t i = 0; i < s->lane_count; i++)
-		s->lanes[i].mirror_blk = s->lanes[i].mirror_blk - from_blk + to_blk;
+	for (uint32_t i = 0; i < s->lane_count; i++) {
+		if (s->lanes[i].mirror_blk >= from_blk - CHUNK_BLOCKS)
+			s->lanes[i].mirror_blk = s->lanes[i].mirror_blk - from_blk + to_blk;
+	}
 }
 
 /* Size, groups, lanes. */
 static void super_resize(struct super *s, uint64_t size_blk)
 {
 	uint64_t old_blk = s->size_blk;
-	bool at_end = format_lanes_at_end(s);
 
 	s->size_blk = size_blk;
 	s->ag_count = (uint32_t)u64_div_up(size_blk, s->ag_size_blk);
-	if (at_end)
-		lanes_shift(s, old_blk, size_blk);
+	lanes_shift(s, old_blk, size_blk);
 }
 
 void grow_super(struct pool *pool, uint64_t size_blk, struct super *super)
@@ -330,13 +330,18 @@ static int header_edit(struct txn *tx, void *arg)
 		grow_header(pool, unit);
 	if (rc != -EIO && rc != -EUCLEAN)
 		return rc;
-	log_warn("group %u does not note the new size: %s", *agno, strerror(-rc));
+	log_warn("the header of group %u keeps an old copy of what the superblock says: %s", *agno,
+		 strerror(-rc));
 	return 0; /* it is damaged anyway */
 }
 
-static int header_renew(struct pool *pool, uint32_t agno)
+int grow_headers(struct pool *pool, uint32_t end_agno)
 {
-	return txn_run(pool, TXN_FREEING, header_edit, &agno);
+	int rc = 0;
+
+	for (uint32_t agno = 0; agno < end_agno && !rc; agno++)
+		rc = txn_run(pool, TXN_FREEING, header_edit, &agno);
+	return rc;
 }
 
 /* Its place is nobody's now. */
@@ -354,11 +359,8 @@ static int guide_wipe(struct pool *pool)
 
 int grow_finish(struct pool *pool)
 {
-	uint32_t last = former_last(&pool->super);
-	int rc = 0;
+	int rc = sabotage_point("grow-renew") ? 0 : grow_headers(pool, former_last(&pool->super));
 
-	for (uint32_t agno = 0; agno < last && !rc && !sabotage_point("grow-renew"); agno++)
-		rc = header_renew(pool, agno);
 	if (!rc)
 		rc = guide_wipe(pool);
 	if (rc)

@@ -25,6 +25,12 @@ void grow_super(struct pool *pool, uint64_t size_blk, struct super *super);
 /* The groups of a pool of so many blocks that it does not have yet, on media and in DRAM. Takes its time; nobody is disturbed. */
 must_check int grow_groups(struct pool *pool, uint64_t size_blk);
 
+/*
+ * Headers of the groups before that one get the superblock's fields anew, each in a transaction of its own. One that is damaged keeps what it
+ * has.
+ */
+must_check int grow_headers(struct pool *pool, uint32_t end_agno);
+
 /* ---- between pool_freeze() and pool_thaw() ---- */
 
 /* The pool has so many blocks. An error: it has what it had. */

@@ -55,6 +55,11 @@ void bad_met(struct pool *pool, uint64_t dev_off)
 		pool->bad_fn(pool->bad_arg, dev_off);
 }
 
+void pool_bad_met(struct pool *pool, uint64_t dev_off)
+{
+	bad_met(pool, dev_off);
+}
+
 int pool_guard(struct pool *pool, int (*fn)(void *arg), void *arg)
 {
 	struct dax_guard guard;

@@ -99,6 +99,19 @@ struct arena_block {
 	_Alignas(64) uint8_t bytes[];
 };
 
+/* A chunk that lies elsewhere from the commit on. */
+struct chunk_moved {
+	uint64_t lchunk;
+	uint32_t primary, mirror;
+};
+
+/* Units of one copy of a chunk that lie in it again from the commit on. */
+struct remap_dropped {
+	uint64_t lchunk;
+	unsigned copy;
+	uint64_t units[CHUNK_BLOCKS / 64];
+};
+
 struct held_lock {
 	struct txn_lock *lock;
 	bool write;
@@ -118,6 +131,8 @@ struct txn {
 	unsigned table_size;
 	struct txn_end_hook *hooks, *last_hook;
 	const struct remap *remap; /* from this commit on; NULL: none */
+	const struct chunk_moved *moved;
+	const struct remap_dropped *dropped;
 	struct held_lock *held;
 	unsigned held_count, held_size;
 	struct arena_block *arena; /* never NULL */
@@ -143,6 +158,7 @@ uint64_t remap_find(struct pool *pool, uint64_t unit_laddr, unsigned copy); /* i
 must_check int remaps_add(struct pool *pool, const struct remap *add, uint32_t count);
 /* One of which there may be an older one. There is room (txn_remap). */
 void remap_put(struct pool *pool, const struct remap *remap);
+void remaps_forget(struct pool *pool, const struct remap_dropped *dropped);
 
 /* guard.c: takes note of bad memory under metadata. */
 void bad_met(struct pool *pool, uint64_t dev_off);

@@ -7,15 +7,21 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "txn/internal.h"
+
+/* Some 20 us of trying. */
+#define READ_TRIES 40u
+#define READ_PAUSES 10u
 
 void txn_lock_init(struct txn_lock *lock, uint64_t order)
 {
 	pthread_rwlockattr_t attr;
 
 	lock->order = order;
+	lock->writes_count = 0;
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&lock->rw, &attr);
@@ -55,6 +61,27 @@ static bool may_wait(const struct txn *tx, const struct txn_lock *lock)
 	return true;
 }
 
+static void moment_pass(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#else
+	atomic_signal_fence(memory_order_seq_cst);
+#endif
+}
+
+/* Most who write are done within a few microseconds; to be put to sleep and woken for that takes many times as long. */
+static int read_wait(struct txn_lock *lock)
+{
+	for (unsigned i = 0; i < READ_TRIES; i++) {
+		if (pthread_rwlock_tryrdlock(&lock->rw) == 0)
+			return 0;
+		for (unsigned k = 0; k < READ_PAUSES; k++)
+			moment_pass();
+	}
+	return pthread_rwlock_rdlock(&lock->rw);
+}
+
 int txn_lock(struct txn *tx, struct txn_lock *lock, bool write)
 {
 	struct held_lock *held = held_find(tx, lock);
@@ -75,15 +102,43 @@ int txn_lock(struct txn *tx, struct txn_lock *lock, bool write)
 		tx->held_size *= 2;
 	}
 	if (may_wait(tx, lock))
-		rc = write ? pthread_rwlock_wrlock(&lock->rw) : pthread_rwlock_rdlock(&lock->rw);
+		rc = write ? pthread_rwlock_wrlock(&lock->rw) : read_wait(lock);
 	else
 		rc = write ? pthread_rwlock_trywrlock(&lock->rw) : pthread_rwlock_tryrdlock(&lock->rw);
 	if (rc == EBUSY || rc == EAGAIN)
 		goto blocked;
 	assert(rc == 0);
+	if (write)
+		lock->writes_count++;
 	tx->held[tx->held_count++] = (struct held_lock){ lock, write };
 	return 0;
 blocked:
+	tx->blocked_on = lock->order;
+	return -EDEADLK;
+}
+
+int txn_lock_upgrade(struct txn *tx, struct txn_lock *lock)
+{
+	struct held_lock *held = held_find(tx, lock);
+	uint64_t seen_count;
+	bool is_same;
+
+	assert(held);
+	if (held->write)
+		return 0;
+	seen_count = lock->writes_count;
+	*held = tx->held[--tx->held_count];
+	if (!may_wait(tx, lock)) {
+		tx->held[tx->held_count++] = (struct held_lock){ lock, false };
+		tx->blocked_on = lock->order;
+		return -EDEADLK;
+	}
+	pthread_rwlock_unlock(&lock->rw);
+	pthread_rwlock_wrlock(&lock->rw);
+	is_same = lock->writes_count++ == seen_count;
+	tx->held[tx->held_count++] = (struct held_lock){ lock, true };
+	if (is_same)
+		return 0;
 	tx->blocked_on = lock->order;
 	return -EDEADLK;
 }

@@ -228,6 +228,16 @@ void pool_chunk_set(struct pool *pool, uint64_t lchunk, uint32_t primary_chunk, 
 	unit_set_verified(pool, lchunk << CHUNK_SHIFT, CHUNK_SIZE, false);
 }
 
+int txn_chunk_move(struct txn *tx, uint64_t lchunk, uint32_t primary, uint32_t mirror)
+{
+	struct chunk_moved *moved = txn_alloc(tx, sizeof(*moved));
+
+	assert(!tx->moved && chunk_place(tx->pool, lchunk << CHUNK_SHIFT));
+	*moved = (struct chunk_moved){ lchunk, primary, mirror };
+	tx->moved = moved;
+	return 0;
+}
+
 void pool_unverify(struct pool *pool, uint64_t laddr, uint64_t len_bytes)
 {
 	unit_set_verified(pool, laddr, len_bytes, false);

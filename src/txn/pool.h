@@ -87,6 +87,8 @@ void pool_event_log(const struct pool_event *event, const char *path); /* path: 
 
 /* Bad memory was met under metadata. fn may only take a note, as above: it is to be seen to with no transaction open. */
 void pool_on_bad(struct pool *pool, void (*fn)(void *arg, uint64_t dev_off), void *arg);
+/* By somebody who reads and writes units by hand. */
+void pool_bad_met(struct pool *pool, uint64_t dev_off);
 
 /* A slot for the floor above txn to hang its state on, one per pool. */
 void pool_set_space(struct pool *pool, void *space);
@@ -163,11 +165,33 @@ must_check int pool_unit_save(struct pool *pool, uint64_t laddr, unsigned copy, 
 /* These bytes over its present place. -EIO: it is as bad as before. Nobody else has a transaction open. */
 must_check int pool_unit_rewrite(struct pool *pool, uint64_t laddr, unsigned copy, const void *bytes);
 
+/* ---- lane.c: journal lanes that move ---- */
+
+struct lane_place {
+	uint32_t lane;
+	unsigned copy;
+	uint64_t blk; /* first one */
+};
+uint64_t pool_lane_len_blk(const struct pool *pool);
+/* The first place in [blk, end_blk), by address, where copies of lanes have blocks. False: none has. */
+bool pool_lane_find(struct pool *pool, uint64_t blk, uint64_t end_blk, struct lane_place *place);
+/* Whether that copy lies there. */
+bool pool_lane_is_at(struct pool *pool, const struct lane_place *place);
+/*
+ * From here on it does: its first block holds no record, durably. Between pool_freeze() and pool_thaw(). -EIO: no superblock can be written; the pool
+ * takes no more writes.
+ */
+must_check int pool_lane_set(struct pool *pool, const struct lane_place *place);
+/* The groups' copies of what the superblock says about lanes, after it; with no transaction open. */
+must_check int pool_lane_told(struct pool *pool);
+
 /* ---- what is no unit ---- */
 
 /* Both copies of the superblock anew. -EIO: the one in that block still cannot be read. */
 must_check int pool_super_renew(struct pool *pool, uint64_t blk);
-/* Bad memory in a block of the journal: written anew, or (1) its lane is used only where there is no other. */
+/* BAD_IN_USE of the superblock (FORMAT.md 4) is so, durable on return. With no transaction open. An error: it may be either. */
+must_check int pool_bad_in_use(struct pool *pool, bool in_use);
+/* Bad memory in a block of the journal: written anew, or (1) its lane is used only where there is no other, as long as it lies there. */
 must_check int pool_lane_renew(struct pool *pool, uint64_t blk);
 
 #endif

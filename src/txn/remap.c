@@ -109,6 +109,27 @@ void remap_put(struct pool *pool, const struct remap *remap)
 	unit_set_verified(pool, remap->laddr, BLOCK_SIZE, false);
 }
 
+/* Whether it is about one of them. */
+static bool is_dropped(const struct remap_dropped *d, uint64_t laddr, unsigned copy)
+{
+	uint64_t unit = (laddr >> BLOCK_SHIFT) % CHUNK_BLOCKS;
+
+	return copy == d->copy && laddr >> CHUNK_SHIFT == d->lchunk && d->units[unit / 64] >> unit % 64 & 1;
+}
+
+void remaps_forget(struct pool *pool, const struct remap_dropped *dropped)
+{
+	uint32_t kept = 0;
+
+	pthread_rwlock_wrlock(&pool->remap_lock);
+	for (uint32_t i = 0; i < pool->remap_count; i++)
+		if (!is_dropped(dropped, pool->remaps[i].laddr, pool->remaps[i].copy))
+			pool->remaps[kept++] = pool->remaps[i];
+	pool->remap_count = kept;
+	pthread_rwlock_unlock(&pool->remap_lock);
+	unit_set_verified(pool, dropped->lchunk << CHUNK_SHIFT, CHUNK_SIZE, false);
+}
+
 static int room_keep(struct pool *pool)
 {
 	int rc;
@@ -170,6 +191,38 @@ int txn_remap(struct txn *tx, const struct remap *remap)
 	mine = txn_alloc(tx, sizeof(*mine));
 	*mine = *remap;
 	tx->remap = mine;
+	return 0;
+}
+
+int txn_remap_drop(struct txn *tx, uint64_t lchunk, unsigned copy, const uint64_t units[CHUNK_BLOCKS / 64])
+{
+	struct pool *pool = tx->pool;
+	uint32_t agno = pool_laddr_ag(pool, lchunk << CHUNK_SHIFT), kept = 0;
+	struct remap_dropped *mine;
+	struct m_remaps *list;
+	void *unit;
+	int rc = txn_lock_ag(tx, agno);
+
+	assert(!tx->dropped);
+	if (!rc)
+		rc = txn_edit(tx, pool_ag_unit(pool, agno, AG_UNIT_REMAP), MAGIC_REMAP, &unit);
+	if (rc)
+		return rc;
+	mine = txn_alloc(tx, sizeof(*mine));
+	*mine = (struct remap_dropped){ .lchunk = lchunk, .copy = copy };
+	memcpy(mine->units, units, sizeof(mine->units));
+	tx->dropped = mine;
+	if (sabotage_point("remap-drop"))
+		return 0;
+	list = unit;
+	for (uint32_t i = 0; i < le32_get(list->rl_count); i++) {
+		const struct m_remap *entry = &list->rl_entries[i];
+
+		if (!is_dropped(mine, le64_get(entry->rp_laddr), le32_get(entry->rp_copy)))
+			list->rl_entries[kept++] = *entry;
+	}
+	memset(&list->rl_entries[kept], 0, (le32_get(list->rl_count) - kept) * sizeof(list->rl_entries[0]));
+	list->rl_count = le32_of(kept);
 	return 0;
 }
 

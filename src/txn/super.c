@@ -220,6 +220,25 @@ int pool_super_renew(struct pool *pool, uint64_t blk)
 	return rc;
 }
 
+int pool_bad_in_use(struct pool *pool, bool in_use)
+{
+	uint64_t was, want;
+	int rc = 0;
+
+	pool_hold(pool); /* it stays as large as it is */
+	pthread_mutex_lock(&pool->super_mutex);
+	was = pool->super.ro_compat;
+	want = in_use ? was | FEATURE_RO_COMPAT_BAD_IN_USE : was & ~FEATURE_RO_COMPAT_BAD_IN_USE;
+	pool->super.ro_compat = want;
+	if (want != was)
+		rc = super_store_locked(pool);
+	if (rc) /* asked for again, it is stored again */
+		pool->super.ro_compat = was;
+	pthread_mutex_unlock(&pool->super_mutex);
+	pool_release(pool);
+	return rc;
+}
+
 int super_extend_seq(struct pool *pool)
 {
 	int rc = 0;

@@ -139,6 +139,8 @@ static void txn_clear(struct txn *tx)
 	tx->image_count = 0;
 	tx->hooks = tx->last_hook = NULL;
 	tx->remap = NULL;
+	tx->moved = NULL;
+	tx->dropped = NULL;
 	tx->data_stored = false;
 }
 

@@ -31,6 +31,7 @@ struct txn;
 
 struct txn_lock {
 	uint64_t order;
+	uint64_t writes_count; /* times that somebody took it for writing; covered by itself */
 	pthread_rwlock_t rw;
 };
 
@@ -74,6 +75,11 @@ bool txn_is_dirty(const struct txn *tx);
 
 /* 0, -EDEADLK or -ENOMEM. Taking a lock that is held already is fine; read to write upgrade is only tried (never waits). */
 must_check int txn_lock(struct txn *tx, struct txn_lock *lock, bool write);
+/*
+ * From read to write, waiting for other readers. The lock is let go of in between: -EDEADLK if anybody took it for writing meanwhile, since what has
+ * been read may not be so any more, or if it is not the last one in order of all that are held. Nothing may have been edited under it.
+ */
+must_check int txn_lock_upgrade(struct txn *tx, struct txn_lock *lock);
 must_check int txn_lock_ag(struct txn *tx, uint32_t agno); /* for writing; TXN_READ: shared */
 bool txn_holds(const struct txn *tx, const struct txn_lock *lock, bool write);
 uint64_t txn_blocked_on(const struct txn *tx); /* order of the lock that gave -EDEADLK */
@@ -97,6 +103,18 @@ must_check int txn_unit_scrub(struct txn *tx, uint64_t laddr, uint32_t magic, bo
  */
 struct remap;
 must_check int txn_remap(struct txn *tx, const struct remap *remap);
+/*
+ * With this commit the copies of a metadata chunk lie in these chunks of the device (0: no mirror), where one is another than before; that holds what
+ * the chunk held, and the group's chunk table is edited. What the transaction itself edits of it is stored there already. One in a transaction; between
+ * pool_freeze() and pool_thaw().
+ */
+must_check int txn_chunk_move(struct txn *tx, uint64_t lchunk, uint32_t primary, uint32_t mirror);
+/*
+ * With this commit this copy of these units of a chunk (a bit for each) lies in the chunk and not elsewhere: their entries in the group's remap list go.
+ * The chunk holds already what they hold. Not in slot 0; one in a transaction; between pool_freeze() and pool_thaw().
+ */
+must_check int txn_remap_drop(struct txn *tx, uint64_t lchunk, unsigned copy,
+			      const uint64_t units[CHUNK_BLOCKS / 64]);
 /* The unit has been given back: its image, if any, is not written. */
 void txn_forget(struct txn *tx, uint64_t laddr);
 

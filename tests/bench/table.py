@@ -3,6 +3,7 @@
 
 import statistics
 
+import targets
 from rows import cpu_us
 from targets import Skip
 
@@ -67,7 +68,7 @@ def print_ratios(rows, names, placement, medians, base):
 def print_cpu(rows, names, placement, results):
     lines = []
     for row in rows:
-        if row.kind in ('ms', 'cpu'):
+        if row.kind in ('ms', 'cpu', 'cpu_mbs', 'limit', 'space', 'mib'):
             continue
         cells = []
         for name in names:
@@ -75,6 +76,13 @@ def print_cpu(rows, names, placement, results):
             cells.append(number(statistics.median(cpu_us(r) for r in got)) if got else '-')
         lines.append([row.title] + cells)
     print_table([placement + ': CPU us per operation, client + server'] + names, lines)
+
+
+def base_of(row, placement, medians):
+    """What a goal is relative to."""
+    names = targets.KERNEL if row.goal[2] == 'kernel' else [row.goal[2]]
+    found = [medians[(placement, row.name, n)] for n in names if (placement, row.name, n) in medians]
+    return (max(found) if row.is_more_better else min(found)) if found else None
 
 
 def goal_line(row, placement, medians):
@@ -85,7 +93,7 @@ def goal_line(row, placement, medians):
     limit = factor
     text = '%s %s %s' % (comparison, number(factor), row.unit)
     if len(row.goal) == 3:
-        base = medians.get((placement, row.name, row.goal[2]))
+        base = base_of(row, placement, medians)
         if base is None:
             return None
         limit = factor * base
@@ -123,7 +131,7 @@ def as_json(args, rows, results, medians, reasons, skipped):
         'skipped_targets': skipped,
         'rows': {r.name: {'title': r.title, 'unit': r.unit} for r in rows},
         'measurements': [
-            {'placement': p, 'row': r, 'target': t, 'median': medians[(p, r, t)], 'runs': runs}
+            {'placement': p, 'row': r, 'target': t, 'median': medians.get((p, r, t)), 'runs': runs}
             for (p, r, t), runs in sorted(results.items())],
         'not_measured': [{'placement': p, 'row': r, 'target': t, 'why': str(why)}
                          for (p, r, t), why in sorted(reasons.items())],

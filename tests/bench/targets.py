@@ -5,6 +5,7 @@ A target lives in one scratch directory in /dev/shm and leaves nothing behind: s
 any state. Servers are ended by unmounting, and by pid when that fails.
 """
 
+import mmap
 import os
 import shutil
 import signal
@@ -59,6 +60,8 @@ class Target:
     can_clone = False       # copy_file_range shares blocks
     is_persistent = True    # content is there after unmount and mount
     can_crash = False
+    is_direct = False       # libumbra goes past its calls
+    is_mapped = False       # of this measurement: its memory is there before, and may be mapped
     fsck = None             # command that looks at the unmounted pool and changes nothing
 
     def __init__(self, scratch, builder, opts='', pool_mib=6144):
@@ -86,6 +89,8 @@ class Target:
         self.prefix = list(prefix)
         os.makedirs(self.dir, exist_ok=True)
         self.make()
+        if self.is_mapped and os.path.exists(self.pool):
+            populate(self.pool)
         self.mount()
 
     def opt_string(self, *more):
@@ -215,6 +220,13 @@ class PassthroughHp(Target):
         return [self.program, '--foreground', self.pool, self.dir]
 
 
+def populate(path):
+    """Gives a file on tmpfs all its memory, as a device has it."""
+    with open(path, 'r+b') as f, mmap.mmap(f.fileno(), 0) as m:
+        for off in range(0, len(m), mmap.PAGESIZE):
+            m[off] = m[off]
+
+
 def make_image(path, mib):
     with open(path, 'wb') as f:
         f.truncate(mib << 20)
@@ -277,9 +289,26 @@ class Loop(Target):
             self.loop = None
 
 
+class Tmpfs(Target):
+    name = 'tmpfs'
+    is_fuse = False
+    is_persistent = False
+
+    def mount(self):
+        begin = time.perf_counter()
+        call('mount', '-t', 'tmpfs', '-o', self.opt_string('size=%dM' % self.pool_mib), 'tmpfs', self.dir)
+        return time.perf_counter() - begin
+
+
+class Ext4(Loop):
+    name = 'ext4'
+    can_clone = False
+    mkfs_opts = ('-q', '-F', '-E', 'nodiscard')
+
+
 class Xfs(Loop):
     name = 'xfs'
-    mkfs_opts = ('-q', '-f', '-m', 'reflink=1')
+    mkfs_opts = ('-q', '-f', '-K', '-m', 'reflink=1')
     can_crash = True
 
     def crash(self):
@@ -290,13 +319,14 @@ class Xfs(Loop):
 
 class Btrfs(Loop):
     name = 'btrfs'
-    mkfs_opts = ('-q', '-f')
+    mkfs_opts = ('-q', '-f', '-K')
 
 
 class Umbrafs(Target):
     name = 'umbrafs'
     can_clone = True
     can_crash = True
+    is_direct = True
 
     def check(self):
         self.mkfs = self.builder.product('mkfs.umbrafs')
@@ -309,6 +339,10 @@ class Umbrafs(Target):
             self.fsck = [self.builder.product('fsck.umbrafs'), '-n', '-f']
         except Skip:
             self.fsck = None
+        try:
+            self.poison = self.builder.product('bench_poison')
+        except Skip:
+            self.poison = None
 
     def make(self):
         call(self.mkfs, '--size', '%dM' % self.pool_mib, self.pool)
@@ -316,10 +350,12 @@ class Umbrafs(Target):
     def command(self):
         # In the foreground like the null server: a session of its own is a scheduling group of its own (sched(7), autogroup).
         return [self.program, '-f', self.pool, self.dir, '-o',
-                self.opt_string('allow_other,default_permissions')]
+                self.opt_string('allow_other,default_permissions', *(['direct=rw'] if self.is_mapped else []))]
 
 
-ALL = [Null, NullDio, PassthroughHp, Fuse2fs, Xfs, Btrfs, Umbrafs]
+ALL = [Null, NullDio, PassthroughHp, Fuse2fs, Tmpfs, Ext4, Xfs, Btrfs, Umbrafs]
+KERNEL = [cls.name for cls in ALL if not cls.is_fuse]
+FOR_MAPPED = (Tmpfs, Ext4)  # peers of rows of mapped files alone
 
 
 def by_name(text):

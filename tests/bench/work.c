@@ -214,7 +214,8 @@ static void drop_caches(const struct work *w, const char *which)
 
 static const struct row *row_find(const char *name)
 {
-	static const struct row *const all[] = { meta_rows, data_rows, clone_rows, scale_rows };
+	static const struct row *const all[] = { meta_rows, data_rows, clone_rows, scale_rows,
+						 evacuate_rows };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		for (const struct row *row = all[i]; row->name; row++)
@@ -243,11 +244,12 @@ static void measure(struct work *w, const struct row *row)
 		w->wall_ns = wall_ns;
 	printf("{\"row\": \"%s\", \"count\": %llu, \"bytes\": %llu, \"wall_ns\": %llu, "
 	       "\"client_cpu_ns\": %llu, \"server_cpu_ns\": %llu, \"first_ns\": %llu, \"last_ns\": %llu, "
-	       "\"first_cpu_ns\": %llu, \"last_cpu_ns\": %llu}\n",
+	       "\"first_cpu_ns\": %llu, \"last_cpu_ns\": %llu, \"quiet_p99_ns\": %llu, \"busy_p99_ns\": %llu}\n",
 	       row->name, (unsigned long long)w->done_count, (unsigned long long)w->done_bytes,
 	       (unsigned long long)w->wall_ns, (unsigned long long)own_ns, (unsigned long long)server_ns,
 	       (unsigned long long)w->first_ns, (unsigned long long)w->last_ns,
-	       (unsigned long long)w->first_cpu_ns, (unsigned long long)w->last_cpu_ns);
+	       (unsigned long long)w->first_cpu_ns, (unsigned long long)w->last_cpu_ns,
+	       (unsigned long long)w->quiet_p99_ns, (unsigned long long)w->busy_p99_ns);
 }
 
 static void block_fill(char *block)

@@ -26,6 +26,7 @@ struct work {
 	uint64_t wall_ns;                   /* set by the row only if it times single calls itself */
 	uint64_t first_ns, last_ns;         /* scale rows: time of the first and the last 5 % */
 	uint64_t first_cpu_ns, last_cpu_ns; /* the same, of processors: client and server */
+	uint64_t quiet_p99_ns, busy_p99_ns; /* evacuate: of reads before and meanwhile */
 	int fd;                             /* a file that prepare leaves open for run */
 };
 
@@ -44,6 +45,7 @@ extern const struct row meta_rows[];
 extern const struct row data_rows[];
 extern const struct row clone_rows[];
 extern const struct row scale_rows[];
+extern const struct row evacuate_rows[];
 
 /* Ends the program with a message when ok is false. */
 void need(bool ok, const char *what);

@@ -209,7 +209,7 @@ static void test_point(void **state)
 			_exit(NEVER_THERE);
 		setvbuf(stdout, NULL, _IOLBF, 0);
 		left_out = point;
-		alarm(300);
+		alarm(1500);
 		status = run_all(seed, *point ? 3 : 1);
 		fflush(NULL);
 		_exit(status);

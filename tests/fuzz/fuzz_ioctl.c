@@ -12,19 +12,23 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
-#include <umbra/ioctl.h>
+#include <umbra/direct.h>
 
 #undef BLOCK_SIZE /* another one of <linux/fs.h> */
+#include "daemon/direct.h"
+#include "fuse/direct.h"
 #include "fuse/events.h"
 #include "fuse/ops.h"
+#include "fuse/place.h"
 #include "fuzz/input.h"
 #include "fuzz/pool.h"
 #include "fuzz/target.h"
 
-#define CALL_USER 0x1u   /* not root */
-#define CALL_TOKEN 0x2u  /* the argument begins with the last token that was given */
-#define CALL_SHORT 0x4u  /* not as long as the command says */
-#define CALL_COMPAT 0x8u /* from a 32-bit program */
+#define CALL_USER 0x1u    /* not root */
+#define CALL_TOKEN 0x2u   /* the argument begins with the last token that was given */
+#define CALL_SHORT 0x4u   /* not as long as the command says */
+#define CALL_COMPAT 0x8u  /* from a 32-bit program */
+#define CALL_OPEN_SHIFT 4 /* above: the number of an open through the page cache */
 #define CALLS_MAX 20u
 
 static const unsigned cmds[] = {
@@ -32,7 +36,9 @@ static const unsigned cmds[] = {
 	FS_IOC_GETVERSION,      UMBRA_IOC_TOKEN,     UMBRA_IOC_EXTENTS,     UMBRA_IOC_INFO,
 	UMBRA_IOC_STATS,        UMBRA_IOC_OWNERS,    UMBRA_IOC_SCRUB,       UMBRA_IOC_CLONE_RANGE,
 	UMBRA_IOC_DEDUPE_RANGE, UMBRA_IOC_FALLOCATE, UMBRA_IOC_CLONE_FILES, UMBRA_IOC_LOSSES,
-	UMBRA_IOC_EVENTS,       UMBRA_IOC_POISON,    UMBRA_IOC_REPAIR,
+	UMBRA_IOC_EVENTS,       UMBRA_IOC_POISON,    UMBRA_IOC_REPAIR,      UMBRA_IOC_POISON_CLEAR,
+	UMBRA_IOC_DAMAGE,       UMBRA_IOC_EVACUATE,  UMBRA_IOC_DIRECT,      UMBRA_IOC_MAP_TOKEN,
+	UMBRA_IOC_SHADOWS,
 };
 
 static struct session session;
@@ -40,6 +46,7 @@ static struct worker worker;
 static struct fuse_ctx ctx;
 static struct umbra_token token;
 static unsigned cmd_now;
+static char socket_path[64];
 static sem_t answered;
 static atomic_uint calls_count, answers_count;
 
@@ -72,7 +79,7 @@ int fuse_reply_ioctl(fuse_req_t req, int result, const void *buf, size_t size)
 	(void)req, (void)result;
 	for (size_t i = 0; i < size; i++)
 		(void)((const volatile uint8_t *)buf)[i];
-	if (cmd_now == UMBRA_IOC_TOKEN && size == sizeof(token))
+	if ((cmd_now == UMBRA_IOC_TOKEN || cmd_now == UMBRA_IOC_MAP_TOKEN) && size == sizeof(token))
 		memcpy(&token, buf, size);
 	answer();
 	return 0;
@@ -145,6 +152,7 @@ static void call(struct input *in)
 	file = input_u8(in) % (FUZZ_FILES + 1);
 	fi.fh = input_u8(in) & 0x1f;
 	flags = input_u8(in);
+	fi.fh |= (uint64_t)(flags >> CALL_OPEN_SHIFT) << OPS_FH_OPEN_SHIFT;
 	size = input_u16(in) % 16384;
 	if (!(flags & CALL_SHORT) && cmd_now != FS_IOC_SETFLAGS)
 		size = _IOC_SIZE(cmd_now);
@@ -157,11 +165,16 @@ static void call(struct input *in)
 		  flags & CALL_COMPAT ? FUSE_IOCTL_COMPAT : 0, _IOC_DIR(cmd_now) & _IOC_WRITE ? arg : NULL,
 		  _IOC_DIR(cmd_now) & _IOC_WRITE ? size : 0, _IOC_DIR(cmd_now) & _IOC_READ ? size : 0);
 	answer_wait();
+	/* Whoever has a token for it may excuse it. */
+	if (fi.fh >> OPS_FH_OPEN_SHIFT && session_excuse_open(&session, fi.fh >> OPS_FH_OPEN_SHIFT))
+		(void)session_accuse_open(&session, fi.fh >> OPS_FH_OPEN_SHIFT);
 	free(arg);
 }
 
 static void calls(struct input *in)
 {
+	struct daemon_opts direct_opts = { .direct = DIRECT_RIGHTS_DEFAULT, .socket = socket_path };
+	struct direct *direct;
 	struct fs_opts opts = { 0 };
 	struct pool_opts pool_opts = { 0 };
 	struct dax *dax = fuzz_dax_open(false);
@@ -178,10 +191,17 @@ static void calls(struct input *in)
 	rc = token_open(&session.tokens);
 	if (!rc)
 		rc = events_new(&session, &session.events);
+	if (!rc)
+		rc = opens_new(&session.opens);
+	if (!rc)
+		rc = direct_open(session.fs, &session, &direct_opts, false, &direct);
 	if (rc || !session.scrub)
 		fuzz_stop("no memory", rc, "");
 	for (unsigned i = 0; i < CALLS_MAX && in->size; i++)
 		call(in);
+	direct_stop(direct);
+	direct_close(direct);
+	opens_free(session.opens);
 	token_close(session.tokens);
 	scrub_free(session.scrub);
 	events_free(session.events);
@@ -199,12 +219,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	fuzz_pool_make();
 	sem_init(&answered, 0, 0);
 	rc = defer_open(1, &session.defer);
+	if (!rc)
+		rc = defer_open(1, &session.mover);
+	if (!rc)
+		rc = place_open(1, false, &session.place);
 	worker.buf = aligned_alloc(4096, OPS_WRITE_MAX);
 	if (rc || !worker.buf)
 		fuzz_stop("no memory", rc, "");
 	session.workers = &worker;
 	session.opts = (struct session_opts){ .source = source, .threads = 1 };
 	worker_now = &worker;
+	snprintf(socket_path, sizeof(socket_path), "/tmp/fuzz_ioctl.%d", getpid());
 	nudges_start();
 	return 0;
 }

@@ -5,13 +5,19 @@
 #include "lib/testfs.h"
 
 #include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include <cmocka.h>
+
 #include "fs/core.h"
 #include "repair/check.h"
+#include "repair/repair.h"
 
 #define DEFAULT_SIZE ((uint64_t)64 << 20)
 
@@ -128,6 +134,34 @@ void testfs_check(struct testfs *t)
 		stop("work_start", rc, "");
 }
 
+static bool may_nothing(void *arg, enum repair_part part, bool safe, const char *what)
+{
+	(void)arg;
+	(void)part;
+	(void)safe;
+	(void)what;
+	return false;
+}
+
+void testfs_check_image(const void *image, uint64_t size_bytes)
+{
+	struct repair_opts opts = { .found = found, .limit = 5, .may = may_nothing, .force = true };
+	struct repair_report report;
+	char why[256] = "";
+	struct dax *dax;
+	int rc = dax_open_ram(size_bytes, image, NULL, &dax);
+
+	if (rc)
+		stop("dax_open_ram", rc, "");
+	rc = repair_pool(dax, &opts, &report, why, sizeof(why));
+	if (rc)
+		stop("repair_pool", rc, why);
+	/* The superblock is written without a journal, one copy and then the other. */
+	if (report.before.findings != report.before.by_kind[CHECK_SUPER])
+		stop("repair_pool", -EUCLEAN, "see above");
+	dax_close(dax);
+}
+
 /* Gives the reference back if the caller does not want the inode. */
 static int referenced(struct testfs *t, int rc, const struct inode_attr *got, struct inode_attr *attr)
 {
@@ -200,6 +234,17 @@ struct inode_attr testfs_attr(struct testfs *t, uint64_t ino)
 	if (rc)
 		stop("fs_getattr", rc, "");
 	return attr;
+}
+
+/* UMBRA_TEST_ONLY=PATTERN: of a program's tests only those whose names match, with ! before it all others. */
+__attribute__((constructor)) static void tests_pick(void)
+{
+	const char *pattern = getenv("UMBRA_TEST_ONLY");
+
+	if (pattern && *pattern == '!')
+		cmocka_set_skip_filter(pattern + 1);
+	else if (pattern)
+		cmocka_set_test_filter(pattern);
 }
 
 uint64_t testfs_seed(void)

@@ -38,6 +38,8 @@ void testfs_crash(struct testfs *t);
 
 /* The consistency walk over the pool; the test stops at the first finding. Nothing else may run. */
 void testfs_check(struct testfs *t);
+/* The same for an image that nobody has open: what fsck would say after the journal was replayed, before any mount. */
+void testfs_check_image(const void *image, uint64_t size_bytes);
 
 /* Who asks, in most tests: root with an empty umask. */
 extern const struct fs_cred testfs_root;

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,19 +12,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lib/uffd_poison.h"
+
 #define PAGE_BYTES 4096u
 #define LINE_BYTES 64u
-
-/* The headers of Debian 12 do not have it. */
-#ifndef UFFDIO_POISON
-struct uffdio_poison {
-	struct uffdio_range range;
-	uint64_t mode;
-	int64_t updated;
-};
-#define UFFD_FEATURE_POISON (1 << 14)
-#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
-#endif
 
 struct bad_page {
 	uint64_t off, lost_lines;

@@ -29,7 +29,7 @@ case_mkfs_usage()
 case_mkfs_where()
 {
 	rm -f "$pool"
-	says 1 'no-such-file' "$mkfs" "$shm/no-such-file" &&
+	says 1 'no-such-file: not there; --size' "$mkfs" "$shm/no-such-file" &&
 		says 1 "$shm/nodir/pool" "$mkfs" --size 64M "$shm/nodir/pool" &&
 		says 1 'directory' "$mkfs" "$shm" &&
 		says 1 '/dev/null.* not a device-DAX' "$mkfs" /dev/null &&
@@ -127,7 +127,7 @@ case_no_memory()
 {
 	local limit rc seen='' stacks=1000000
 	fresh || return 1
-	for limit in {3..24}; do
+	for limit in {3..48}; do
 		(
 			ulimit -s $stacks && ulimit -v $((limit * stacks / 2)) || exit 77
 			exec "$umbrafs" -o threads=3 "$pool" "$mnt"
@@ -248,10 +248,7 @@ case_signals()
 		echo kept >"$mnt/file"
 		pid=$(pgrep -f "$umbrafs $pool $mnt")
 		kill -"$signal" "$pid"
-		for _ in {1..60}; do
-			[ -e "/proc/$pid/exe" ] || break
-			sleep 0.05
-		done
+		wait_for has_ended "$pid" || return 1
 		mountpoint -q "$mnt" && {
 			echo "still mounted after SIG$signal"
 			return 1
@@ -273,14 +270,7 @@ case_other_signals()
 		echo "$signal" >>"$mnt/file" || return 1
 	done
 	kill -TERM "$pid"
-	for _ in {1..600}; do
-		[ -e "/proc/$pid/exe" ] || break
-		sleep 0.05
-	done
-	[ ! -e "/proc/$pid/exe" ] || {
-		echo "does not end any more"
-		return 1
-	}
+	wait_for has_ended "$pid"
 }
 
 # Told to end while somebody has a file open: ends all the same, and nothing is lost.
@@ -293,15 +283,8 @@ case_signal_busy()
 	echo kept >&9
 	pid=$(pgrep -f "$umbrafs $pool $mnt")
 	kill -TERM "$pid"
-	for _ in {1..100}; do
-		[ -e "/proc/$pid/exe" ] || break
-		sleep 0.05
-	done
+	wait_for has_ended "$pid" || return 1
 	exec 9>&-
-	[ -e "/proc/$pid/exe" ] && {
-		echo "the daemon does not end"
-		return 1
-	}
 	works "$umbrafs" "$pool" "$mnt" && is "the file" "$(cat "$mnt/file")" kept
 }
 
@@ -392,10 +375,7 @@ case_foreground()
 	fresh || return 1
 	"$umbrafs" -f "$pool" "$mnt" >"$work/out" 2>"$work/err" &
 	pid=$!
-	for _ in {1..60}; do
-		mountpoint -q "$mnt" && break
-		sleep 0.05
-	done
+	wait_for mountpoint -q "$mnt" || return 1
 	echo x >"$mnt/file" && umount "$mnt"
 	wait $pid
 	is "the status" $? 0 && grep -q "$pool: 64 MiB, durability .* threads" "$work/out" || {

@@ -224,7 +224,8 @@ static int worker_write(struct worker *w, uint64_t seed)
 			return 1;
 		model_step(w->files, &r);
 	}
-	if (failed && failed != ENOTCONN && failed != ECONNABORTED && failed != EIO && failed != ENODEV) {
+	if (failed && failed != ENOTCONN && failed != ECONNABORTED && failed != ECANCELED && failed != EIO &&
+	    failed != ENODEV) {
 		fprintf(stderr, "crashload: step %u of worker %u: %s\n", r.step, w->id, strerror(failed));
 		return 1;
 	}

@@ -65,13 +65,11 @@ is()
 
 wait_for()
 {
-	local tries
-	for ((tries = 0; tries < 500; tries++)); do
-		"$@" 2>/dev/null && return 0
+	local end=$((SECONDS + 60))
+	until "$@" 2>/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || { echo "waited in vain: $*"; return 1; }
 		sleep 0.02
 	done
-	echo "waited in vain: $*"
-	return 1
 }
 
 mount_up()

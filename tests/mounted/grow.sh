@@ -27,15 +27,13 @@ trap cleanup EXIT
 
 mount_up()
 {
-	local tries
+	local end=$((SECONDS + 60))
 	"$bin/umbrafs" -f "$@" "$pool" "$mnt" </dev/null >"$work/log" 2>&1 &
 	daemon=$!
-	for ((tries = 0; tries < 500; tries++)); do
-		mountpoint -q "$mnt" && return 0
+	until mountpoint -q "$mnt"; do
+		[ "$SECONDS" -lt "$end" ] || { echo "no mount: $(tr '\n' '|' <"$work/log")"; return 1; }
 		sleep 0.02
 	done
-	echo "no mount: $(tr '\n' '|' <"$work/log")"
-	return 1
 }
 
 mount_down()

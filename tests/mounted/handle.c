@@ -130,14 +130,12 @@ static void case_stale(void)
 	}
 }
 
-/* The last close may still be on its way to a server: waits until it has come, or for what must be long enough. */
+/* The last close may still be on its way to a server: waits until it has come, the watchdog is the limit. */
 static void stale_wait(struct handle *h)
 {
-	for (int i = 0; i < 100000; i++) {
-		int fd = handle_open(h, O_RDONLY);
+	int fd;
 
-		if (fd == -1)
-			return;
+	while ((fd = handle_open(h, O_RDONLY)) != -1) {
 		close(fd);
 		sched_yield();
 	}

@@ -20,12 +20,8 @@ status=0
 
 down()
 {
-	local tries
 	mountpoint -q "$mnt" 2>/dev/null && umount "$mnt"
-	for ((tries = 0; tries < 100; tries++)); do
-		pgrep -f "$umbrafs.* $shm/" >/dev/null || break
-		sleep 0.05
-	done
+	wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null
 }
 
 cleanup()
@@ -100,16 +96,20 @@ json_of()
 	sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$work/out"
 }
 
-# Until it is so, or 10 s have gone by: wait_for COMMAND...
+# Until it is so, or longer than any machine takes: wait_for COMMAND...
 wait_for()
 {
-	local tries
-	for ((tries = 0; tries < 500; tries++)); do
-		"$@" 2>/dev/null && return 0
+	local end=$((SECONDS + 60))
+	until "$@" 2>/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || { echo "waited in vain: $*"; return 1; }
 		sleep 0.02
 	done
-	echo "waited in vain: $*"
-	return 1
+}
+
+# Has the process ended, with all of its threads? (Nobody may have waited for it yet.)
+has_ended()
+{
+	! cat "/proc/$1"/task/*/stat | sed 's/.*) //' | grep -q '^[^ZX]'
 }
 
 # ---- run ----

@@ -94,7 +94,7 @@ static bool line_put(const struct worker *w, int fd, uint64_t index, uint64_t su
 /* Errors that a file system gives when it is gone. */
 static bool is_gone(int rc)
 {
-	return rc == -ENOTCONN || rc == -ECONNABORTED || rc == -EIO || rc == -ENODEV;
+	return rc == -ENOTCONN || rc == -ECONNABORTED || rc == -ECANCELED || rc == -EIO || rc == -ENODEV;
 }
 
 static int worker_write(struct worker *w)

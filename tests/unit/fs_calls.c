@@ -409,6 +409,20 @@ static int64_t do_path(struct testfs *t)
 	return fs_path(t->fs, ino_deep[DEPTH - 1], path, sizeof(path));
 }
 
+/* Where the data of files begins. */
+static int64_t do_evacuate(struct testfs *t)
+{
+	struct fs_evacuation e = { .dev_off = 4 << 20, .len = 20 * BLOCK_SIZE };
+	int rc = fs_evacuate(t->fs, &e);
+
+	if (rc)
+		return rc;
+	do
+		rc = fs_evacuate_step(t->fs, e.id, 1 << 20, &e);
+	while (rc == 1);
+	return rc ? rc : e.left_bytes ? -EIO : 0;
+}
+
 const struct fs_call fs_calls[] = {
 	{ "lookup", do_lookup, true },
 	{ "getattr", do_getattr, true },
@@ -452,6 +466,7 @@ const struct fs_call fs_calls[] = {
 	{ "removexattr", do_removexattr, false },
 	{ "statfs", do_statfs, true },
 	{ "path", do_path, true },
+	{ "evacuate", do_evacuate, false },
 };
 const unsigned fs_call_count = ARRAY_SIZE(fs_calls);
 

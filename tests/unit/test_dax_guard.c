@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -26,20 +25,10 @@
 #include <cmocka.h>
 
 #include "dax/dax.h"
+#include "lib/uffd_poison.h"
 
 #define PAGE_BYTES 4096u
 #define POOL_BYTES (256u * PAGE_BYTES)
-
-/* Kernel 6.6 has it, the headers of Debian 12 do not. */
-#ifndef UFFDIO_POISON
-struct uffdio_poison {
-	struct uffdio_range range;
-	uint64_t mode;
-	int64_t updated;
-};
-#define UFFD_FEATURE_POISON (1 << 14)
-#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
-#endif
 
 static struct dax *pool_make(void)
 {

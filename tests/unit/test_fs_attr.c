@@ -168,6 +168,38 @@ static void test_flags(void **state)
 	assert_int_equal(testfs_attr(&t, f).flags, 0);
 }
 
+/* DAX is of files and directories: others neither have it nor get it. Clones have flags of their own. */
+static void test_flag_dax(void **state)
+{
+	static const uint32_t kinds[] = { S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR };
+	const struct fs_set dax = { .what = FS_SET_FLAGS, .flags = INODE_DAX };
+	uint64_t d = testfs_node(&t, ROOT, "d", S_IFDIR), src = testfs_node(&t, d, "src", S_IFREG), dst;
+	uint8_t block[BLOCK_SIZE] = { 1 };
+	struct inode_attr link;
+
+	(void)state;
+	assert_int_equal(set(d, dax), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+		uint64_t ino = testfs_node(&t, d, (char[]){ (char)('a' + i), 0 }, kinds[i]);
+
+		assert_int_equal(testfs_attr(&t, ino).flags, i < 2 ? INODE_DAX : 0);
+	}
+	assert_int_equal(fs_symlink(t.fs, &testfs_root, d, "l", 1, "to", 2, &link), 0);
+	assert_int_equal(link.flags, 0);
+	fs_forget(t.fs, link.ino, 1);
+	dst = testfs_node(&t, d, "dst", S_IFREG);
+	assert_int_equal(set(src, (struct fs_set){ .what = FS_SET_FLAGS, .flags = INODE_NODUMP }), 0);
+	assert_int_equal(fs_write(t.fs, &testfs_root, src, block, BLOCK_SIZE, 0, 0), BLOCK_SIZE);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, src, 0, dst, 0, BLOCK_SIZE, 0, NULL), BLOCK_SIZE);
+	assert_int_equal(testfs_attr(&t, dst).flags & (INODE_DAX | INODE_NODUMP), INODE_DAX);
+	assert_int_equal(testfs_attr(&t, src).flags & (INODE_DAX | INODE_NODUMP), INODE_NODUMP);
+	/* It is there after a crash. */
+	assert_int_equal(set(dst, (struct fs_set){ .what = FS_SET_FLAGS }), 0);
+	testfs_crash(&t);
+	assert_int_equal(testfs_attr(&t, dst).flags & INODE_DAX, 0);
+	assert_int_equal(testfs_attr(&t, d).flags, INODE_DAX);
+}
+
 /* ---- access times ---- */
 
 static bool atime_moves(uint64_t f)
@@ -536,6 +568,7 @@ int main(void)
 		T(test_times),
 		T(test_size),
 		T(test_flags),
+		T(test_flag_dax),
 		T(test_relatime),
 		T(test_xattr_sizes),
 		T(test_xattr_rules),

@@ -22,6 +22,7 @@
 
 #include "fs/data.h"
 #include "lib/testfs.h"
+#include "registry/registry.h"
 
 #define BLK ((uint64_t)BLOCK_SIZE)
 
@@ -346,6 +347,31 @@ static void test_long_operation_waits_for_a_place(void **state)
 	assert_int_equal(testfs_attr(&t, cut_ino).blocks, 1);
 }
 
+static atomic_bool may_free;
+
+static void memory_hold(struct rcu_head *unused)
+{
+	(void)unused;
+	while (!atomic_load(&may_free))
+		sched_yield();
+}
+
+/* What is left to be freed when its readers have gone is freed later. If somebody waits for it, the limit of the suite ends this. */
+static void test_end_waits_for_no_memory(void **state)
+{
+	static struct rcu_head head;
+	struct registry *registry;
+
+	(void)state;
+	assert_int_equal(registry_open(t.fs, &(struct registry_opts){ 0 }, &registry), 0);
+	(void)file_make("a");
+	urcu_memb_call_rcu(&head, memory_hold);
+	registry_close(registry);
+	testfs_remount(&t);
+	atomic_store(&may_free, true);
+	urcu_memb_barrier();
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -359,6 +385,7 @@ int main(void)
 		T(test_dirty_pages_of_what_became_immutable),
 		T(test_appends_at_once),
 		T(test_long_operation_waits_for_a_place),
+		T(test_end_waits_for_no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

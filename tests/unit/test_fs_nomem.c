@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 #include <cmocka.h>
+#include <urcu/urcu-memb.h>
 
 #include "fs_calls.h"
 #include "repair/check.h"
@@ -148,6 +149,7 @@ static void call_once(const struct fs_call *call, uint64_t first, uint64_t end, 
 	testfs_remount(&t);
 	testfs_check(&t);
 	testfs_free(&t);
+	urcu_memb_barrier(); /* the end of a file system waits for no memory that is still to be freed */
 	if (atomic_load(&mem.live) > live)
 		fail_msg("%s without allocation %llu: %lld pieces of memory leaked", call->name,
 			 (unsigned long long)first, (long long)(atomic_load(&mem.live) - live));

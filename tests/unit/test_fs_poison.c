@@ -17,6 +17,7 @@
 
 #include "lib/testlist.h"
 #include "lib/testpoison.h"
+#include "media/ag.h"
 #include "repair/check.h"
 #include "unit/repair_scene.h"
 
@@ -192,13 +193,47 @@ static void test_storm(void **state)
 	end();
 }
 
+/* Units that nobody has read when they are written, nor afterwards. */
+static void test_new_units(void **state)
+{
+	static const char value[3000] = "some";
+	uint64_t first, ino;
+	unsigned bad = 0;
+
+	(void)state;
+	testfs_make(&t, NULL);
+	poison = testpoison_open(t.dax);
+	if (!poison) {
+		testfs_free(&t);
+		skip();
+	}
+	assert_int_equal(pool_place(t.pool, pool_ag_unit(t.pool, 0, 0), 0, &first), 0);
+	for (uint64_t off = first; off < first + CHUNK_SIZE; off += BLOCK_SIZE) {
+		static const uint8_t zero[BLOCK_SIZE];
+
+		if (memcmp(dax_ptr(t.dax, off), zero, BLOCK_SIZE) != 0)
+			continue;
+		testpoison_page(poison, off);
+		bad++;
+	}
+	assert_true(bad > CHUNK_BLOCKS / 4);
+	ino = testfs_node(&t, INODE_ROOT, "d", S_IFREG | 0644);
+	for (unsigned i = 0; i < 8; i++) {
+		const char name[] = { 'u', 's', 'e', 'r', '.', (char)('a' + i), '\0' };
+
+		assert_int_equal(fs_setxattr(t.fs, ino, name, value, sizeof(value), 0, false), 0);
+	}
+	testfs_remount(&t);
+	testfs_check(&t);
+	testpoison_close(poison);
+	testfs_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_primary),
-		cmocka_unit_test(test_mirror),
-		cmocka_unit_test(test_both),
-		cmocka_unit_test(test_storm),
+		cmocka_unit_test(test_primary), cmocka_unit_test(test_mirror),    cmocka_unit_test(test_both),
+		cmocka_unit_test(test_storm),   cmocka_unit_test(test_new_units),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

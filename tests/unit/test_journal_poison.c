@@ -89,6 +89,7 @@ static void lanes_of(unsigned page)
 	char name[16];
 
 	pool_make();
+	pool_on_bad(t.pool, NULL, NULL); /* they stay where they are */
 	for (unsigned bad = 0; bad < 2 * lane_count(); bad++) {
 		/* Mirrors of all, then primaries. */
 		testpoison_page(poison, lane_off(bad % lane_count(), bad < lane_count()) + off);
@@ -97,6 +98,7 @@ static void lanes_of(unsigned page)
 		snprintf(name, sizeof(name), "f%u", bad);
 		assert_int_equal(file_make(name), 0);
 		testfs_remount(&t);
+		pool_on_bad(t.pool, NULL, NULL);
 		assert_true(exists(name));
 		snprintf(name, sizeof(name), "g%u", bad);
 		assert_int_equal(file_make(name), 0);
@@ -130,6 +132,46 @@ static void test_lane_asked(void **state)
 	}
 	assert_int_equal(file_make("a"), 0);
 	pool_end();
+}
+
+/* Only a commit meets it: the lane moves as soon as somebody has time for it, and goes on to be used. */
+static void moves_of(unsigned copy, unsigned page)
+{
+	uint64_t before[16];
+	char name[16];
+
+	pool_make();
+	assert_true(lane_count() <= ARRAY_SIZE(before));
+	for (unsigned lane = 0; lane < lane_count(); lane++) {
+		before[lane] = lane_off(lane, copy);
+		testpoison_page(poison, before[lane] + page * BLOCK_SIZE);
+	}
+	/* One lane after the other, as each of them is worn. */
+	for (unsigned i = 0; i < lane_count(); i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		assert_int_equal(file_make(name), 0);
+	}
+	for (unsigned lane = 0; lane < lane_count(); lane++)
+		assert_int_equal(lane_off(lane, copy), before[lane]);
+	fs_work(t.fs);
+	for (unsigned lane = 0; lane < lane_count(); lane++)
+		assert_true(lane_off(lane, copy) != before[lane]);
+	testpoison_close(poison);
+	testfs_check(&t);
+	testfs_crash(&t);
+	assert_true(exists("f0"));
+	assert_null(pool_failed(t.pool));
+	testfs_check(&t);
+	testfs_free(&t);
+}
+
+static void test_lane_moves(void **state)
+{
+	(void)state;
+	for (unsigned copy = 0; copy < 2; copy++) {
+		moves_of(copy, 0);
+		moves_of(copy, 1);
+	}
 }
 
 /* ---- replay ---- */
@@ -230,9 +272,8 @@ static void test_super(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_lanes),
-		cmocka_unit_test(test_lane_asked),
-		cmocka_unit_test(test_replay),
+		cmocka_unit_test(test_lanes),      cmocka_unit_test(test_lane_asked),
+		cmocka_unit_test(test_lane_moves), cmocka_unit_test(test_replay),
 		cmocka_unit_test(test_super),
 	};
 

@@ -23,7 +23,7 @@
 
 #include <cmocka.h>
 
-#include "crash/record.h"
+#include "crash/cut.h"
 #include "daemon/early.h"
 #include "fs/core.h"
 #include "fs/owners.h"
@@ -33,7 +33,6 @@
 #define FILE_BLOCKS 3u
 #define FILE_BYTES (FILE_BLOCKS * BLOCK_SIZE)
 #define BAD_BLK 1u /* of each file */
-#define EVENTS_LEFT_OUT 6u
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MANY_OWNERS 500
@@ -137,7 +136,7 @@ static void owners_check(struct testfs *u, uint64_t lost)
 static void test_heal(void **state)
 {
 	uint8_t block[BLOCK_SIZE], other[BLOCK_SIZE];
-	unsigned healed;
+	struct fs_healed healed;
 	struct fs_extent e;
 
 	(void)state;
@@ -156,10 +155,10 @@ static void test_heal(void **state)
 	owners[9] = owners[8];
 	owners_check(&t, 0x8001);
 	assert_int_equal(fs_heal(t.fs, owners[3], BLOCK_SIZE, block, &healed), 0);
-	assert_int_equal(healed, 148);
+	assert_int_equal(healed.count, 148);
 	assert_true(file_is(&t, owners[7], 0x8001));
 	assert_int_equal(fs_heal(t.fs, owners[7], BLOCK_SIZE, block, &healed), 0);
-	assert_int_equal(healed, 1);
+	assert_int_equal(healed.count, 1);
 	owners_check(&t, 0);
 	assert_int_equal(fs_heal(t.fs, owners[3], BLOCK_SIZE, block, &healed), -ENODATA);
 	assert_int_equal(fs_heal(t.fs, owners[3], 100, block, &healed), -EINVAL);
@@ -174,7 +173,7 @@ static void test_heal_shorter(void **state)
 	struct fs_set set = { .what = FS_SET_SIZE, .size = BLOCK_SIZE + 100 };
 	uint8_t block[BLOCK_SIZE] = { 0 }, byte;
 	struct inode_attr attr;
-	unsigned healed;
+	struct fs_healed healed;
 
 	(void)state;
 	begin(0);
@@ -187,6 +186,12 @@ static void test_heal_shorter(void **state)
 	assert_int_equal(fs_read(t.fs, owners[1], &byte, 1, BLOCK_SIZE + 99), 1);
 	assert_int_equal(byte, content[BLOCK_SIZE + 99]);
 	assert_true(file_is(&t, owners[0], 0xe));
+	/* What it has now is its own: another copy says something else of the same line. */
+	memset(block + 64, 1, sizeof(block) - 64);
+	memcpy(block + 256, content + BLOCK_SIZE + 256, sizeof(block) - 256);
+	assert_int_equal(fs_heal(t.fs, owners[0], BLOCK_SIZE, block, &healed), 0);
+	assert_int_equal(fs_read(t.fs, owners[1], &byte, 1, BLOCK_SIZE + 99), 1);
+	assert_int_equal(byte, content[BLOCK_SIZE + 99]);
 	end();
 }
 
@@ -221,6 +226,33 @@ static void test_clone_fails(void **state)
 	assert_int_not_equal(testfs_attr(&t, src).flags & INODE_SHARED, 0);
 	testfs_check(&t);
 	testfs_free(&t);
+}
+
+/* A store that ends in the middle of a lost line is cut short before it, whoever meets the bad memory first. */
+static void test_store_short(void **state)
+{
+	enum { OFF = 768, SIZE = BLOCK_SIZE + 1000, STORED = (OFF + SIZE) / 64 * 64 - OFF };
+	static uint8_t bytes[SIZE], got[2 * BLOCK_SIZE];
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t ino;
+
+		begin(0);
+		owners_make(1 + i / 2);
+		ino = owners[0];
+		memset(bytes, 7, sizeof(bytes));
+		testpoison_lines(poison, dev_off_of(&t, ino, BAD_BLK), ~(uint64_t)0);
+		if (i % 2)
+			assert_int_equal(fs_read(t.fs, ino, got, 1, BLOCK_SIZE), -EIO);
+		assert_int_equal(fs_write(t.fs, &testfs_root, ino, bytes, SIZE, OFF, 0), STORED);
+		assert_int_equal(fs_write(t.fs, &testfs_root, ino, bytes, 10, OFF + STORED, 0), -EIO);
+		assert_int_equal(fs_write(t.fs, &testfs_root, ino, bytes, 100, OFF + STORED + 10, 0), -EIO);
+		assert_int_equal(fs_read(t.fs, ino, got, sizeof(got), 0), OFF + STORED);
+		assert_memory_equal(got, content, OFF);
+		assert_memory_equal(got + OFF, bytes, STORED);
+		end();
+	}
 }
 
 /* More lost blocks in a row than are moved at once. */
@@ -316,6 +348,60 @@ static void test_owners(void **state)
 	owners_of(2, 0x8000000000000001);
 	owners_of(100, 0xff00);
 	owners_of(MANY_OWNERS, 2);
+}
+
+/* Both copies of an inode's record. */
+static void inode_spoil(uint64_t ino)
+{
+	uint64_t laddr = ino << INODE_SHIFT, off;
+
+	for (unsigned copy = 0; copy < 2; copy++) {
+		assert_int_equal(pool_place(t.pool, u64_align_down(laddr, BLOCK_SIZE), copy, &off), 0);
+		off += laddr % BLOCK_SIZE;
+		memset((uint8_t *)(uintptr_t)dax_ptr(t.dax, off), 0xee, INODE_SIZE);
+	}
+}
+
+/* One owner cannot be looked at: all others are switched to the new block and told, and nobody waits. */
+static void damaged_of(unsigned count, unsigned damaged)
+{
+	uint64_t dev_off;
+	uint8_t byte;
+
+	begin((uint64_t)24 << 20);
+	owners_make(count);
+	dev_off = dev_off_of(&t, owners[0], BAD_BLK);
+	inode_spoil(owners[damaged]);
+	testpoison_close(poison);
+	testfs_crash(&t);
+	poison = testpoison_open(t.dax);
+	testpoison_lines(poison, dev_off, 0x10);
+	fs_on_poison(t.fs, told, NULL);
+	told_count = 0;
+	(void)!fs_read(t.fs, owners[damaged == 0 ? 1 : 0], &byte, 1, BAD_BLK * BLOCK_SIZE);
+	assert_int_equal(told_count, count - 1);
+	for (unsigned i = 0; i < count; i++) {
+		if (i != damaged)
+			assert_true(file_is(&t, owners[i], 0x10));
+		else
+			assert_int_equal(fs_read(t.fs, owners[i], &byte, 1, 0), -EUCLEAN);
+	}
+	testpoison_close(poison);
+	assert_null(pool_failed(t.pool));
+	testfs_free(&t);
+	free(owners);
+	owners = NULL;
+	owner_count = 0;
+}
+
+static void test_damaged(void **state)
+{
+	(void)state;
+	damaged_of(2, 1);
+	damaged_of(20, 0);
+	damaged_of(20, 7);
+	damaged_of(100, 50);
+	damaged_of(100, 99);
 }
 
 /* A store into a line that is not lost, by the one owner who has not been switched yet. */
@@ -570,43 +656,20 @@ static void test_resume(void **state)
 
 /* ---- power loss ---- */
 
-static struct record record;
-static bool recording;
+#define CRASH_BYTES ((uint64_t)24 << 20)
 
-static void on_store(void *ctx, uint64_t off, const void *src, size_t len)
-{
-	(void)ctx;
-	if (recording)
-		record_store(&record, off, src, len);
-}
-
-static void on_zero(void *ctx, uint64_t off, size_t len)
-{
-	(void)ctx;
-	if (recording)
-		record_store(&record, off, NULL, len);
-}
-
-static void on_fence(void *ctx)
-{
-	(void)ctx;
-	if (recording)
-		record_fence(&record);
-}
-
-static const struct dax_trace trace = { on_store, on_zero, on_fence, NULL };
+static const struct testfs_opts crash_opts = { .size_bytes = CRASH_BYTES, .trace = &cut_trace };
 
 struct crash {
 	uint64_t dev_off, lost;
-	const struct testfs_opts *opts;
-	uint64_t random;
 	unsigned images;
 };
 
 /* Opens an image in which the block is as bad as before, and looks at all owners. */
-static void image_check(struct crash *c, const uint8_t *image)
+static void image_check(void *arg, const uint8_t *image)
 {
-	const struct testfs_opts opts = { .size_bytes = c->opts->size_bytes };
+	const struct testfs_opts opts = { .size_bytes = CRASH_BYTES };
+	struct crash *c = arg;
 	struct testpoison *bad;
 	struct testfs u;
 
@@ -621,107 +684,48 @@ static void image_check(struct crash *c, const uint8_t *image)
 	c->images++;
 }
 
-/* Everything has arrived but this store. */
-static void leave_out(struct pending *p, uint32_t event)
-{
-	for (size_t i = 0; i < p->line_count; i++) {
-		bool late = false;
-
-		for (size_t k = p->lines[i].first; k < p->lines[i].first + p->lines[i].count; k++) {
-			late |= p->pieces[k].event == event;
-			if (late)
-				p->pieces[k].arrived = 0;
-		}
-	}
-}
-
-/* At each fence of the record, from memory on: some of the images that power loss could leave. */
-static void crash_everywhere(struct crash *c, struct record *r, uint8_t *memory,
-			     void (*check)(struct crash *c, const uint8_t *image))
-{
-	uint8_t *image = malloc(c->opts->size_bytes);
-
-	for (size_t from = 0; from < r->count;) {
-		struct pending p;
-		size_t to = from;
-
-		while (to < r->count && r->events[to].len != 0)
-			to++;
-		pending_init(&p, r, from, to, memory);
-		for (unsigned n = 0; n < 3 + u64_min(p.event_count, EVENTS_LEFT_OUT); n++) {
-			memcpy(image, memory, c->opts->size_bytes);
-			pending_sample(&p, n < 3 ? n : 1, &c->random);
-			if (n >= 3)
-				leave_out(&p, p.event_count <= EVENTS_LEFT_OUT ?
-						      n - 3 :
-						      (uint32_t)testfs_below(&c->random, p.event_count));
-			pending_apply(&p, image);
-			check(c, image);
-		}
-		pending_sample(&p, 1, &c->random);
-		pending_apply(&p, memory);
-		pending_free(&p);
-		from = to + 1;
-	}
-	free(image);
-}
-
 /* The mount that goes on with it is cut short as well. */
-static void image_check_twice(struct crash *c, const uint8_t *image)
+static void image_check_twice(void *arg, const uint8_t *image)
 {
-	struct testfs_opts opts = *c->opts;
-	struct record first = record;
-	uint8_t *memory;
+	struct crash *c = arg;
 	struct testfs u;
+	struct cut cut;
 
 	image_check(c, image);
 	if (c->images % 64 != 1)
 		return;
-	memory = malloc(opts.size_bytes);
-	memcpy(memory, image, opts.size_bytes);
-	record = (struct record){ 0 };
-	recording = true;
-	testfs_open_image(&u, image, &opts);
-	recording = false;
+	cut_begin(&cut, image, CRASH_BYTES, CUT_NO_PAGE);
+	testfs_open_image(&u, image, &crash_opts);
+	cut_end();
 	testfs_free(&u);
-	crash_everywhere(c, &record, memory, image_check);
-	record_free(&record);
-	record = first;
-	free(memory);
+	cut_images(&cut, image_check, c);
 }
 
 static void crash_of(unsigned count, uint64_t lost)
 {
-	const struct testfs_opts opts = { .size_bytes = (uint64_t)24 << 20, .trace = &trace };
-	struct crash c = { .lost = lost, .opts = &opts, .random = 1 };
-	uint8_t *memory = malloc(opts.size_bytes);
+	struct crash c = { .lost = lost };
+	struct cut cut;
 	uint8_t byte;
 
-	recording = false;
-	testfs_make(&t, &opts);
+	testfs_make(&t, &crash_opts);
 	poison = testpoison_open(t.dax);
 	if (!poison) {
 		testfs_free(&t);
-		free(memory);
 		skip();
 	}
 	owners_make(count);
 	c.dev_off = dev_off_of(&t, owners[0], BAD_BLK);
-	memcpy(memory, dax_ptr(t.dax, 0), opts.size_bytes);
+	cut_begin(&cut, dax_ptr(t.dax, 0), CRASH_BYTES, CUT_NO_PAGE);
 	for (unsigned line = 0; line < 64; line++)
 		if (lost >> line & 1)
-			memset(memory + c.dev_off + line * LINE_SIZE, 0xee, LINE_SIZE);
+			memset(cut.memory + c.dev_off + line * LINE_SIZE, 0xee, LINE_SIZE);
 	testpoison_lines(poison, c.dev_off, lost);
-	recording = true;
 	(void)!fs_read(t.fs, owners[0], &byte, 1, BAD_BLK * BLOCK_SIZE);
-	recording = false;
+	cut_end();
 	owners_check(&t, lost);
-	crash_everywhere(&c, &record, memory, image_check_twice);
+	cut_images(&cut, image_check_twice, &c);
 	print_message("# %u owners: %u images\n", count, c.images);
 	assert_true(c.images > 8);
-	record_free(&record);
-	record = (struct record){ 0 };
-	free(memory);
 	end();
 }
 
@@ -734,9 +738,10 @@ static void test_crash(void **state)
 }
 
 /* The lines that were lost: still, or what was stored into them; never what the new block had in their place. */
-static void image_check_healing(struct crash *c, const uint8_t *image)
+static void image_check_healing(void *arg, const uint8_t *image)
 {
-	const struct testfs_opts opts = { .size_bytes = c->opts->size_bytes };
+	const struct testfs_opts opts = { .size_bytes = CRASH_BYTES };
+	struct crash *c = arg;
 	uint8_t block[BLOCK_SIZE];
 	struct testfs u;
 	ssize_t n;
@@ -753,13 +758,12 @@ static void image_check_healing(struct crash *c, const uint8_t *image)
 
 static void test_crash_healing(void **state)
 {
-	const struct testfs_opts opts = { .size_bytes = (uint64_t)24 << 20, .trace = &trace };
-	struct crash c = { .opts = &opts, .random = 1 };
-	uint8_t *memory, block[BLOCK_SIZE];
+	struct crash c = { 0 };
+	uint8_t block[BLOCK_SIZE];
+	struct cut cut;
 
 	(void)state;
-	recording = false;
-	testfs_make(&t, &opts);
+	testfs_make(&t, &crash_opts);
 	poison = testpoison_open(t.dax);
 	if (!poison) {
 		testfs_free(&t);
@@ -769,31 +773,27 @@ static void test_crash_healing(void **state)
 	testpoison_page(poison, dev_off_of(&t, owners[0], BAD_BLK));
 	assert_true(file_is(&t, owners[0], UINT64_MAX));
 	testpoison_heal_all(poison);
-	memory = malloc(opts.size_bytes);
-	memcpy(memory, dax_ptr(t.dax, 0), opts.size_bytes);
 	memset(block, 0xdd, sizeof(block));
-	recording = true;
+	cut_begin(&cut, dax_ptr(t.dax, 0), CRASH_BYTES, CUT_NO_PAGE);
 	assert_int_equal(fs_write(t.fs, &testfs_root, owners[0], block, sizeof(block), BLOCK_SIZE, 0),
 			 sizeof(block));
-	recording = false;
-	crash_everywhere(&c, &record, memory, image_check_healing);
+	cut_end();
+	cut_images(&cut, image_check_healing, &c);
 	assert_true(c.images > 8);
-	record_free(&record);
-	record = (struct record){ 0 };
-	free(memory);
 	end();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_owners),        cmocka_unit_test(test_store_late),
-		cmocka_unit_test(test_heal),          cmocka_unit_test(test_heal_shorter),
-		cmocka_unit_test(test_shift_many),    cmocka_unit_test(test_clone_fails),
-		cmocka_unit_test(test_nobody),        cmocka_unit_test(test_full),
-		cmocka_unit_test(test_threads),       cmocka_unit_test(test_early),
-		cmocka_unit_test(test_resume),        cmocka_unit_test(test_crash),
-		cmocka_unit_test(test_crash_healing),
+		cmocka_unit_test(test_owners),      cmocka_unit_test(test_store_late),
+		cmocka_unit_test(test_heal),        cmocka_unit_test(test_heal_shorter),
+		cmocka_unit_test(test_store_short), cmocka_unit_test(test_shift_many),
+		cmocka_unit_test(test_clone_fails), cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_full),        cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_early),       cmocka_unit_test(test_resume),
+		cmocka_unit_test(test_crash),       cmocka_unit_test(test_crash_healing),
+		cmocka_unit_test(test_damaged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

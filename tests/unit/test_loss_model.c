@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Bad memory under file data, at random: pages lose lines while files that share them are written, cut, punched, shifted, cloned, deduplicated. A
- * plain model says at each step which bytes each file has and which it has lost: no more, and no less.
+ * Bad memory under file data, at random: pages lose lines while files that share them are written, cut, punched, shifted, cloned, deduplicated, put
+ * back from copies. Some want zeroes in the place of what they lose. A plain model says at each step which bytes each file has and which it has
+ * lost: no more, and no less.
  */
 #include <errno.h>
 #include <linux/falloc.h>
@@ -29,6 +30,7 @@
 
 struct model {
 	uint64_t ino, size;
+	bool zero; /* wants zeroes for what it loses */
 	uint8_t bytes[BYTES_MAX];
 	bool lost[LINES_MAX];
 };
@@ -36,7 +38,7 @@ struct model {
 static struct testfs t;
 static struct testpoison *poison;
 static struct model files[FILES];
-static uint64_t seed, losses_made, healed_made;
+static uint64_t seed, losses_made, healed_made, zeroed_made, put_back;
 static uint8_t buf[BYTES_MAX];
 
 static uint64_t random_below(uint64_t limit)
@@ -186,10 +188,10 @@ static void range_random(uint64_t limit, uint64_t *off, uint64_t *end)
 }
 
 /*
- * A store that was the first to meet a bad block, and was refused: what came before may be stored, as after any write that fails. Each
- * byte is as before or as it should have become (NULL: zero).
+ * Zeroing that was the first to meet a bad block, and was refused: what came before may be zero, as after any such call that fails. Each
+ * byte is as before or zero.
  */
-static void refused_late(struct model *f, const uint8_t *bytes, uint64_t off, uint64_t end)
+static void refused_late(struct model *f, uint64_t off, uint64_t end)
 {
 	uint8_t byte;
 
@@ -197,15 +199,15 @@ static void refused_late(struct model *f, const uint8_t *bytes, uint64_t off, ui
 		if (f->lost[at / LINE_SIZE])
 			continue;
 		assert_int_equal(fs_read(t.fs, f->ino, &byte, 1, at), 1);
-		assert_true(byte == f->bytes[at] || byte == (bytes ? bytes[at - off] : 0));
+		assert_true(byte == f->bytes[at] || byte == 0);
 		f->bytes[at] = byte;
 	}
 }
 
-static void step_write(struct model *f, bool first_to_meet)
+static void step_write(struct model *f)
 {
 	static uint8_t new_bytes[BYTES_MAX];
-	uint64_t off, end;
+	uint64_t off, end, stored_end;
 
 	range_random(BYTES_MAX, &off, &end);
 	if (random_below(2))
@@ -213,14 +215,16 @@ static void step_write(struct model *f, bool first_to_meet)
 	if (end > BYTES_MAX || off == end)
 		return;
 	bytes_random(new_bytes, end - off);
-	if (!model_may_store(f, off, end)) {
+	/* A store that ends in the middle of a lost line is cut short before it. */
+	stored_end = model_may_store(f, off, end) ? end : end / LINE_SIZE * LINE_SIZE;
+	if (stored_end <= off || !model_may_store(f, off, stored_end)) {
 		assert_int_equal(fs_write(t.fs, &testfs_root, f->ino, new_bytes, end - off, off, 0), -EIO);
-		if (first_to_meet)
-			refused_late(f, new_bytes, off, end);
 		return;
 	}
-	memcpy(f->bytes + off, new_bytes, end - off);
-	assert_int_equal(fs_write(t.fs, &testfs_root, f->ino, new_bytes, end - off, off, 0), end - off);
+	memcpy(f->bytes + off, new_bytes, stored_end - off);
+	assert_int_equal(fs_write(t.fs, &testfs_root, f->ino, new_bytes, end - off, off, 0),
+			 stored_end - off);
+	end = stored_end;
 	model_heal(f, off, end);
 	if (end > f->size)
 		f->size = end;
@@ -257,7 +261,7 @@ static void step_fallocate(struct model *f, bool first_to_meet)
 		if (!model_may_store(f, off, end)) {
 			assert_int_equal(rc, -EIO);
 			if (first_to_meet)
-				refused_late(f, NULL, off, end);
+				refused_late(f, off, end);
 			return;
 		}
 		memset(f->bytes + off, 0, end - off);
@@ -347,6 +351,7 @@ static void step_clone_file(struct model *f)
 	rc = fs_clone_files(t.fs, &testfs_root, INODE_ROOT, &item, 1, &done);
 	*f = *src;
 	if (rc == -EXDEV) { /* its last block cannot be shared: the caller's to copy */
+		f->zero = false;
 		f->ino = testfs_node(&t, INODE_ROOT, name, S_IFREG | 0644);
 		assert_int_equal(fs_clone(t.fs, &testfs_root, src->ino, 0, f->ino, 0, src->size, 0, NULL),
 				 src->size);
@@ -399,8 +404,15 @@ static void model_lose(uint64_t ino, uint64_t off, uint64_t lines)
 		if (f->ino != ino)
 			continue;
 		for (unsigned line = 0; line < 64; line++) {
-			if ((lines >> line & 1) && off + line * LINE_SIZE < f->size)
-				f->lost[off / LINE_SIZE + line] = true;
+			uint64_t start = off + line * LINE_SIZE;
+
+			if (!(lines >> line & 1) || start >= f->size || f->lost[start / LINE_SIZE])
+				continue;
+			if (f->zero)
+				memset(f->bytes + start, 0, LINE_SIZE);
+			else
+				f->lost[start / LINE_SIZE] = true;
+			zeroed_made += f->zero;
 		}
 	}
 }
@@ -431,7 +443,7 @@ static void step_poison(struct model *f)
 	losses_made++;
 	switch (random_below(3)) {
 	case 0: /* a store in its place or beside it */
-		step_write(f, true);
+		step_write(f);
 		break;
 	case 1:
 		step_fallocate(f, true);
@@ -442,6 +454,46 @@ static void step_poison(struct model *f)
 	/* Who has not met it so far. */
 	for (unsigned i = 0; i < FILES; i++)
 		file_check(&files[i]);
+}
+
+static void step_policy(struct model *f)
+{
+	f->zero = !f->zero;
+	if (f->zero || random_below(2))
+		assert_int_equal(fs_setxattr(t.fs, f->ino, "user.umbra.on_poison", f->zero ? "zero" : "eio",
+					     f->zero ? 4 : 3, 0, false),
+				 0);
+	else
+		assert_int_equal(fs_removexattr(t.fs, f->ino, "user.umbra.on_poison"), 0);
+}
+
+/* What of the lost lines can be read again is as it was: that others have it back is seen by reading. */
+static void model_renew(struct model *f)
+{
+	for (uint64_t line = 0; line * LINE_SIZE < f->size; line++) {
+		if (f->lost[line] && fs_read(t.fs, f->ino, buf, 1, line * LINE_SIZE) == 1) {
+			f->lost[line] = false;
+			put_back++;
+		}
+	}
+}
+
+/* The whole block comes back from a copy. */
+static void step_heal(struct model *f)
+{
+	uint64_t first = model_first_lost(f, 0, f->size), off = first / BLOCK_SIZE * BLOCK_SIZE;
+	uint8_t block[BLOCK_SIZE];
+	struct fs_healed healed;
+
+	if (first == f->size)
+		return;
+	memcpy(block, f->bytes + off, BLOCK_SIZE);
+	assert_int_equal(fs_heal(t.fs, f->ino, off, block, &healed), 0);
+	for (unsigned i = 0; i < FILES; i++)
+		model_renew(&files[i]);
+	first = model_first_lost(f, off, f->size);
+	assert_true(first == f->size || first >= off + BLOCK_SIZE);
+	all_check();
 }
 
 static void step_mount(void)
@@ -456,9 +508,9 @@ static void step(void)
 {
 	struct model *f = &files[random_below(FILES)];
 
-	switch (random_below(40)) {
+	switch (random_below(44)) {
 	case 0 ... 9:
-		step_write(f, false);
+		step_write(f);
 		break;
 	case 10 ... 12:
 		step_truncate(f);
@@ -488,6 +540,12 @@ static void step(void)
 		if (random_below(8) == 0)
 			step_mount();
 		break;
+	case 39 ... 40:
+		step_policy(f);
+		break;
+	case 41:
+		step_heal(f);
+		break;
 	default:
 		all_check();
 		break;
@@ -513,9 +571,10 @@ static void test_model(void **state)
 	testpoison_close(poison);
 	testfs_check(&t);
 	testfs_free(&t);
-	printf("# %llu bad blocks, %llu lines healed\n", (unsigned long long)losses_made,
-	       (unsigned long long)healed_made);
-	assert_true(losses_made > 100 && healed_made > 100);
+	printf("# %llu bad blocks, %llu lines healed, %llu zeroed, %llu put back\n",
+	       (unsigned long long)losses_made, (unsigned long long)healed_made,
+	       (unsigned long long)zeroed_made, (unsigned long long)put_back);
+	assert_true(losses_made > 100 && healed_made > 100 && zeroed_made > 100 && put_back > 100);
 }
 
 int main(void)

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "crash/record.h"
+#include "crash/cut.h"
 #include "fs/poison.h"
 #include "lib/testlist.h"
 #include "lib/testpoison.h"
@@ -25,41 +25,17 @@
 
 #define POOL_BYTES ((uint64_t)16 << 20)
 #define FILES 30u
-#define EVENTS_LEFT_OUT 6u
 
 static struct testfs t;
 static char *want;
-static struct record record;
 static uint64_t bad_off; /* of the page that takes no stores */
-static bool recording;
 
-static void on_store(void *ctx, uint64_t off, const void *src, size_t len)
-{
-	(void)ctx;
-	if (recording && (off >= bad_off + BLOCK_SIZE || off + len <= bad_off))
-		record_store(&record, off, src, len);
-}
-
-static void on_zero(void *ctx, uint64_t off, size_t len)
-{
-	on_store(ctx, off, NULL, len);
-}
-
-static void on_fence(void *ctx)
-{
-	(void)ctx;
-	if (recording)
-		record_fence(&record);
-}
-
-static const struct dax_trace trace = { on_store, on_zero, on_fence, NULL };
-static const struct testfs_opts opts = { .size_bytes = POOL_BYTES, .trace = &trace };
+static const struct testfs_opts opts = { .size_bytes = POOL_BYTES, .trace = &cut_trace };
 
 struct crash {
 	const char *name;
 	uint64_t laddr;
 	unsigned copy;
-	uint64_t random;
 	unsigned images, moved, alone;
 };
 
@@ -98,7 +74,7 @@ static struct testpoison *image_open(struct testfs *u, const uint8_t *image)
 	char why[256];
 
 	*u = (struct testfs){ .opts = { .size_bytes = POOL_BYTES } };
-	assert_int_equal(dax_open_ram(POOL_BYTES, image, recording ? &trace : NULL, &u->dax), 0);
+	assert_int_equal(dax_open_ram(POOL_BYTES, image, cut_is_recording() ? &cut_trace : NULL, &u->dax), 0);
 	bad = testpoison_open(u->dax);
 	assert_non_null(bad);
 	testpoison_page(bad, bad_off);
@@ -150,8 +126,9 @@ static void alone_check(struct crash *c, const uint8_t *image, uint64_t other_of
 	c->alone++;
 }
 
-static void image_check(struct crash *c, const uint8_t *image)
+static void image_check(void *arg, const uint8_t *image)
 {
+	struct crash *c = arg;
 	struct testfs u;
 	struct testpoison *bad = image_open(&u, image);
 	bool moved = place_of(&u, c->laddr, c->copy) != bad_off;
@@ -170,73 +147,22 @@ static void image_check(struct crash *c, const uint8_t *image)
 	c->images++;
 }
 
-/* Everything has arrived but this store. */
-static void leave_out(struct pending *p, uint32_t event)
-{
-	for (size_t i = 0; i < p->line_count; i++) {
-		bool late = false;
-
-		for (size_t k = p->lines[i].first; k < p->lines[i].first + p->lines[i].count; k++) {
-			late |= p->pieces[k].event == event;
-			if (late)
-				p->pieces[k].arrived = 0;
-		}
-	}
-}
-
-/* At each fence of the record, from memory on: some of the images that power loss could leave. */
-static void crash_everywhere(struct crash *c, struct record *r, uint8_t *memory,
-			     void (*check)(struct crash *c, const uint8_t *image))
-{
-	uint8_t *image = malloc(POOL_BYTES);
-
-	for (size_t from = 0; from < r->count;) {
-		struct pending p;
-		size_t to = from;
-
-		while (to < r->count && r->events[to].len != 0)
-			to++;
-		pending_init(&p, r, from, to, memory);
-		for (unsigned n = 0; n < 3 + u64_min(p.event_count, EVENTS_LEFT_OUT); n++) {
-			memcpy(image, memory, POOL_BYTES);
-			pending_sample(&p, n < 3 ? n : 1, &c->random);
-			if (n >= 3)
-				leave_out(&p, p.event_count <= EVENTS_LEFT_OUT ?
-						      n - 3 :
-						      (uint32_t)testfs_below(&c->random, p.event_count));
-			pending_apply(&p, image);
-			check(c, image);
-		}
-		pending_sample(&p, 1, &c->random);
-		pending_apply(&p, memory);
-		pending_free(&p);
-		from = to + 1;
-	}
-	free(image);
-}
-
 /* The mount that goes on with it is cut short as well. */
-static void image_check_twice(struct crash *c, const uint8_t *image)
+static void image_check_twice(void *arg, const uint8_t *image)
 {
-	struct record first = record;
+	struct crash *c = arg;
 	struct testpoison *bad;
-	uint8_t *memory;
 	struct testfs u;
+	struct cut cut;
 
 	image_check(c, image);
 	if (c->images % 64 != 1)
 		return;
-	memory = malloc(POOL_BYTES);
-	memcpy(memory, image, POOL_BYTES);
-	record = (struct record){ 0 };
-	recording = true;
+	cut_begin(&cut, image, POOL_BYTES, bad_off);
 	bad = image_open(&u, image);
-	recording = false;
+	cut_end();
 	image_close(&u, bad);
-	crash_everywhere(c, &record, memory, image_check);
-	record_free(&record);
-	record = first;
-	free(memory);
+	cut_images(&cut, image_check, c);
 }
 
 /* ---- what moves ---- */
@@ -289,16 +215,14 @@ static uint64_t inode_unit(void)
 /* before: so many times it has moved already. */
 static void crash_of(const char *name, uint64_t (*unit)(void), unsigned copy, unsigned before)
 {
-	struct crash c = { .name = name, .copy = copy, .random = 1 };
-	uint8_t *memory = malloc(POOL_BYTES);
+	struct crash c = { .name = name, .copy = copy };
 	struct testpoison *poison;
+	struct cut cut;
 
-	recording = false;
 	testfs_make(&t, &opts);
 	poison = testpoison_open(t.dax);
 	if (!poison) {
 		testfs_free(&t);
-		free(memory);
 		skip();
 	}
 	content_make();
@@ -306,23 +230,19 @@ static void crash_of(const char *name, uint64_t (*unit)(void), unsigned copy, un
 	for (unsigned i = 0; i < before; i++)
 		assert_int_equal(fs_poison_add(t.fs, place_of(&t, c.laddr, copy)), 0);
 	bad_off = place_of(&t, c.laddr, copy);
-	memcpy(memory, dax_ptr(t.dax, 0), POOL_BYTES);
-	memset(memory + bad_off, 0xee, BLOCK_SIZE);
+	cut_begin(&cut, dax_ptr(t.dax, 0), POOL_BYTES, bad_off);
+	memset(cut.memory + bad_off, 0xee, BLOCK_SIZE);
 	testpoison_page(poison, bad_off);
-	recording = true;
 	assert_int_equal(poison_handle(t.fs, bad_off), 0);
-	recording = false;
+	cut_end();
 	assert_true(place_of(&t, c.laddr, copy) != bad_off);
-	crash_everywhere(&c, &record, memory, image_check_twice);
+	cut_images(&cut, image_check_twice, &c);
 	print_message("# %s %u: %u images, in %u it had moved\n", name, copy, c.images, c.moved);
 	assert_true(c.moved > 2 && c.moved < c.images - 2 && c.alone > 2);
-	record_free(&record);
-	record = (struct record){ 0 };
 	testpoison_close(poison);
 	testfs_check(&t);
 	testfs_free(&t);
 	free(want);
-	free(memory);
 }
 
 static void test_plain(void **state)

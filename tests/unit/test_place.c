@@ -23,7 +23,7 @@
 
 #include "fuse/place.h"
 
-#define LIMIT_S 110u
+#define LIMIT_S 580u
 #define WORKERS_MAX 8u
 
 struct call {
@@ -298,6 +298,48 @@ static void blocked_leader(void **state)
 	down(&c);
 }
 
+/*
+ * A caller has its answer and preempts the leader, takes its time and asks for more: nobody has waited for the leader. This thread is both.
+ * Such a leader stays it (pinned) over so many requests: more than there are until the watcher has seen enough.
+ */
+static void callers_time(void **state)
+{
+	static const struct timespec callers = { .tv_nsec = 60000 };
+	struct fuse_in_header in = {
+		.len = sizeof(in),
+		.opcode = FUSE_GETATTR,
+		.pid = (uint32_t)gettid(),
+	};
+	struct place_seat *seat;
+	struct place *place;
+	cpu_set_t before;
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+	if (CPU_COUNT(&before) < 2)
+		skip();
+	assert_int_equal(pipe2(fds, O_CLOEXEC | O_DIRECT), 0);
+	assert_int_equal(place_open(1, true, &place), 0);
+	place_watch(place, fds[0]);
+	seat = place_seat(place, 0);
+	place_enter(seat);
+	for (unsigned led_count = 0; place_at_caller(place) && led_count < 200;) {
+		place_took(seat, &in);
+		place_replied(seat);
+		assert_int_equal(write(fds[1], &in, sizeof(in)), sizeof(in));
+		nanosleep(&callers, NULL);
+		place_done(seat);
+		assert_int_equal(read(fds[0], &in, sizeof(in)), sizeof(in));
+		led_count = cpus_count() == 1 ? led_count + 1 : 0;
+	}
+	place_leave(seat);
+	place_close(place);
+	assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 /* ---- where the leader is ---- */
 
 static void follows(void **state)
@@ -319,9 +361,78 @@ static void follows(void **state)
 		assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
 		cpu = cpu_beside(cpu);
 		pin(cpu);
-		led_wait(&c, 100, cpu, -1);
+		led_wait(&c, 5, cpu, -1);
 	}
 	assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+	down(&c);
+}
+
+struct aside {
+	struct place *place;
+	sem_t is_aside, may_end;
+	pid_t tid;
+};
+
+static void *aside_run(void *arg)
+{
+	struct aside *aside = arg;
+
+	place_apart(aside->place);
+	place_apart(aside->place);
+	aside->tid = gettid();
+	sem_post(&aside->is_aside);
+	wait_for(&aside->may_end);
+	return NULL;
+}
+
+/* Until the thread may use all of these cores but this one; -1: all. c: NULL, or who is asked meanwhile. */
+static void apart_wait(const struct aside *aside, struct connection *c, cpu_set_t all, int cpu)
+{
+	cpu_set_t cpus;
+
+	if (cpu >= 0)
+		CPU_CLR((size_t)cpu, &all);
+	do {
+		if (c)
+			ask_wait(c);
+		assert_int_equal(sched_getaffinity(aside->tid, sizeof(cpus), &cpus), 0);
+	} while (!CPU_EQUAL(&cpus, &all));
+}
+
+/* A thread that works long is never where the leader is, wherever that goes; without one it may be anywhere. */
+static void keeps_apart(void **state)
+{
+	struct aside aside;
+	struct connection c;
+	pthread_t thread;
+	cpu_set_t before;
+	int cpu = -1;
+
+	(void)state;
+	if (cpu_beside(cpu_beside(-1)) < 0)
+		skip();
+	up(&c, 3, true);
+	if (!place_at_caller(c.place)) {
+		down(&c);
+		skip();
+	}
+	aside = (struct aside){ .place = c.place };
+	sem_init(&aside.is_aside, 0, 0);
+	sem_init(&aside.may_end, 0, 0);
+	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+	assert_int_equal(pthread_create(&thread, NULL, aside_run, &aside), 0);
+	wait_for(&aside.is_aside);
+	for (int round = 0; round < 4; round++) {
+		assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+		cpu = cpu_beside(cpu);
+		pin(cpu);
+		apart_wait(&aside, &c, before, cpu);
+	}
+	assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+	place_end(c.place);
+	apart_wait(&aside, NULL, before, -1);
+	sem_post(&aside.may_end);
+	pthread_join(thread, NULL);
 	down(&c);
 }
 
@@ -384,6 +495,10 @@ static void lifted_and_back(void **state)
 	(void)state;
 	idle_needed();
 	up(&c, 3, true);
+	if (!place_at_caller(c.place)) {
+		down(&c);
+		skip();
+	}
 	for (int round = 0; round < 2; round++) {
 		sunk_wait(&c);
 		hogs_begin(&hogs);
@@ -414,7 +529,7 @@ static void all_read(struct connection *c)
 	}
 	for (unsigned i = 0; i < c->count; i++) {
 		answer_wait(&call[i]);
-		assert_int_equal(call[i].policy, SCHED_OTHER);
+		assert_int_equal(call[i].policy, sched_getscheduler(0));
 		assert_int_equal(call[i].cpus_count, cpus_count());
 	}
 	pthread_barrier_destroy(&barrier);
@@ -464,7 +579,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers),         cmocka_unit_test(answers_on_one_core),
-		cmocka_unit_test(blocked_leader),  cmocka_unit_test(follows),
+		cmocka_unit_test(blocked_leader),  cmocka_unit_test(callers_time),
+		cmocka_unit_test(follows),         cmocka_unit_test(keeps_apart),
 		cmocka_unit_test(lifted_and_back), cmocka_unit_test(ends),
 		cmocka_unit_test(spread_by_wish),
 	};

@@ -230,12 +230,110 @@ static void test_bulk_refuses(void **state)
 	env_free(&e);
 }
 
+/* ---- rows ---- */
+
+#define SORT_ROWS 3000u
+
+static int word_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* By value of the first word; the others have to come along. */
+static uint64_t sort_word(unsigned pattern, size_t i, size_t count, uint64_t *seed)
+{
+	switch (pattern) {
+	case 0:
+		return testfs_random(seed);
+	case 1:
+		return testfs_below(seed, 3);
+	case 2:
+		return count - i;
+	case 3:
+		return i < count / 2 ? i : count - i; /* an organ pipe */
+	default:
+		return i % 2 ? i : count + i;
+	}
+}
+
+static void sort_once(unsigned pattern, size_t count, size_t words, uint64_t *seed)
+{
+	struct rows rows = { malloc((count + 1) * words * sizeof(uint64_t)), count, count + 1 };
+	uint64_t *all = rows.data, sum = 0;
+
+	assert_non_null(all);
+	for (size_t i = 0; i < count; i++) {
+		for (size_t k = 0; k < words; k++)
+			all[i * words + k] = k == 0 ? sort_word(pattern, i, count, seed) :
+						      all[i * words] * (k + 1);
+		sum += all[i * words];
+	}
+	rows_sort(&rows, words * sizeof(uint64_t), word_compare);
+	for (size_t i = 0; i < count; i++) {
+		assert_true(i == 0 || all[(i - 1) * words] <= all[i * words]);
+		for (size_t k = 1; k < words; k++)
+			assert_int_equal(all[i * words + k], all[i * words] * (k + 1));
+		sum -= all[i * words];
+	}
+	assert_int_equal(sum, 0);
+	rows_free(&rows);
+}
+
+static void test_rows_sort(void **state)
+{
+	uint64_t seed = testfs_seed();
+
+	(void)state;
+	for (unsigned pattern = 0; pattern < 5; pattern++) {
+		for (size_t count = 0; count < 70; count++)
+			sort_once(pattern, count, 4, &seed);
+		for (size_t words = 1; words <= 7; words++)
+			sort_once(pattern, SORT_ROWS - words, words, &seed);
+	}
+}
+
+/* Numbers that are only decided when they are compared, so that each choice of a pivot is a bad one. */
+static unsigned *killer_values, killer_solid, killer_candidate;
+
+static int killer_compare(const void *a, const void *b)
+{
+	unsigned x = *(const unsigned *)a, y = *(const unsigned *)b, gas = SORT_ROWS;
+
+	if (killer_values[x] == gas && killer_values[y] == gas)
+		killer_values[x == killer_candidate ? x : y] = killer_solid++;
+	if (killer_values[x] == gas)
+		killer_candidate = x;
+	else if (killer_values[y] == gas)
+		killer_candidate = y;
+	return killer_values[x] < killer_values[y] ? -1 : killer_values[x] > killer_values[y];
+}
+
+static void test_rows_sort_killer(void **state)
+{
+	unsigned values[SORT_ROWS], all[SORT_ROWS];
+	struct rows rows = { all, SORT_ROWS, SORT_ROWS };
+
+	(void)state;
+	killer_values = values;
+	killer_solid = killer_candidate = 0;
+	for (unsigned i = 0; i < SORT_ROWS; i++) {
+		all[i] = i;
+		values[i] = SORT_ROWS;
+	}
+	rows_sort(&rows, sizeof(*all), killer_compare);
+	for (unsigned i = 1; i < SORT_ROWS; i++)
+		assert_true(values[all[i - 1]] <= values[all[i]]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_unit_write),   cmocka_unit_test(test_unit_alloc),
-		cmocka_unit_test(test_bulk_fixed),   cmocka_unit_test(test_bulk_variable),
-		cmocka_unit_test(test_bulk_refuses),
+		cmocka_unit_test(test_unit_write),       cmocka_unit_test(test_unit_alloc),
+		cmocka_unit_test(test_bulk_fixed),       cmocka_unit_test(test_bulk_variable),
+		cmocka_unit_test(test_bulk_refuses),     cmocka_unit_test(test_rows_sort),
+		cmocka_unit_test(test_rows_sort_killer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -345,6 +345,73 @@ static void test_lock_order(void **state)
 	txn_lock_destroy(&high);
 }
 
+struct upgrade {
+	struct pool *pool;
+	struct txn_lock *lock;
+	bool write;
+};
+
+/* Somebody else takes the lock once, and ends. */
+static void *lock_once(void *arg)
+{
+	const struct upgrade *u = arg;
+	struct txn *tx = txn_begin(u->pool, TXN_READ);
+
+	assert_int_equal(txn_lock(tx, u->lock, u->write), 0);
+	txn_abort(tx);
+	return NULL;
+}
+
+/* Waits for who reads; fails if somebody came first who wrote, or if a later lock is held. */
+static void test_lock_upgrade(void **state)
+{
+	struct txn_lock low, high;
+	struct env env = { 0 };
+	struct upgrade u;
+	pthread_t thread;
+	struct txn *a, *b;
+
+	(void)state;
+	txn_lock_init(&low, 10);
+	txn_lock_init(&high, 20);
+	env_open(&env, NULL);
+	a = txn_begin(env.pool, TXN_READ);
+	assert_int_equal(txn_lock(a, &low, false), 0);
+	assert_int_equal(txn_lock_upgrade(a, &low), 0);
+	assert_true(txn_holds(a, &low, true));
+	assert_int_equal(txn_lock_upgrade(a, &low), 0);
+	txn_abort(a);
+	a = txn_begin(env.pool, TXN_READ);
+	assert_int_equal(txn_lock(a, &low, false), 0);
+	assert_int_equal(txn_lock(a, &high, false), 0);
+	assert_int_equal(txn_lock_upgrade(a, &low), -EDEADLK);
+	assert_int_equal(txn_blocked_on(a), 10);
+	assert_true(txn_holds(a, &low, false));
+	assert_false(txn_holds(a, &low, true));
+	assert_int_equal(txn_lock_upgrade(a, &high), 0);
+	txn_abort(a);
+	/* A writer waits until the upgrade lets go of the lock, which it does for the other reader: he is first. */
+	a = txn_begin(env.pool, TXN_READ);
+	assert_int_equal(txn_lock(a, &low, false), 0);
+	u = (struct upgrade){ env.pool, &low, true };
+	assert_int_equal(pthread_create(&thread, NULL, lock_once, &u), 0);
+	do { /* until he waits: those who want to read do too then */
+		b = txn_begin(env.pool, TXN_READ);
+		assert_int_equal(txn_lock(b, &high, true), 0);
+		if (txn_lock(b, &low, false) == -EDEADLK)
+			break;
+		txn_abort(b);
+	} while (true);
+	txn_abort(b);
+	assert_int_equal(txn_lock_upgrade(a, &low), -EDEADLK);
+	assert_int_equal(txn_blocked_on(a), 10);
+	txn_abort(a);
+	pthread_join(thread, NULL);
+	env_close(&env);
+	txn_lock_destroy(&low);
+	txn_lock_destroy(&high);
+}
+
 /* Two units in one transaction: after a cut anywhere both are old or both are new, and replay says so. */
 static void commit_two(struct pool *pool)
 {
@@ -406,11 +473,12 @@ static void test_cut_at_every_store(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_commit_and_abort),   cmocka_unit_test(test_sequence_never_repeats),
-		cmocka_unit_test(test_heal_from_mirror),   cmocka_unit_test(test_both_copies_damaged),
-		cmocka_unit_test(test_super_copy),         cmocka_unit_test(test_lock_order),
-		cmocka_unit_test(test_cut_at_every_store), cmocka_unit_test(test_copy_left_behind),
-		cmocka_unit_test(test_super_that_lies),    cmocka_unit_test(test_fence_that_fails),
+		cmocka_unit_test(test_commit_and_abort), cmocka_unit_test(test_sequence_never_repeats),
+		cmocka_unit_test(test_heal_from_mirror), cmocka_unit_test(test_both_copies_damaged),
+		cmocka_unit_test(test_super_copy),       cmocka_unit_test(test_lock_order),
+		cmocka_unit_test(test_lock_upgrade),     cmocka_unit_test(test_cut_at_every_store),
+		cmocka_unit_test(test_copy_left_behind), cmocka_unit_test(test_super_that_lies),
+		cmocka_unit_test(test_fence_that_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

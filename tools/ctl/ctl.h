@@ -16,6 +16,7 @@
 
 #define STATUS_FAILED 1
 #define STATUS_USAGE 2
+#define STATUS_LOST 3 /* done, and something is recorded as lost */
 
 /* Exit statuses. */
 int ctl_info(int argc, char **argv);
@@ -28,7 +29,10 @@ int ctl_grow(int argc, char **argv);
 int ctl_losses(int argc, char **argv);
 int ctl_events(int argc, char **argv);
 int ctl_poison(int argc, char **argv);
+int ctl_evacuate(int argc, char **argv);
 int ctl_repair(int argc, char **argv);
+int ctl_shadows(int argc, char **argv);
+int ctl_dax(int argc, char **argv);
 
 /* ---- options ---- */
 

@@ -6,32 +6,29 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "util/text.h"
+
 #define LINE_BYTES 64u
-#define POLL_MS 200
+#define POLL_MS 1000
 
 static const char usage[] =
 	"usage: umbractl events [--json] [--follow] MOUNT\n"
 	"Lists what bad memory has done since the mount: for each owner of a bad block its path, what of it is lost, and what became of it.\n"
-	"  -f, --follow  goes on and prints events as they come, until interrupted\n"
+	"  -f, --follow  goes on and prints events as they come, until it is unmounted or its pipe is closed (status 0), or interrupted;\n"
+	"                does not keep it from being unmounted\n"
 	"  -j, --json    one JSON object a line\n"
 	"For root and the user who mounted.\n";
-
-static const char *const kinds[] = {
-	[UMBRA_EVENT_LOST] = "lost",     [UMBRA_EVENT_MOVED] = "moved",   [UMBRA_EVENT_UNUSED] = "unused",
-	[UMBRA_EVENT_PASSED] = "passed", [UMBRA_EVENT_META] = "metadata",
-};
-
-static const char *kind_text(uint16_t kind)
-{
-	return kind < sizeof(kinds) / sizeof(kinds[0]) && kinds[kind] ? kinds[kind] : "unknown";
-}
 
 static int take(void *arg, int letter, const char *value)
 {
@@ -49,10 +46,10 @@ static void event_print(const struct umbra_event *event, const char *path)
 
 	if (localtime_r(&when, &tm))
 		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm);
-	printf("%s  %#14llx  %-8s", text, (unsigned long long)event->dev_off, kind_text(event->kind));
+	printf("%s  %#14llx  %-8s", text, (unsigned long long)event->dev_off, event_kind_text(event->kind));
 	if (event->ino)
 		printf("  %s (inode %llu)", path ? path : "no name", (unsigned long long)event->ino);
-	if (event->kind == UMBRA_EVENT_LOST)
+	if (event->kind == UMBRA_EVENT_LOST || event->kind == UMBRA_EVENT_ZEROED)
 		printf(": %u bytes in the block at %llu",
 		       (unsigned)__builtin_popcountll(event->lost_lines) * LINE_BYTES,
 		       (unsigned long long)event->file_off);
@@ -61,25 +58,13 @@ static void event_print(const struct umbra_event *event, const char *path)
 
 static void event_print_json(const struct umbra_event *event, const char *path)
 {
-	struct json_object *o = json_object_new_object(), *lines;
+	char *line = event_json(event, path);
 
-	json_object_object_add(o, "number", json_u64(event->number));
-	json_object_object_add(o, "time_ns", json_u64(event->time_ns));
-	json_object_object_add(o, "kind", json_object_new_string(kind_text(event->kind)));
-	json_object_object_add(o, "dev_off", json_u64(event->dev_off));
-	if (event->ino) {
-		json_object_object_add(o, "ino", json_u64(event->ino));
-		json_object_object_add(o, "path", path ? json_object_new_string(path) : NULL);
-		json_object_object_add(o, "file_off", json_u64(event->file_off));
-		lines = json_object_new_array();
-		for (unsigned i = 0; i < 64; i++)
-			if (event->lost_lines >> i & 1)
-				json_object_array_add(lines, json_object_new_int((int)i));
-		json_object_object_add(o, "lost_lines", lines);
-	}
-	printf("%s\n",
-	       json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
+	if (line)
+		printf("%s\n", line);
+	else
+		fprintf(stderr, "umbractl: event %llu: out of memory\n", (unsigned long long)event->number);
+	free(line);
 }
 
 static void page_print(const struct umbra_events *page, bool json)
@@ -100,55 +85,149 @@ static void page_print(const struct umbra_events *page, bool json)
 	}
 }
 
-/* 0 or an errno. */
-static int list(int fd, bool json, bool follow)
-{
-	const struct timespec a_moment = { .tv_nsec = POLL_MS * 1000000L };
-	struct umbra_events *page = calloc(1, sizeof(*page));
-	int rc = page ? 0 : ENOMEM;
+/* ---- asking ---- */
 
-	while (rc == 0) {
-		page->missed = 0;
-		if (ioctl(fd, UMBRA_IOC_EVENTS, page)) {
-			rc = errno;
+struct asking {
+	const char *name; /* of something on the mount */
+	dev_t dev;        /* of the file system */
+	uint32_t pages;   /* that have been got */
+	bool gone;        /* the name leads elsewhere by now */
+};
+
+/*
+ * The next events. The mount is open for this moment only, never while it is printed or waited: else it would be busy. 0 or an errno.
+ */
+static int page_get(struct asking *a, struct umbra_events *page)
+{
+	int fd = open(a->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct statx st;
+	/* Without asking the daemon: each question takes time. */
+	int rc = fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) ? errno : 0;
+
+	if (!rc && a->pages > 0 && makedev(st.stx_dev_major, st.stx_dev_minor) != a->dev)
+		rc = ENOTTY;
+	page->missed = 0;
+	if (!rc && ioctl(fd, UMBRA_IOC_EVENTS, page))
+		rc = errno;
+	if (fd >= 0)
+		close(fd);
+	if (!rc) {
+		a->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+		a->pages++;
+	}
+	a->gone = a->pages > 0 && (rc == ENOTTY || rc == ENOENT || rc == ENOTDIR);
+	return rc;
+}
+
+/* All that there are. 0 or an errno. */
+static int list(struct asking *a, struct umbra_events *page, bool json)
+{
+	int rc;
+
+	do {
+		rc = page_get(a, page);
+		if (!rc)
+			page_print(page, json);
+	} while (!rc && page->count > 0 && !args_stdout_failed());
+	return rc;
+}
+
+/* ---- following ---- */
+
+/* The upper end of the mount that path is on: this name stays as long as it does. NULL: errno. */
+static char *mount_of(const char *path)
+{
+	char *root = realpath(path, NULL), *slash;
+	struct stat st, above;
+
+	if (!root || stat(root, &st)) {
+		free(root);
+		return NULL;
+	}
+	while ((slash = strrchr(root, '/')) && slash[1]) {
+		char cut = slash[slash == root];
+
+		slash[slash == root] = '\0';
+		if (stat(root, &above) || above.st_dev != st.st_dev) {
+			slash[slash == root] = cut;
 			break;
-		}
-		page_print(page, json);
-		if (args_stdout_failed())
-			break;
-		if (page->count == 0) {
-			if (!follow)
-				break;
-			nanosleep(&a_moment, NULL);
 		}
 	}
-	free(page);
+	return root;
+}
+
+enum waited { TIME, UNMOUNTED, NO_READER };
+
+/* Until it is time to ask again, or there is no more need to. */
+static enum waited wait_unmount(int watch)
+{
+	/* A pipe that nobody reads any more says so without being written to. */
+	struct pollfd p[] = { { .fd = watch, .events = POLLIN }, { .fd = STDOUT_FILENO } };
+
+	if (poll(p, 2, POLL_MS) <= 0)
+		return TIME;
+	return p[0].revents ? UNMOUNTED : NO_READER;
+}
+
+/* Until it is unmounted, or something fails: an errno. */
+static int follow(const char *name, struct umbra_events *page, bool json)
+{
+	char *root = mount_of(name);
+	struct asking a = { .name = root };
+	int rc = root ? 0 : errno;
+	/* Tells of the end of the file system, and keeps nobody from ending it. Where there are no watches left, only its name tells. */
+	int watch = inotify_init1(IN_CLOEXEC);
+	enum waited waited = TIME;
+
+	if (!rc && watch >= 0 && inotify_add_watch(watch, root, IN_DELETE_SELF) < 0) {
+		close(watch);
+		watch = -1;
+	}
+	if (!rc && chdir("/")) /* it may be on the mount */
+		rc = errno;
+	while (!rc && waited != NO_READER && !args_stdout_failed()) {
+		rc = list(&a, page, json);
+		if (!rc)
+			waited = wait_unmount(watch);
+		if (a.gone || waited == UNMOUNTED) {
+			fprintf(stderr, "umbractl: %s: has been unmounted\n", name);
+			rc = 0;
+			break;
+		}
+	}
+	if (watch >= 0)
+		close(watch);
+	free(root);
 	return rc;
 }
 
 int ctl_events(int argc, char **argv)
 {
 	static const struct option longs[] = { { "follow", no_argument, NULL, 'f' }, { NULL, 0, NULL, 0 } };
-	bool follow = false;
+	bool go_on = false;
 	struct ctl_args args = {
 		.usage = usage,
 		.letters = "f",
 		.longs = longs,
 		.take = take,
-		.arg = &follow,
+		.arg = &go_on,
 		.min = 1,
 		.max = 1,
 	};
-	int rc = ctl_parse(&args, argc, argv), fd;
+	struct umbra_events *page;
+	int rc = ctl_parse(&args, argc, argv);
 
 	if (rc)
 		return rc < 0 ? 0 : rc;
-	fd = ctl_open(args.names[0], O_RDONLY);
-	if (fd < 0)
-		return STATUS_FAILED;
+	page = calloc(1, sizeof(*page));
+	if (!page)
+		return ctl_fail(args.names[0], ENOMEM);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	rc = list(fd, args.json, follow);
-	close(fd);
+	if (go_on)
+		rc = follow(args.names[0], page, args.json);
+	else
+		rc = list(&(struct asking){ .name = args.names[0] }, page, args.json);
+	free(page);
 	if (rc == EPERM)
 		return ctl_say(args.names[0], "only root and the user who mounted it may list events");
 	return rc ? ctl_fail(args.names[0], rc) : ctl_finish();

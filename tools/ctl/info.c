@@ -14,7 +14,8 @@
 
 static const char usage[] =
 	"usage: umbractl info [--json] PATH\n"
-	"Says what the umbrafs is that PATH is on: pool, sizes, format, how it is mounted.\n";
+	"Says what the umbrafs is that PATH is on: pool, sizes, format, how it is mounted, what bad memory has done.\n"
+	"Exit status: 0 nothing is recorded as lost, 3 something is, 1 failed, 2 usage.\n";
 
 static void uuid_text(const __u8 *uuid, char *text)
 {
@@ -50,7 +51,7 @@ static void add_flag(struct json_object *o, const char *key, const struct umbra_
 	json_object_object_add(o, key, json_object_new_boolean((info->flags & flag) != 0));
 }
 
-static int print_json(const struct umbra_info *info, const char *uuid)
+static int print_json(const struct umbra_info *info, const struct umbra_damage *damage, const char *uuid)
 {
 	struct json_object *o = json_object_new_object();
 
@@ -81,10 +82,14 @@ static int print_json(const struct umbra_info *info, const char *uuid)
 	add_text(o, "daemon_version", info->version, sizeof(info->version));
 	json_object_object_add(o, "daemon_pid", json_u64(info->pid));
 	json_object_object_add(o, "threads", json_u64(info->threads));
+	json_object_object_add(o, "lost_files", json_u64(damage->lost_files));
+	json_object_object_add(o, "lost_blocks", json_u64(damage->lost_blocks));
+	json_object_object_add(o, "lost_bytes", json_u64(damage->lost_bytes));
+	json_object_object_add(o, "bad_blocks", json_u64(damage->bad_blocks));
 	return ctl_print_json(o);
 }
 
-static int print_text(const struct umbra_info *info, const char *uuid)
+static int print_text(const struct umbra_info *info, const struct umbra_damage *damage, const char *uuid)
 {
 	char size[ARGS_SIZE_TEXT], ag[ARGS_SIZE_TEXT], lane[ARGS_SIZE_TEXT], align[ARGS_SIZE_TEXT];
 	char made[64], mounted[64], text[2048];
@@ -109,6 +114,10 @@ static int print_text(const struct umbra_info *info, const char *uuid)
 	       info->mount_count ? ", " : " ", info->mount_count,
 	       info->flags & UMBRA_INFO_READONLY ? ", now read-only" : "");
 	printf("daemon      umbrafs %s, process %u, %u threads\n", info->version, info->pid, info->threads);
+	printf("bad memory  %llu block%s out of use, %llu bytes lost of %llu file%s\n",
+	       (unsigned long long)damage->bad_blocks, damage->bad_blocks == 1 ? "" : "s",
+	       (unsigned long long)damage->lost_bytes, (unsigned long long)damage->lost_files,
+	       damage->lost_files == 1 ? "" : "s");
 	if (info->flags & UMBRA_INFO_FAILED)
 		printf("FAILED      takes no writes any more: %s\n", info->failed);
 	return ctl_finish();
@@ -117,6 +126,7 @@ static int print_text(const struct umbra_info *info, const char *uuid)
 int ctl_info(int argc, char **argv)
 {
 	struct ctl_args args = { .usage = usage, .min = 1, .max = 1 };
+	struct umbra_damage damage;
 	struct umbra_info info;
 	char uuid[40];
 	int rc = ctl_parse(&args, argc, argv), fd;
@@ -126,10 +136,11 @@ int ctl_info(int argc, char **argv)
 	fd = ctl_open(args.names[0], O_RDONLY);
 	if (fd < 0)
 		return STATUS_FAILED;
-	rc = ioctl(fd, UMBRA_IOC_INFO, &info) ? errno : 0;
+	rc = ioctl(fd, UMBRA_IOC_INFO, &info) || ioctl(fd, UMBRA_IOC_DAMAGE, &damage) ? errno : 0;
 	close(fd);
 	if (rc)
 		return ctl_fail(args.names[0], rc);
 	uuid_text(info.uuid, uuid);
-	return args.json ? print_json(&info, uuid) : print_text(&info, uuid);
+	rc = args.json ? print_json(&info, &damage, uuid) : print_text(&info, &damage, uuid);
+	return rc ? rc : damage.lost_blocks ? STATUS_LOST : 0;
 }

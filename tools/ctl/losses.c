@@ -19,10 +19,8 @@
 static const char usage[] =
 	"usage: umbractl losses [--json] MOUNT\n"
 	"Lists what files have lost to bad memory: path, bytes that cannot be read (from, up to), since when. They can be read again when they\n"
-	"have been written as a whole, punched or cut off. For root and the user who mounted.\n"
+	"have been written as a whole, punched, zeroed or cut off, or put back by `umbractl repair`. For root and the user who mounted.\n"
 	"Exit status: 0 nothing is lost, 3 something is, 1 failed, 2 usage.\n";
-
-#define STATUS_LOST 3
 
 struct losses {
 	bool json, any;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "util/cli.h"
+#include "util/text.h"
 
 static const struct {
 	const char *name;
@@ -28,6 +29,9 @@ static const struct {
 	{ "events", ctl_events, "what bad memory has done since the mount" },
 	{ "repair", ctl_repair, "put back what a file has lost, from a backup" },
 	{ "poison", ctl_poison, "ranges of the device that are out of use" },
+	{ "shadows", ctl_shadows, "who has files mapped directly" },
+	{ "dax", ctl_dax, "which files are opened past the page cache" },
+	{ "evacuate", ctl_evacuate, "move all out of a range of the device" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -38,7 +42,7 @@ static int help(void)
 	for (size_t i = 0; i < COMMANDS; i++)
 		printf("  %-8s %s\n", commands[i].name, commands[i].what);
 	printf("\n`umbractl COMMAND --help` tells more; all take --json.\n"
-	       "Exit status: 0 done, 1 failed, 2 usage.\n");
+	       "Exit status: 0 done, 1 failed, 2 usage; of info and losses 3: something is lost.\n");
 	return ctl_finish();
 }
 
@@ -118,46 +122,9 @@ int ctl_print_json(struct json_object *object)
 	return ctl_finish();
 }
 
-/* Length of the UTF-8 sequence that starts at s, 0: none. */
-static size_t utf8_len(const unsigned char *s, size_t left)
-{
-	size_t len = s[0] < 0x80                 ? 1 :
-		     s[0] >= 0xc2 && s[0] < 0xe0 ? 2 :
-		     s[0] >= 0xe0 && s[0] < 0xf0 ? 3 :
-		     s[0] >= 0xf0 && s[0] < 0xf5 ? 4 :
-						   0;
-
-	if (len == 0 || len > left)
-		return 0;
-	for (size_t i = 1; i < len; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return len;
-}
-
 const char *ctl_path_text(const char *path, size_t len, char *buf, size_t buf_size)
 {
-	const unsigned char *s = (const unsigned char *)path;
-	size_t out = 0;
-
-	for (size_t i = 0; i < len && out + 5 < buf_size;) {
-		size_t n = utf8_len(s + i, len - i);
-
-		if (n == 0 || s[i] < 0x20 || s[i] == 0x7f) {
-			out += (size_t)snprintf(buf + out, buf_size - out, "\\x%02x", s[i]);
-			i++;
-		} else if (s[i] == '\\') {
-			buf[out++] = '\\';
-			buf[out++] = '\\';
-			i++;
-		} else {
-			memcpy(buf + out, path + i, n);
-			out += n;
-			i += n;
-		}
-	}
-	buf[out] = '\0';
-	return buf;
+	return path_text(path, len, buf, buf_size);
 }
 
 int ctl_finish(void)

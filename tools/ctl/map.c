@@ -3,6 +3,7 @@
  * umbractl map: where a file lies on the device, and with how many others it shares that.
  */
 #include "ctl.h"
+#include "quality.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +15,14 @@
 #include <unistd.h>
 
 static const char usage[] =
-	"usage: umbractl map [--json] FILE\n"
+	"usage: umbractl map [--json] [--quality] FILE\n"
 	"Lists the pieces of FILE: offset in the file, offset on the device, length (all in bytes), how many owners the blocks\n"
-	"have, and flags: shared, unwritten (reads as zero), inline (in the inode). Holes are left out.\n";
+	"have, and flags: shared, unwritten (reads as zero), inline (in the inode). Holes are left out.\n"
+	"  -q, --quality   which parts of it can be mapped by pages of 2 MiB, and why others cannot\n";
 
 struct map {
-	bool json;
+	bool json, wants_quality;
+	struct quality_sum quality;
 	struct json_object *list;
 	uint64_t pieces, bytes, shared;
 };
@@ -79,7 +82,10 @@ static int map_all(struct map *map, int fd)
 			break;
 		}
 		for (uint32_t i = 0; i < page->count; i++)
-			piece_put(map, &page->extents[i]);
+			if (map->wants_quality)
+				quality_add(&map->quality, &page->extents[i]);
+			else
+				piece_put(map, &page->extents[i]);
 		last = page->count == 0 || (page->extents[page->count - 1].flags & UMBRA_EXTENT_LAST);
 		if (!last)
 			page->off =
@@ -89,10 +95,27 @@ static int map_all(struct map *map, int fd)
 	return rc;
 }
 
+static int option_take(void *arg, int letter, const char *value)
+{
+	struct map *map = arg;
+
+	(void)letter;
+	(void)value;
+	map->wants_quality = true;
+	return 0;
+}
+
 int ctl_map(int argc, char **argv)
 {
-	struct ctl_args args = { .usage = usage, .min = 1, .max = 1 };
+	static const struct option longs[] = { { "quality", no_argument, NULL, 'q' }, { 0 } };
 	struct map map = { .list = NULL };
+	struct ctl_args args = { .usage = usage,
+				 .letters = "q",
+				 .longs = longs,
+				 .take = option_take,
+				 .arg = &map,
+				 .min = 1,
+				 .max = 1 };
 	char size[ARGS_SIZE_TEXT], shared[ARGS_SIZE_TEXT];
 	struct stat st;
 	int rc = ctl_parse(&args, argc, argv), fd;
@@ -102,18 +125,28 @@ int ctl_map(int argc, char **argv)
 	fd = ctl_open(args.names[0], O_RDONLY);
 	if (fd < 0)
 		return STATUS_FAILED;
-	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+	rc = fstat(fd, &st) ? errno : 0;
+	if (rc == 0 && !S_ISREG(st.st_mode)) {
 		close(fd);
 		return ctl_say(args.names[0], "is not a regular file");
 	}
+	map.quality.size = rc == 0 ? (uint64_t)st.st_size : 0;
 	map.json = args.json;
 	map.list = json_object_new_array();
-	rc = fsync(fd) ? errno : map_all(&map, fd);
+	if (rc == 0)
+		rc = fsync(fd) ? errno : map_all(&map, fd);
+	if (rc == 0)
+		rc = quality_end(&map.quality);
 	close(fd);
-	if (rc) {
+	if (rc || map.wants_quality)
 		json_object_put(map.list);
+	if (rc) {
+		free(map.quality.runs);
 		return ctl_fail(args.names[0], rc);
 	}
+	if (map.wants_quality)
+		return quality_print(&map.quality, map.json);
+	free(map.quality.runs);
 	if (map.json)
 		return ctl_print_json(map.list);
 	json_object_put(map.list);

@@ -14,36 +14,56 @@
 #include <unistd.h>
 
 #define BLOCK_BYTES 4096u
+#define LINE_BYTES 64u
+#define BLOCK_LINES (BLOCK_BYTES / LINE_BYTES)
 
 static const char usage[] =
-	"usage: umbractl repair --from BACKUP [--json] FILE\n"
+	"usage: umbractl repair --from BACKUP [--unchecked] [--json] FILE\n"
 	"Puts back what FILE has lost to bad memory, from BACKUP, a copy of it, for all files that share those blocks. Writes only what is\n"
-	"lost, and only where all else of the block and the blocks beside it are as in BACKUP, which has the size of FILE. For root and the user who mounted.\n"
+	"lost, and only where all else of the block, and the nearest blocks on both sides that can be read, are as in BACKUP, which has the size of FILE.\n"
+	"Lost blocks beside each other are all put back, or none of them. For root and the user who mounted.\n"
+	"Files that share them and are damaged themselves are named, and passed over.\n"
+	"\n"
+	"  -u, --unchecked  takes BACKUP at its word where nothing is left of FILE to compare it with; what differs is refused all the same\n"
 	"Exit status: 0 nothing is lost any more, 1 something could not be put back, 2 usage.\n";
+
+/* A block of the file. */
+struct lost {
+	uint64_t off;
+	uint64_t lines; /* bit i: bytes 64 * i to 64 * i + 63 */
+};
 
 struct repair {
 	const char *name, *backup_name;
 	int fd, backup;
-	uint64_t ino, blocks, healed, failed;
+	bool unchecked;
+	uint64_t ino, size_bytes, blocks, healed, failed;
+	struct lost *lost; /* in the order of the file */
+	size_t lost_count;
+	uint64_t *damaged; /* inodes that share the blocks, but cannot be healed */
+	size_t damaged_count;
+	bool damaged_more;
 };
 
 static int take(void *arg, int letter, const char *value)
 {
 	struct repair *r = arg;
 
-	(void)letter;
-	r->backup_name = value;
+	if (letter == 'u')
+		r->unchecked = true;
+	else
+		r->backup_name = value;
 	return 0;
 }
 
-/* A whole block, zeroes past the end. 0 or an errno. */
-static int block_read(int fd, uint64_t off, uint8_t *block)
+/* Zeroes past the end. 0 or an errno. */
+static int bytes_read(int fd, uint64_t off, uint8_t *bytes, size_t len)
 {
 	size_t got = 0;
 
-	memset(block, 0, BLOCK_BYTES);
-	while (got < BLOCK_BYTES) {
-		ssize_t n = pread(fd, block + got, BLOCK_BYTES - got, (off_t)(off + got));
+	memset(bytes, 0, len);
+	while (got < len) {
+		ssize_t n = pread(fd, bytes + got, len - got, (off_t)(off + got));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -56,45 +76,173 @@ static int block_read(int fd, uint64_t off, uint8_t *block)
 	return 0;
 }
 
-/* Of a block that is lost as a whole nothing is left to compare: its neighbours have to be the same. */
-static bool neighbours_agree(const struct repair *r, uint64_t off)
+/* ---- is it a backup of this? ---- */
+
+enum verdict { UNKNOWN, AGREES, DIFFERS };
+
+/* Of bytes that both have. What lies past the end says nothing. */
+static enum verdict bytes_compare(const struct repair *r, uint64_t off, size_t len)
 {
 	uint8_t have[BLOCK_BYTES], want[BLOCK_BYTES];
 
-	for (unsigned after = 0; after < 2; after++) {
-		uint64_t at = after ? off + BLOCK_BYTES : off - BLOCK_BYTES;
-
-		if ((!after && off == 0) || block_read(r->fd, at, have) != 0)
-			continue; /* none, or lost too */
-		if (block_read(r->backup, at, want) != 0 || memcmp(have, want, BLOCK_BYTES) != 0)
-			return false;
-	}
-	return true;
+	if (off >= r->size_bytes)
+		return UNKNOWN;
+	if (len > r->size_bytes - off)
+		len = (size_t)(r->size_bytes - off);
+	if (bytes_read(r->fd, off, have, len) != 0 || bytes_read(r->backup, off, want, len) != 0)
+		return UNKNOWN;
+	return memcmp(have, want, len) == 0 ? AGREES : DIFFERS;
 }
 
-static void block_put_back(struct repair *r, uint64_t off)
+/* Of the lines of the block that are not lost. */
+static enum verdict rest_compare(const struct repair *r, const struct lost *l)
 {
-	struct umbra_repair arg = { .off = off };
-	int rc = block_read(r->backup, off, arg.block);
-	char why[160];
+	enum verdict all = UNKNOWN;
 
-	r->blocks++;
-	if (rc == 0 && !neighbours_agree(r, off))
-		rc = EBADMSG;
+	for (unsigned line = 0, end; line < BLOCK_LINES && all != DIFFERS; line = end + 1) {
+		enum verdict v;
+
+		for (end = line; end < BLOCK_LINES && !(l->lines >> end & 1); end++)
+			;
+		v = end > line ? bytes_compare(r, l->off + line * LINE_BYTES, (end - line) * LINE_BYTES) :
+				 UNKNOWN;
+		if (v != UNKNOWN)
+			all = v;
+	}
+	return all;
+}
+
+static int lost_order(const void *a, const void *b)
+{
+	const struct lost *x = a, *y = b;
+
+	return x->off < y->off ? -1 : x->off > y->off;
+}
+
+/*
+ * Of the nearest block before (after) this one that can be read. What was lost when we came does not count, even if it is back by now:
+ * it has come from the backup, and would vouch for it.
+ */
+static enum verdict side_compare(const struct repair *r, uint64_t off, bool after)
+{
+	enum verdict v = UNKNOWN;
+
+	while (v == UNKNOWN) {
+		struct lost key;
+
+		if (after ? r->size_bytes - off <= BLOCK_BYTES : off == 0)
+			break;
+		off = after ? off + BLOCK_BYTES : off - BLOCK_BYTES;
+		key.off = off;
+		if (!bsearch(&key, r->lost, r->lost_count, sizeof(key), lost_order))
+			v = bytes_compare(r, off, BLOCK_BYTES);
+	}
+	return v;
+}
+
+/* Of all that can be read of lost blocks beside each other, and around them. */
+static enum verdict run_compare(const struct repair *r, const struct lost *run, size_t count)
+{
+	enum verdict all = side_compare(r, run->off, false);
+
+	for (size_t i = 0; i <= count && all != DIFFERS; i++) {
+		enum verdict v = i < count ? rest_compare(r, &run[i]) :
+					     side_compare(r, run[count - 1].off, true);
+
+		if (v != UNKNOWN)
+			all = v;
+	}
+	return all;
+}
+
+/* ---- putting back ---- */
+
+static void damaged_note(struct repair *r, const struct umbra_repair *arg)
+{
+	unsigned named = arg->damaged < UMBRA_REPAIR_NAMED ? arg->damaged : UMBRA_REPAIR_NAMED;
+	char text[32];
+
+	r->damaged_more |= arg->damaged > named;
+	for (unsigned i = 0; i < named; i++) {
+		uint64_t *more, ino = arg->damaged_inos[i];
+		size_t at = 0;
+
+		while (at < r->damaged_count && r->damaged[at] != ino)
+			at++;
+		if (at < r->damaged_count)
+			continue;
+		more = reallocarray(r->damaged, at + 1, sizeof(*more));
+		if (!more) {
+			r->damaged_more = true;
+			return;
+		}
+		r->damaged = more;
+		r->damaged[r->damaged_count++] = ino;
+		snprintf(text, sizeof(text), "inode %llu", (unsigned long long)ino);
+		ctl_say(text,
+			"shares lost blocks, but is damaged and has nothing put back: see fsck.umbrafs(8)");
+	}
+}
+
+static void run_refuse(struct repair *r, const struct lost *run, size_t count, const char *why)
+{
+	char text[256];
+
+	if (count == 1)
+		snprintf(text, sizeof(text), "the block at %llu cannot be put back: %s",
+			 (unsigned long long)run->off, why);
+	else
+		snprintf(text, sizeof(text), "the %zu blocks from %llu on cannot be put back: %s", count,
+			 (unsigned long long)run->off, why);
+	ctl_say(r->name, text);
+	r->failed += count;
+}
+
+/* 0 or an errno. */
+static int block_put_back(struct repair *r, const struct lost *l)
+{
+	struct umbra_repair arg = { .off = l->off };
+	int rc = bytes_read(r->backup, l->off, arg.block, BLOCK_BYTES);
+
 	if (rc == 0)
 		rc = ioctl(r->fd, UMBRA_IOC_REPAIR, &arg) ? errno : 0;
-	if (rc == 0)
+	if (rc == 0) {
 		r->healed += arg.healed;
-	if (rc == 0 || rc == ENODATA) /* or somebody else has */
+		damaged_note(r, &arg);
+	}
+	return rc == ENODATA ? 0 : rc; /* somebody else has put it back */
+}
+
+/* Lost blocks beside each other: nobody but those around them can tell whether the backup is the right one. */
+static void run_put_back(struct repair *r, const struct lost *run, size_t count)
+{
+	static const char differs[] = "what can be read there differs from the backup";
+	enum verdict verdict = run_compare(r, run, count);
+
+	r->blocks += count;
+	if (verdict == DIFFERS) {
+		run_refuse(r, run, count, differs);
 		return;
-	snprintf(why, sizeof(why), "the block at %llu cannot be put back: %s", (unsigned long long)off,
-		 rc == EBADMSG ? "what can be read there differs from the backup" : strerror(rc));
-	ctl_say(r->name, why);
-	r->failed++;
+	}
+	if (verdict == UNKNOWN && !r->unchecked) {
+		run_refuse(r, run, count,
+			   "nothing is left to compare with the backup (--unchecked takes it at its word)");
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		int rc = block_put_back(r, &run[i]);
+
+		if (rc == EBADMSG) { /* somebody has written there since it was compared */
+			run_refuse(r, &run[i], count - i, differs);
+			return;
+		}
+		if (rc)
+			run_refuse(r, &run[i], 1, strerror(rc));
+	}
 }
 
 /* The blocks of the file that have lost something. 0 or an errno. */
-static int losses_find(const struct repair *r, uint64_t **offs, size_t *count)
+static int losses_find(struct repair *r)
 {
 	struct umbra_losses *page = calloc(1, sizeof(*page));
 	size_t room = 0;
@@ -113,39 +261,46 @@ static int losses_find(const struct repair *r, uint64_t **offs, size_t *count)
 			at += loss->record_size;
 			if (loss->ino != r->ino)
 				continue;
-			if (*count == room) {
-				uint64_t *more =
-					reallocarray(*offs, room = room ? 2 * room : 64, sizeof(*more));
+			if (r->lost_count == room) {
+				struct lost *more =
+					reallocarray(r->lost, room = room ? 2 * room : 64, sizeof(*more));
 
 				if (!more) {
 					rc = ENOMEM;
 					break;
 				}
-				*offs = more;
+				r->lost = more;
 			}
-			(*offs)[(*count)++] = loss->file_off;
+			r->lost[r->lost_count++] = (struct lost){ loss->file_off, loss->lost_lines };
 		}
 	}
 	free(page);
+	if (r->lost_count > 0)
+		qsort(r->lost, r->lost_count, sizeof(*r->lost), lost_order);
 	return rc;
 }
 
-static int repair_run(struct repair *r)
+static int repair_all(struct repair *r)
 {
-	uint64_t *offs = NULL;
-	size_t count = 0;
 	struct stat st, backup;
-	int rc = fstat(r->fd, &st) ? errno : 0;
+	int rc = fstat(r->fd, &st);
 
-	r->ino = st.st_ino;
-	if (rc == 0 && fstat(r->backup, &backup) == 0 && S_ISREG(backup.st_mode) &&
-	    backup.st_size != st.st_size)
+	if (rc || fstat(r->backup, &backup))
+		return ctl_fail(r->name, errno);
+	/* What has no size of its own, /dev/zero say, agrees with too much. */
+	if (!S_ISREG(backup.st_mode))
+		return ctl_say(r->backup_name, "is no plain file: no backup of it");
+	if (backup.st_size != st.st_size)
 		return ctl_say(r->backup_name, "has another size than the file: no backup of it");
-	if (rc == 0)
-		rc = losses_find(r, &offs, &count);
-	for (size_t i = 0; i < count && rc == 0; i++)
-		block_put_back(r, offs[i]);
-	free(offs);
+	r->ino = st.st_ino;
+	r->size_bytes = (uint64_t)st.st_size;
+	rc = losses_find(r);
+	for (size_t i = 0, end; i < r->lost_count && rc == 0; i = end) {
+		for (end = i + 1; end < r->lost_count; end++)
+			if (r->lost[end].off != r->lost[end - 1].off + BLOCK_BYTES)
+				break;
+		run_put_back(r, r->lost + i, end - i);
+	}
 	if (rc == EPERM)
 		return ctl_say(r->name, "only root and the user who mounted it may do that");
 	return rc ? ctl_fail(r->name, rc) : 0;
@@ -154,11 +309,12 @@ static int repair_run(struct repair *r)
 int ctl_repair(int argc, char **argv)
 {
 	static const struct option longs[] = { { "from", required_argument, NULL, 'f' },
+					       { "unchecked", no_argument, NULL, 'u' },
 					       { NULL, 0, NULL, 0 } };
 	struct repair r = { .fd = -1 };
 	struct ctl_args args = {
 		.usage = usage,
-		.letters = "f:",
+		.letters = "f:u",
 		.longs = longs,
 		.take = take,
 		.arg = &r,
@@ -174,24 +330,29 @@ int ctl_repair(int argc, char **argv)
 		return STATUS_USAGE;
 	}
 	r.name = args.names[0];
-	r.backup = ctl_open(r.backup_name, O_RDONLY);
+	r.backup = ctl_open(r.backup_name, O_RDONLY | O_NONBLOCK); /* a FIFO must not keep it waiting */
 	if (r.backup < 0)
 		return STATUS_FAILED;
 	r.fd = ctl_open(r.name, O_RDWR);
-	rc = r.fd < 0 ? STATUS_FAILED : repair_run(&r);
+	rc = r.fd < 0 ? STATUS_FAILED : repair_all(&r);
 	close(r.backup);
 	if (r.fd >= 0)
 		close(r.fd);
+	free(r.damaged);
+	free(r.lost);
 	if (rc)
 		return rc;
+	if (r.damaged_more)
+		fprintf(stderr,
+			"umbractl repair: and more damaged inodes: the log of the daemon names them all\n");
 	if (args.json)
-		printf("{ \"blocks\": %llu, \"healed\": %llu, \"failed\": %llu }\n",
+		printf("{ \"blocks\": %llu, \"healed\": %llu, \"failed\": %llu, \"damaged_sharers\": %zu }\n",
 		       (unsigned long long)r.blocks, (unsigned long long)r.healed,
-		       (unsigned long long)r.failed);
+		       (unsigned long long)r.failed, r.damaged_count);
 	else
 		printf("%llu lost blocks, %llu put back (%llu with those that share them), %llu not\n",
 		       (unsigned long long)r.blocks, (unsigned long long)(r.blocks - r.failed),
 		       (unsigned long long)r.healed, (unsigned long long)r.failed);
 	rc = ctl_finish();
-	return rc ? rc : r.failed ? STATUS_FAILED : 0;
+	return rc ? rc : r.failed || r.damaged_count ? STATUS_FAILED : 0;
 }

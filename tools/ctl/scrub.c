@@ -61,6 +61,8 @@ static int print_json(const struct umbra_scrub *s)
 	json_object_object_add(o, "ended", json_u64(s->ended_s));
 	json_object_object_add(o, "total_bytes", json_u64(s->total_bytes));
 	json_object_object_add(o, "done_bytes", json_u64(s->done_bytes));
+	json_object_object_add(o, "run_ns", json_u64(s->run_ns));
+	json_object_object_add(o, "cpu_ns", json_u64(s->cpu_ns));
 	json_object_object_add(o, "rate", json_u64(s->rate));
 	json_object_object_add(o, "healed", json_u64(s->healed));
 	json_object_object_add(o, "lost", json_u64(s->lost));
@@ -93,6 +95,10 @@ static int print_text(const struct umbra_scrub *s)
 		       args_size_text(s->total_bytes, total, sizeof(total)),
 		       s->rate ? ", at most per second " : "",
 		       s->rate ? args_size_text(s->rate, rate, sizeof(rate)) : "");
+	if (s->run_ns != 0 && s->cpu_ns != 0)
+		printf("%-10s%.3f s, %.2f GB/s; %.2f GB for each second of a core\n", "took",
+		       (double)s->run_ns / 1e9, (double)s->done_bytes / (double)s->run_ns,
+		       (double)s->done_bytes / (double)s->cpu_ns);
 	printf("%-10s%llu copies\n%-10s%llu units\n%-10s%llu bad copies\n", "healed",
 	       (unsigned long long)s->healed, "lost", (unsigned long long)s->lost, "unhealed",
 	       (unsigned long long)s->unhealed);

@@ -56,7 +56,8 @@ void dump_super_print(const struct super *s)
 	       s->ag_size_blk);
 	if (s->grown_from_blk)
 		printf("  growing from %" PRIu64 " blocks\n", s->grown_from_blk);
-	printf("  dir_hash_bits %u, seq_limit %" PRIu64 "\n", s->dir_hash_bits, s->seq_limit);
+	printf("  dir_hash_bits %u, seq_limit %" PRIu64 ", replayed_seq %" PRIu64 "\n", s->dir_hash_bits,
+	       s->seq_limit, s->replayed_seq);
 	printf("  created_ns %" PRIu64 ", mounted_ns %" PRIu64 ", mount_count %u\n", s->created_ns,
 	       s->mounted_ns, s->mount_count);
 	printf("  %u lanes of %u bytes\n", s->lane_count, s->lane_size_bytes);
@@ -253,7 +254,7 @@ static void bitmap_print(const struct m_bitmap *m)
 static void intents_print(const struct m_intents *m)
 {
 	static const char *const names[INTENT_TYPES] = { "none", "truncate", "free range", "clone",
-							 "drop", "shift",    "relocate" };
+							 "drop", "shift",    "relocate",   "lane" };
 
 	for (unsigned i = 0; i < INTENTS_PER_UNIT; i++) {
 		const struct m_intent *it = &m->in_slots[i];

@@ -1,0 +1,773 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A slot for each descriptor: how many calls have been made on it, or whose it is. Data calls read it in a section (section.h); who takes an entry away waits for
+ * sections, and for the calls that go on without.
+ *
+ * The slots are wiped in whatever child has no other memory than its own: it begins anew after fork(), and does nothing directly when it came to be without the
+ * handlers of pthread_atfork(). A child that shares the memory (vfork) has descriptors of its own, and leaves the slots alone.
+ *
+ * Lock order: fds_lock, then those of session.c.
+ */
+#include "client/fds.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <umbra/direct.h>
+#include <umbra/umbra.h>
+
+#include "client/calls.h"
+#include "client/data.h"
+#include "client/fds_entry.h"
+#include "client/fds_own.h"
+#include "client/file.h"
+#include "client/guard.h"
+#include "client/mapping.h"
+#include "client/section.h"
+#include "client/session.h"
+
+#define CALLS_BEFORE 8u /* an entry is made: it costs as much as some calls of the kernel */
+#define WAIT_NS 20000
+#define WAITS_MAX 100000u /* two seconds: somebody has jumped out of a call */
+#define UNFIT_BUCKETS 64
+
+/* Slots: 0 to CALLS_BEFORE is a count of calls; these; and struct fd_entry. */
+#define SLOT_KERNEL 0x100u /* not a file for us */
+#define SLOT_BUSY 0x101u   /* is looked at */
+#define SLOT_ENDS 0x200u   /* plus how many are closing it */
+#define SLOT_ENTRY 0x10000u
+
+struct table {
+	atomic_bool alive; /* this process has made it, or its child has said so */
+	_Alignas(64) _Atomic uintptr_t slots[FDS_MAX];
+};
+
+/* Files that this process has mapped. */
+struct unfit {
+	uint64_t dev, ino;
+	struct unfit *next;
+};
+
+static const char *const why_names[WHY_COUNT] = {
+	[BY_FEW_CALLS] = "too few calls on a descriptor",
+	[BY_OTHER_FILE] = "other files, O_APPEND, no right",
+	[BY_MAPPED] = "files that the kernel maps",
+	[BY_LIMIT] = "RLIMIT_FSIZE",
+	[BY_SMALL_MAPPING] = "small mappings to be read",
+	[BY_OTHER_MAPPING] = "mappings that only the kernel can make",
+	[BY_OFFSET] = "offsets that others move, in files open to read and write",
+	[BY_SIZE] = "files that are written at their end, or read whole at once",
+};
+
+static struct table *table; /* NULL: no direct calls */
+static pthread_mutex_t fds_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct fd_entry *entries, *left; /* left: of the parent */
+static struct unfit *unfit[UNFIT_BUCKETS];
+static unsigned calls_before = CALLS_BEFORE;
+static _Atomic unsigned fd_last; /* no entry above */
+static atomic_bool no_writes, is_off;
+static bool shows_counts;
+static int stats_fd = -1;
+static pid_t own_pid;
+static _Atomic uint64_t counts[WHY_COUNT], mappings;
+
+/*
+ * The descriptions that are O_DIRECT since we have set it have a mark, which their other descriptors, here and in other processes, share: the signal for
+ * O_ASYNC, which no regular file has. The second one if the program wants to have the flag too.
+ */
+#define MARK_OURS 63
+#define MARK_BOTH 62
+
+/* Within a call of this thread's: a signal handler that comes now goes to the kernel. */
+static __thread unsigned depth __attribute__((tls_model("initial-exec")));
+
+void fds_tell(enum fds_why why)
+{
+	atomic_fetch_add_explicit(&counts[why], 1, memory_order_relaxed);
+}
+
+static struct fd_entry *entry_of(uintptr_t slot)
+{
+	return slot >= SLOT_ENTRY ? (struct fd_entry *)slot : NULL; /* NOLINT(performance-no-int-to-ptr) */
+}
+
+/* ---- what is not fast ---- */
+
+struct slow slow_begin(void)
+{
+	struct slow s = { .error = errno };
+	sigset_t set;
+
+	depth++;
+	sigfillset(&set);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGILL);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGTRAP);
+	sigdelset(&set, SIGABRT);
+	client_calls.mask(SIG_BLOCK, &set, &s.signals);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &s.cancel);
+	return s;
+}
+
+void slow_end(const struct slow *s)
+{
+	int ignored;
+
+	depth--;
+	pthread_setcancelstate(s->cancel, &ignored);
+	client_calls.mask(SIG_SETMASK, &s->signals, NULL);
+	errno = s->error;
+}
+
+bool fds_is_quiet(void)
+{
+	return depth == 0;
+}
+
+/* ---- files that are mapped ---- */
+
+static struct unfit **unfit_at(uint64_t dev, uint64_t ino)
+{
+	struct unfit **at = &unfit[(dev ^ ino) % UNFIT_BUCKETS];
+
+	while (*at && ((*at)->dev != dev || (*at)->ino != ino))
+		at = &(*at)->next;
+	return at;
+}
+
+/* ---- entries ---- */
+
+static void fork_prepare(void)
+{
+	pthread_mutex_lock(&fds_lock);
+	own_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+	own_fork_parent();
+	pthread_mutex_unlock(&fds_lock);
+}
+
+/* Nothing is freed here: many children do not live long. */
+static void fork_child(void)
+{
+	struct fd_entry **end = &left;
+
+	own_fork_child();
+	while (*end)
+		end = &(*end)->next;
+	*end = entries;
+	entries = NULL;
+	own_pid = getpid();
+	if (table)
+		atomic_store(&table->alive, true);
+	pthread_mutex_unlock(&fds_lock);
+}
+
+static void entry_free(struct fd_entry *e)
+{
+	umbra_detach(e->file);
+	free(e);
+}
+
+/* Under fds_lock */
+static void left_free(void)
+{
+	while (left) {
+		struct fd_entry *e = left;
+
+		left = e->next;
+		atomic_store(&e->file->closed, true);
+		entry_free(e);
+	}
+}
+
+static void entry_unlink(struct fd_entry *e)
+{
+	struct fd_entry **at = &entries;
+
+	while (*at != e)
+		at = &(*at)->next;
+	*at = e->next;
+}
+
+/* Out of its slot: nobody uses it any more when this returns true. */
+static bool entry_is_quiet(struct fd_entry *e)
+{
+	const struct timespec pause = { .tv_nsec = WAIT_NS };
+
+	section_wait();
+	for (unsigned i = 0; atomic_load(&e->pins) > 0; i++) {
+		if (i == WAITS_MAX)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
+/* Without fds_lock: a call that is waited for may want it. */
+static void entry_end(struct fd_entry *e)
+{
+	if (!entry_is_quiet(e)) {
+		atomic_store(&e->file->closed, true);
+		return;
+	}
+	pthread_mutex_lock(&fds_lock);
+	entry_unlink(e);
+	pthread_mutex_unlock(&fds_lock);
+	entry_free(e);
+}
+
+/* Whether the mount gives us anything, before anything is changed. */
+static bool is_ours(int fd, struct stat *st, int *flags)
+{
+	struct umbra_direct direct = { 0 };
+	struct statfs fs;
+
+	if (fstat(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
+	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
+		return false;
+	*flags = fcntl(fd, F_GETFL);
+	if (*flags < 0 || *flags & (O_PATH | O_APPEND))
+		return false;
+	return ioctl(fd, UMBRA_IOC_DIRECT, &direct) == 0 && (direct.rights & UMBRA_DIRECT_READ);
+}
+
+static struct umbra_file *attach(int fd, int flags)
+{
+	struct umbra_file *file;
+
+	/* Before: from then on the daemon lets others store. */
+	if (fcntl(fd, F_SETSIG, flags & O_DIRECT ? MARK_BOTH : MARK_OURS) || fcntl(fd, F_SETFL, flags))
+		return NULL;
+	if (umbra_attach(fd, &file) == 0) {
+		if (guard_install_user() == 0)
+			return file;
+		umbra_detach(file);
+	}
+	return NULL;
+}
+
+/* What the slot is to be. Under fds_lock, with the slot busy. */
+static uintptr_t look_at(int fd)
+{
+	struct fd_entry *e;
+	struct stat st;
+	int flags;
+
+	if (!is_ours(fd, &st, &flags))
+		return SLOT_KERNEL;
+	if (*unfit_at(st.st_dev, st.st_ino)) {
+		fds_tell(BY_MAPPED);
+		return SLOT_KERNEL;
+	}
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return SLOT_KERNEL;
+	e->dev = st.st_dev;
+	e->ino = st.st_ino;
+	offset_init(&e->offset);
+	e->file = attach(fd, flags);
+	if (!e->file) {
+		free(e);
+		return SLOT_KERNEL;
+	}
+	e->next = entries;
+	entries = e;
+	if ((unsigned)fd > atomic_load(&fd_last))
+		atomic_store(&fd_last, (unsigned)fd);
+	return (uintptr_t)e;
+}
+
+/* A call on a descriptor of which nothing is known. True: something is now. */
+static bool slot_learn(int fd, uintptr_t slot)
+{
+	struct fd_entry *e = NULL;
+	struct slow s;
+
+	if (slot + 1 < calls_before) {
+		atomic_compare_exchange_strong(&table->slots[fd], &slot, slot + 1);
+		fds_tell(BY_FEW_CALLS);
+		return false;
+	}
+	s = slow_begin();
+	pthread_mutex_lock(&fds_lock);
+	left_free();
+	if (atomic_load(&table->alive) &&
+	    atomic_compare_exchange_strong(&table->slots[fd], &slot, SLOT_BUSY)) {
+		uintptr_t busy = SLOT_BUSY, found = look_at(fd);
+
+		/* It is being closed. */
+		if (!atomic_compare_exchange_strong(&table->slots[fd], &busy, found))
+			e = entry_of(found);
+	}
+	pthread_mutex_unlock(&fds_lock);
+	if (e)
+		entry_end(e);
+	slow_end(&s);
+	return true;
+}
+
+/* ---- calls ---- */
+
+enum done { DONE, PINNED, NOT_OURS, TO_LEARN };
+
+/* What can be done at once, else the entry pinned. */
+static enum done try(int fd, void *buf, size_t size, off_t off, bool store, struct fd_entry **pinned,
+		     uintptr_t *slot)
+{
+	struct section *section = section_mine();
+	bool at_once = size > 0 && size <= DATA_AT_ONCE_MAX && off >= 0;
+	enum done done = NOT_OURS;
+	struct fd_entry *e;
+
+	*slot = atomic_load_explicit(&table->slots[fd], memory_order_relaxed);
+	if (*slot < calls_before)
+		return TO_LEARN;
+	if (*slot < SLOT_ENTRY || !section)
+		return NOT_OURS;
+	at_once = at_once && data_touch(buf, size, store);
+	section_enter(section);
+	e = entry_of(atomic_load_explicit(&table->slots[fd], memory_order_acquire));
+	if (e && at_once && data_at_once(e->file, section, buf, size, off, store)) {
+		done = DONE;
+	} else if (e) {
+		atomic_fetch_add(&e->pins, 1);
+		*pinned = e;
+		done = PINNED;
+	}
+	section_leave(section);
+	return done;
+}
+
+static ssize_t long_way(struct fd_entry *e, void *buf, size_t size, off_t off, bool store)
+{
+	struct slow s = slow_begin();
+	ssize_t rc = data_call(e->file, buf, size, off, store);
+
+	atomic_fetch_sub(&e->pins, 1);
+	slow_end(&s);
+	if (rc < 0) {
+		errno = (int)-rc;
+		rc = -1;
+	}
+	return rc;
+}
+
+bool fds_begin(int fd, bool store)
+{
+	if (!table || fd < 0 || (unsigned)fd >= FDS_MAX)
+		return false;
+	if (depth > 0 || atomic_load_explicit(&is_off, memory_order_relaxed))
+		return false;
+	if (store && atomic_load_explicit(&no_writes, memory_order_relaxed)) {
+		fds_tell(BY_LIMIT);
+		return false;
+	}
+	depth++;
+	return true;
+}
+
+void fds_done(void)
+{
+	depth--;
+}
+
+bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc)
+{
+	enum done done = NOT_OURS;
+	struct fd_entry *e = NULL;
+	uintptr_t slot = 0;
+
+	if (!fds_begin(fd, store))
+		return false;
+	done = try(fd, buf, size, off, store, &e, &slot);
+	if (done == TO_LEARN && slot_learn(fd, slot))
+		done = try(fd, buf, size, off, store, &e, &slot);
+	fds_done();
+	if (done == DONE)
+		*rc = (ssize_t)size;
+	else if (done == PINNED)
+		*rc = long_way(e, buf, size, off, store);
+	else if (done == NOT_OURS)
+		fds_tell(BY_OTHER_FILE);
+	return done == DONE || done == PINNED;
+}
+
+struct fd_entry *fds_pin(int fd)
+{
+	struct section *section = section_mine();
+	struct fd_entry *e;
+
+	if (!section || atomic_load_explicit(&table->slots[fd], memory_order_relaxed) < SLOT_ENTRY)
+		return NULL;
+	section_enter(section);
+	e = entry_of(atomic_load_explicit(&table->slots[fd], memory_order_acquire));
+	if (e)
+		atomic_fetch_add(&e->pins, 1);
+	section_leave(section);
+	return e;
+}
+
+bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, bool store), size_t size, bool store)
+{
+	uintptr_t slot = atomic_load_explicit(&table->slots[fd], memory_order_relaxed);
+
+	if (slot >= calls_before) {
+		fds_tell(BY_OTHER_FILE);
+		return false;
+	}
+	if (slot + 1 == calls_before && calls_before > 1 && !is_worth(fd, size, store)) {
+		atomic_compare_exchange_strong(&table->slots[fd], &slot, 0);
+		fds_tell(BY_SIZE);
+		return false;
+	}
+	return slot_learn(fd, slot);
+}
+
+bool fds_maybe(int fd)
+{
+	uintptr_t slot;
+
+	if (!table || fd < 0 || (unsigned)fd >= FDS_MAX || depth > 0)
+		return false;
+	slot = atomic_load_explicit(&table->slots[fd], memory_order_relaxed);
+	return slot < calls_before || slot >= SLOT_ENTRY;
+}
+
+bool fds_guard(void)
+{
+	static atomic_bool done;
+
+	if (!atomic_load_explicit(&done, memory_order_relaxed) && guard_install_user() == 0)
+		atomic_store(&done, true);
+	return atomic_load(&done);
+}
+
+/* ---- the end of descriptors ---- */
+
+static bool is_known(int fd)
+{
+	return table && fd >= 0 && (unsigned)fd < FDS_MAX;
+}
+
+static uintptr_t slot_end(int fd)
+{
+	uintptr_t before = atomic_load(&table->slots[fd]), after;
+
+	do
+		after = before > SLOT_ENDS && before < SLOT_ENTRY ? before + 1 : SLOT_ENDS + 1;
+	while (!atomic_compare_exchange_weak(&table->slots[fd], &before, after));
+	return before;
+}
+
+/* A child by vfork() has this memory, but other descriptors. */
+static bool is_other_process(void)
+{
+	return getpid() != own_pid;
+}
+
+/* Its descriptors are copies, of which it may close any. */
+static bool has_locks_to_lose(void)
+{
+	return own_has_locks() && !is_other_process();
+}
+
+bool fds_end(int fd)
+{
+	struct fd_entry *e;
+	struct slow s;
+
+	if (own_is(fd))
+		return false;
+	if (!is_known(fd))
+		return true;
+	if (has_locks_to_lose())
+		own_lock_ends(fd);
+	if (atomic_load_explicit(&table->slots[fd], memory_order_relaxed) >= SLOT_ENTRY && is_other_process())
+		return true;
+	e = entry_of(slot_end(fd));
+	if (!e)
+		return true;
+	if (depth > 0) {
+		/* In a handler, which nobody may wait in: calls under way end with what they have. */
+		atomic_store(&e->file->closed, true);
+		return true;
+	}
+	s = slow_begin();
+	entry_end(e);
+	slow_end(&s);
+	return true;
+}
+
+void fds_ended(int fd)
+{
+	uintptr_t before, after;
+
+	if (!is_known(fd))
+		return;
+	before = atomic_load(&table->slots[fd]);
+	do {
+		if (before <= SLOT_ENDS || before >= SLOT_ENTRY)
+			return;
+		after = before == SLOT_ENDS + 1 ? 0 : before - 1;
+	} while (!atomic_compare_exchange_weak(&table->slots[fd], &before, after));
+}
+
+static unsigned range_last(unsigned last)
+{
+	return last < FDS_MAX - 1 ? last : FDS_MAX - 1;
+}
+
+/* All that has been called upon; the rest nobody may use while it is closed. */
+void fds_end_range(unsigned first, unsigned last)
+{
+	if (!table || is_other_process())
+		return;
+	own_locks_end(first, range_last(last));
+	for (unsigned fd = first; fd <= range_last(last); fd++)
+		if (atomic_load_explicit(&table->slots[fd], memory_order_relaxed))
+			(void)!fds_end((int)fd);
+}
+
+void fds_ended_range(unsigned first, unsigned last)
+{
+	if (!table || is_other_process())
+		return;
+	for (unsigned fd = first; fd <= range_last(last); fd++)
+		if (atomic_load_explicit(&table->slots[fd], memory_order_relaxed))
+			fds_ended((int)fd);
+}
+
+/* ---- other things that happen to them ---- */
+
+/* All that is known of the file goes. */
+static void unfit_add(uint64_t dev, uint64_t ino)
+{
+	struct slow s = slow_begin();
+	struct unfit **at, *new = malloc(sizeof(*new));
+
+	pthread_mutex_lock(&fds_lock);
+	at = unfit_at(dev, ino);
+	if (!*at && new) {
+		*new = (struct unfit){ .dev = dev, .ino = ino };
+		*at = new;
+		new = NULL;
+	} else if (!*at) {
+		fds_off();
+	}
+	pthread_mutex_unlock(&fds_lock);
+	free(new);
+	if (!is_other_process())
+		for (unsigned i = 0; i <= atomic_load(&fd_last); i++) {
+			uintptr_t slot = atomic_load(&table->slots[i]);
+			struct fd_entry *e = entry_of(slot);
+
+			pthread_mutex_lock(&fds_lock);
+			/* The entry is there while it is in its slot, and does not leave it for good under the lock. */
+			if (e && (atomic_load(&table->slots[i]) != slot || e->dev != dev || e->ino != ino ||
+				  !atomic_compare_exchange_strong(&table->slots[i], &slot, SLOT_KERNEL)))
+				e = NULL;
+			pthread_mutex_unlock(&fds_lock);
+			if (e)
+				entry_end(e);
+		}
+	slow_end(&s);
+}
+
+bool fds_mapped(int fd)
+{
+	struct stat st;
+	struct statfs fs;
+	struct slow s;
+
+	if (!is_known(fd) || depth > 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) ||
+	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
+		return false;
+	unfit_add(st.st_dev, st.st_ino);
+	s = slow_begin();
+	mappings_leave_file(st.st_dev, st.st_ino);
+	slow_end(&s);
+	return true;
+}
+
+/*
+ * The program's other descriptors of a file that it is going to store to: opens that are not attached have pages of the kernel's, and nobody may store directly beside those.
+ */
+static void others_learn(int fd, const struct stat *st)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	struct stat other;
+
+	while (dir && (entry = readdir(dir))) {
+		int n = atoi(entry->d_name);
+		uintptr_t slot, busy = SLOT_BUSY;
+
+		if (entry->d_name[0] == '.' || n == fd || n == dirfd(dir) || !is_known(n) || own_is(n))
+			continue;
+		slot = atomic_load(&table->slots[n]);
+		if (slot >= SLOT_KERNEL || fstat(n, &other) || other.st_ino != st->st_ino ||
+		    other.st_dev != st->st_dev ||
+		    !atomic_compare_exchange_strong(&table->slots[n], &slot, SLOT_BUSY))
+			continue;
+		slot = look_at(n);
+		if (!atomic_compare_exchange_strong(&table->slots[n], &busy, slot) && entry_of(slot))
+			atomic_store(&entry_of(slot)->file->closed, true); /* it is being closed */
+	}
+	if (dir)
+		closedir(dir);
+}
+
+struct umbra_file *fds_attach(int fd, bool worth, bool store)
+{
+	struct umbra_file *file = NULL;
+	struct stat st;
+	int flags;
+
+	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !is_ours(fd, &st, &flags))
+		return NULL;
+	pthread_mutex_lock(&fds_lock);
+	if (*unfit_at(st.st_dev, st.st_ino)) {
+		fds_tell(BY_MAPPED);
+	} else if (!worth && calls_before > 1) {
+		fds_tell(BY_SMALL_MAPPING);
+	} else {
+		if (store)
+			others_learn(fd, &st);
+		file = attach(fd, flags);
+	}
+	pthread_mutex_unlock(&fds_lock);
+	return file;
+}
+
+void fds_maps_directly(void)
+{
+	atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed);
+}
+
+int fds_flags_seen(int fd, int flags)
+{
+	return flags >= 0 && flags & O_DIRECT && fcntl(fd, F_GETSIG) == MARK_OURS ? flags & ~O_DIRECT : flags;
+}
+
+int fds_flags_set(int fd, int flags)
+{
+	int mark = fcntl(fd, F_GETSIG), before = errno;
+
+	if (mark != MARK_OURS && mark != MARK_BOTH)
+		return flags;
+	(void)fcntl(fd, F_SETSIG, flags & O_DIRECT ? MARK_BOTH : MARK_OURS);
+	errno = before;
+	return flags | O_DIRECT;
+}
+
+void fds_no_writes(void)
+{
+	atomic_store(&no_writes, true);
+}
+
+void fds_off(void)
+{
+	atomic_store(&is_off, true);
+}
+
+bool fds_are_on(void)
+{
+	return table != NULL;
+}
+
+bool fds_are_own(void)
+{
+	return !is_other_process();
+}
+
+/* Programs close their standard error before they end. */
+static void stats_begin(void)
+{
+	stats_fd = own_copy(2);
+}
+
+bool fds_init(void)
+{
+	const char *wanted = getenv("UMBRA_DIRECT"), *stats = getenv("UMBRA_STATS");
+	struct rlimit limit;
+	struct table *t;
+
+	shows_counts = stats && strcmp(stats, "1") == 0;
+	if (shows_counts)
+		stats_begin();
+	if (wanted && strcmp(wanted, "0") == 0)
+		return false;
+	if (wanted && strcmp(wanted, "all") == 0)
+		calls_before = 1;
+	t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		 0);
+	if (t == MAP_FAILED)
+		return false;
+	if (madvise(t, sizeof(*t), MADV_WIPEONFORK)) {
+		munmap(t, sizeof(*t));
+		return false;
+	}
+	if (getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur != RLIM_INFINITY)
+		fds_no_writes();
+	own_init();
+	client_calls.file_left = unfit_add;
+	own_pid = getpid();
+	atomic_store(&t->alive, true);
+	/* After that of libumbra's own: it takes its locks after ours. */
+	if (!session_init() || pthread_atfork(fork_prepare, fork_parent, fork_child)) {
+		munmap(t, sizeof(*t));
+		return false;
+	}
+	table = t;
+	return true;
+}
+
+__attribute__((destructor)) void fds_say_counts(void)
+{
+	int fd = stats_fd >= 0 ? stats_fd : 2;
+	struct umbra_counts c;
+	bool any;
+
+	/* A child by vfork() has nothing to say of its own. */
+	if (!shows_counts || is_other_process())
+		return;
+	shows_counts = false;
+	umbra_get_counts(&c);
+	any = c.reads || c.writes || c.kernel_reads || c.kernel_writes || mappings;
+	for (size_t i = 0; i < WHY_COUNT; i++)
+		any |= atomic_load(&counts[i]) > 0;
+	if (!any)
+		return;
+	dprintf(fd,
+		"umbra: directly %llu reads of %llu bytes, %llu writes of %llu bytes\n"
+		"umbra: by the kernel %llu reads, %llu writes of the same files\n",
+		c.reads, c.read_bytes, c.writes, c.written_bytes, c.kernel_reads, c.kernel_writes);
+	if (mappings)
+		dprintf(fd, "umbra: directly %llu mappings\n", (unsigned long long)mappings);
+	for (size_t i = 0; i < WHY_COUNT; i++)
+		if (atomic_load(&counts[i]))
+			dprintf(fd, "umbra: by the kernel %llu calls: %s\n",
+				(unsigned long long)atomic_load(&counts[i]), why_names[i]);
+}

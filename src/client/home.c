@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Lines of /proc/self/mountinfo: 36 35 0:45 /folder /mnt rw - fuse.umbrafs /dev/dax0.0 rw. Fields have \040 for what would end them.
+ *
+ * A mount is asked for the name of its pool, but not those of others: while one is asked it cannot be unmounted, and who serves it may be slow. So it has the same source, or a socket with the
+ * names of both.
+ */
+#include "client/home.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <umbra/ioctl.h>
+
+#define MOUNTS "/proc/self/mountinfo"
+
+struct line {
+	dev_t dev;
+	char *root, *at, *type, *source;
+};
+
+/* In place. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		unsigned code;
+
+		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1 && strlen(from) >= 4) {
+			*to = (char)code;
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+static bool line_parse(char *text, struct line *line)
+{
+	unsigned major, minor, field = 0;
+	char *rest = NULL, *word;
+	bool after = false;
+
+	*line = (struct line){ 0 };
+	for (word = strtok_r(text, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest), field++) {
+		if (field == 2 && sscanf(word, "%u:%u", &major, &minor) == 2)
+			line->dev = makedev(major, minor);
+		else if (field == 3)
+			line->root = word;
+		else if (field == 4)
+			line->at = word;
+		else if (after && !line->type)
+			line->type = word;
+		else if (after && !line->source)
+			line->source = word;
+		else if (field > 5 && strcmp(word, "-") == 0)
+			after = true;
+	}
+	if (!line->source)
+		return false;
+	unescape(line->root);
+	unescape(line->at);
+	unescape(line->source);
+	/* The whole of it is "", so that a path can follow. */
+	if (strcmp(line->root, "/") == 0)
+		line->root[0] = '\0';
+	return true;
+}
+
+static int uuid_of(int fd, uint8_t uuid[16])
+{
+	struct umbra_info info;
+
+	if (ioctl(fd, UMBRA_IOC_INFO, &info))
+		return -errno;
+	memcpy(uuid, info.uuid, sizeof(info.uuid));
+	return 0;
+}
+
+bool home_has(const struct home *home, int fd)
+{
+	uint8_t uuid[16];
+
+	return uuid_of(fd, uuid) == 0 && memcmp(uuid, home->uuid, sizeof(uuid)) == 0;
+}
+
+static void point_add(struct home *home, const struct line *line)
+{
+	char *root = strdup(line->root), *at = strdup(line->at);
+
+	if (!home->source)
+		home->source = strdup(line->source);
+	if (!root || !at) {
+		free(root);
+		free(at);
+		return;
+	}
+	home->points[home->count].root = root;
+	home->points[home->count++].at = at;
+}
+
+struct home *home_of(int fd, dev_t dev)
+{
+	struct home *home = calloc(1, sizeof(*home));
+	FILE *mounts = NULL;
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+
+	if (!home || uuid_of(fd, home->uuid)) {
+		free(home);
+		return NULL;
+	}
+	mounts = fopen(MOUNTS, "re");
+	while (mounts && home->count < HOME_POINTS_MAX && getline(&text, &size, mounts) > 0)
+		if (line_parse(text, &line) && line.dev == dev)
+			point_add(home, &line);
+	free(text);
+	if (mounts)
+		fclose(mounts);
+	return home;
+}
+
+/* As a daemon names it if it is not told otherwise. */
+static bool has_socket(const struct home *home, dev_t dev)
+{
+	const uint8_t *u = home->uuid;
+	char name[64], path[128];
+	struct stat st;
+
+	snprintf(name, sizeof(name),
+		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x-%u", u[0], u[1], u[2],
+		 u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15],
+		 minor(dev));
+	snprintf(path, sizeof(path), "/run/umbrafs/%s", name);
+	if (lstat(path, &st) == 0)
+		return true;
+	snprintf(path, sizeof(path), "/run/user/%u/umbrafs/%s", (unsigned)geteuid(), name);
+	return lstat(path, &st) == 0;
+}
+
+static int mount_try(const struct home *home, const struct line *line, home_fn fn, void *arg)
+{
+	int dir = open(line->at, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = -ENOTCONN;
+	struct stat st;
+
+	if (dir < 0)
+		return -ENOTCONN;
+	/* Another one may be mounted over it. */
+	if (home_has(home, dir) && fstat(dir, &st) == 0 && st.st_dev == line->dev)
+		rc = fn(arg, dir, line->root);
+	close(dir);
+	return rc;
+}
+
+int home_next(const struct home *home, home_fn fn, void *arg)
+{
+	FILE *mounts = fopen(MOUNTS, "re");
+	int rc = -ENOTCONN;
+	char *text = NULL;
+	size_t size = 0;
+	struct line line;
+
+	while (rc && mounts && getline(&text, &size, mounts) > 0) {
+		int failed;
+
+		if (!line_parse(text, &line) || strcmp(line.type, "fuse.umbrafs") != 0 ||
+		    (!(home->source && strcmp(home->source, line.source) == 0) &&
+		     !has_socket(home, line.dev)))
+			continue;
+		failed = mount_try(home, &line, fn, arg);
+		rc = failed == -ENOTCONN ? rc : failed;
+	}
+	free(text);
+	if (mounts)
+		fclose(mounts);
+	return rc;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Direct mappings as this floor sees them: whoever serves them is above, is asked about files, and has the kernel's page cache put out of the way.
+ *
+ * While pages of a file may be stored to directly the kernel keeps neither pages nor attributes of it: opens bypass the page cache. Those that
+ * were there before count (fs_cached_opens()), so that who is above can refuse.
+ */
+#ifndef UMBRA_FUSE_DIRECT_H
+#define UMBRA_FUSE_DIRECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <umbra/direct.h>
+
+#include "fs/fs.h"
+#include "fuse/token.h"
+#include "util/util.h"
+
+struct session;
+
+struct session_direct {
+	void *arg;
+	/* Whether the file may be stored to now. Often asked: takes no lock unless some file is. */
+	bool (*is_stored)(void *arg, uint64_t ino);
+	/* Attributes of the file are about to be given: its times move if it has been stored to. */
+	void (*look)(void *arg, uint64_t ino);
+	/* What this user may have (about->rights), and where. */
+	void (*about)(void *arg, const struct fs_cred *cred, struct umbra_direct *about);
+	/* One page: page->count is 0 on entry. */
+	int (*shadows)(void *arg, struct umbra_shadows *page);
+	void (*count)(void *arg, struct umbra_stats *stats);
+};
+
+/* Before session_run(). It has to live until session_close(). */
+void session_set_direct(struct session *session, const struct session_direct *direct);
+
+/* The file that a process has named. -EACCES: no such token, or another process's. -ESTALE: the file is gone. Uses the token up. */
+must_check int session_take_token(struct session *session, const struct umbra_token *token, pid_t pid,
+				  struct token_file *file);
+/*
+ * The open that token_file.open names does not count in session_cached_opens() as long as somebody has the file attached by it. False: it is closed.
+ */
+bool session_excuse_open(struct session *session, uint64_t open);
+/* True: it counts again, and may read pages into the cache that nobody keeps up to date. */
+bool session_accuse_open(struct session *session, uint64_t open);
+/* How many have the file open through the page cache, but for those that are excused. */
+uint32_t session_cached_opens(struct session *session, uint64_t ino);
+
+/*
+ * The kernel drops what it keeps of the file: pages, which it writes before if they are dirty, and attributes. Waits for it; with no lock held, and not on a
+ * thread that answers requests. -ESHUTDOWN.
+ */
+must_check int session_drop_pages(struct session *session, uint64_t ino);
+
+/* ---- for the handlers of this floor ---- */
+
+bool direct_is_stored(const struct session *session, uint64_t ino);
+void direct_look(const struct session *session, uint64_t ino);
+/* An open is about to be closed. */
+void direct_closed(const struct session *session, uint64_t fh);
+
+#endif

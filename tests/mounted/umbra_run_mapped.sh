@@ -1,0 +1,281 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck disable=SC1091,SC2154 # what tool_lib.sh sets
+# Programs that map files and know nothing of umbrafs: their mappings are the memory of the device.
+#
+#   umbra_run_mapped.sh [CASE...]     prints 'ok umbra_run_mapped/CASE', 'not ok umbra_run_mapped/CASE: why'
+set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/tool_lib.sh"
+
+run=$bin/umbra-run
+programs=$UMBRA_BUILD/tests/mounted
+# A sanitizer's runtime has to come first, which a preloaded library does not let it.
+unset LD_PRELOAD UMBRA_DIRECT UMBRA_STATS
+
+mounted()
+{
+	fresh "${1:-256M}" && works "$umbrafs" -o direct=rw "$pool" "$mnt"
+}
+
+# How many mappings were made directly, by all processes; and how many calls went to the kernel for a reason.
+mappings()
+{
+	sed -n 's/^umbra: directly \([0-9]*\) mappings$/\1/p' "$work/stats" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+by_kernel()
+{
+	sed -n "s/^umbra: by the kernel \([0-9]*\) calls: .*$1.*/\1/p" "$work/stats" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+has_mapped()
+{
+	[ "$(mappings)" -ge "$1" ] || { echo "$(mappings) mappings"; cat "$work/stats"; return 1; }
+}
+
+sound()
+{
+	down
+	works "$bin/fsck.umbrafs" -n "$pool"
+}
+
+# program NAME [CASE...]: one of the suite's programs, all of whose mappings have to be direct
+program()
+{
+	local name=$1
+	shift
+	MAPPED_DIRECT=1 timeout 250 "$run" "$programs/m_$name" --fs umbrafs "$mnt" "$@" >"$work/log" 2>&1 ||
+		{ grep -m 6 -E '^(#|not ok)' "$work/log" || tail -5 "$work/log"; return 1; }
+}
+
+case_calls()
+{
+	mounted && program mapped && sound
+}
+
+case_signals()
+{
+	mounted && program mapped_signals && sound
+}
+
+# What the suite has for mappings of the kernel's.
+case_kernels()
+{
+	mounted && program mmap && sound
+}
+
+# Clones, all mapped, every copy of a shared block stored to: each has its own bytes.
+case_all_copies()
+{
+	mounted 512M && program clones && sound
+}
+
+# A mount that gives nothing, and programs that are not to have any of it.
+case_no_direct()
+{
+	fresh 256M && works "$umbrafs" -o direct=off "$pool" "$mnt" || return 1
+	timeout 100 "$run" "$programs/m_mapped" --fs umbrafs "$mnt" >"$work/log" 2>&1 || { grep -m 4 'not ok' "$work/log"; return 1; }
+	down
+	works "$umbrafs" -o direct=rw "$pool" "$mnt" || return 1
+	timeout 100 "$run" --ioctl-only "$programs/m_mapped_signals" --fs umbrafs "$mnt" >"$work/log" 2>&1 || { grep -m 4 'not ok' "$work/log"; return 1; }
+	sound
+}
+
+# Which are whose, and what is said of it.
+case_counts()
+{
+	mounted && head -c 3000000 /dev/urandom >"$mnt/a" && head -c 9000 /dev/urandom >"$mnt/small" || return 1
+	UMBRA_STATS=1 "$run" python3 -c 'import mmap, sys
+def look(name, size, **how):
+    with open(name, "r+b") as f:
+        return mmap.mmap(f.fileno(), size, **how)
+shared = [look(sys.argv[1], 0) for i in range(5)]
+small = look(sys.argv[2], 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)
+for i in range(0, 3000000, 4096):
+    shared[i % 5][i] = 9
+assert all(shared[4][i] == 9 for i in range(0, 3000000, 4096))
+assert len(small[:]) == 9000
+private = look(sys.argv[1], 0, access=mmap.ACCESS_COPY)
+private[0] = 7
+assert shared[0][0] == 9
+again = look(sys.argv[1], 0)
+assert again[4096] == 9
+' "$mnt/a" "$mnt/small" 2>"$work/stats" || { cat "$work/stats"; return 1; }
+	is mappings "$(mappings)" 5 || return 1
+	is 'small ones' "$(by_kernel 'small mappings')" 1 || return 1
+	is 'those of the kernel' "$(by_kernel 'only the kernel')" 1 || return 1
+	is 'mapped by the kernel' "$(by_kernel 'that the kernel maps')" 1 || return 1
+	sound
+}
+
+# A library on the mount.
+case_dlopen()
+{
+	local library
+	library=$(ldconfig -p | sed -n 's/.*libz\.so\.1 .*=> //p' | head -1)
+	[ -n "$library" ] || return 77
+	mounted && cp -L "$library" "$mnt/lib.so" && head -c 200000 /dev/urandom >"$mnt/a" || return 1
+	UMBRA_DIRECT=all UMBRA_STATS=1 "$run" python3 -c 'import ctypes, mmap, sys
+with open(sys.argv[2], "r+b") as f: m = mmap.mmap(f.fileno(), 0)
+with open(sys.argv[1], "rb") as f: l = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+before = bytes(l)
+lib = ctypes.CDLL(sys.argv[1])
+assert lib.crc32(0, b"123456789", 9) & 0xffffffff == 0xcbf43926
+m[0] = 1
+assert l[:] == before' "$mnt/lib.so" "$mnt/a" 2>"$work/stats" || { cat "$work/stats"; return 1; }
+	is mappings "$(mappings)" 2
+}
+
+case_python()
+{
+	mounted || return 1
+	UMBRA_DIRECT=all UMBRA_STATS=1 timeout 200 "$run" python3 -c 'import mmap, os, random, sys
+random.seed(5)
+name = sys.argv[1] + "/a"
+model = bytearray(random.randbytes(1 << 20))
+open(name, "wb").write(model)
+f = open(name, "r+b", buffering=0)
+m = mmap.mmap(f.fileno(), 0)
+for i in range(3000):
+    at, n = random.randrange(len(model)), random.randrange(1, 9000)
+    n = min(n, len(model) - at)
+    data = random.randbytes(n)
+    how = random.randrange(8)
+    if how < 3:
+        m[at:at + n] = data
+        model[at:at + n] = data
+    elif how == 3:
+        assert os.pwrite(f.fileno(), data, at) == n
+        model[at:at + n] = data
+    elif how == 4:
+        to = random.randrange(len(model) - n)
+        m.move(to, at, n)
+        model[to:to + n] = model[at:at + n]
+    elif how == 5 and i % 40 == 0:
+        size = random.choice([300000, 700000, 1 << 20, 1500001])
+        m.resize(size)
+        model[size:] = bytes(max(0, size - len(model)))
+    elif how == 6:
+        m.flush()
+        assert os.pread(f.fileno(), n, at) == model[at:at + n]
+    else:
+        assert m[at:at + n] == model[at:at + n]
+        assert m.find(bytes(model[at:at + 12])) <= at
+assert m[:] == model
+m.close()
+assert open(name, "rb").read() == model
+' "$mnt" 2>"$work/stats" || { tail -5 "$work/stats"; return 1; }
+	has_mapped 1 && sound
+}
+
+# Three processes, two of which map the database, while all of them hold and drop record locks.
+case_sqlite()
+{
+	local k pids=()
+	command -v sqlite3 >/dev/null || return 77
+	mounted || return 1
+	sqlite3 "$mnt/db" 'create table t(a integer primary key, b blob); insert into t(b) select randomblob(900) from generate_series(1,3000)' || return 1
+	for k in 1 2 3; do
+		for i in $(seq 40); do
+			echo "pragma busy_timeout=60000;"
+			[ $k = 3 ] || echo "pragma mmap_size=200000000;"
+			echo "create table if not exists t$k(a integer primary key, b blob);"
+			echo "begin immediate; insert into t$k(b) select randomblob(900) from generate_series(1,40); commit;"
+			echo "select sum(length(b)) from t; select count(*) from t where b > x'80';"
+			[ $((i % 7)) = 0 ] && echo "delete from t$k where a % 3 = 0; update t$k set b = zeroblob(2000) where a % 5 = 0;"
+			[ $((i % 20)) = 0 ] && [ $k = 1 ] && echo "vacuum;"
+		done >"$work/sql$k"
+		UMBRA_STATS=1 UMBRA_DIRECT=all timeout 400 "$run" sqlite3 "$mnt/db" <"$work/sql$k" >"$work/out$k" 2>"$work/stats$k" &
+		pids+=($!)
+	done
+	for k in 1 2 3; do
+		wait "${pids[k - 1]}" || { cat "$work/stats$k"; return 1; }
+	done
+	cat "$work"/stats[12] >"$work/stats"
+	has_mapped 4 || return 1
+	is 'sums' "$(cat "$work"/out[123] | grep -c '^2700000$')" 120 || return 1
+	is check "$(sqlite3 "$mnt/db" 'pragma integrity_check')" ok || return 1
+	is 'check by mappings' "$(UMBRA_DIRECT=all "$run" sqlite3 "$mnt/db" 'pragma mmap_size=200000000; pragma integrity_check' | tail -1)" ok || return 1
+	is 'rows' "$(UMBRA_DIRECT=all "$run" sqlite3 "$mnt/db" 'pragma mmap_size=200000000; select count(*), sum(length(b)) from t1' | tail -1)" \
+		"$(cp "$mnt/db" "$shm/copy" && sqlite3 "$shm/copy" 'select count(*), sum(length(b)) from t1')" || return 1
+	# With a log, whose index is shared memory in a mapped file.
+	sqlite3 "$mnt/db" 'pragma journal_mode=wal' >/dev/null || return 1
+	for k in 1 2; do
+		UMBRA_STATS=1 UMBRA_DIRECT=all timeout 400 "$run" sqlite3 "$mnt/db" <"$work/sql$k" >/dev/null 2>"$work/stats$k" &
+		pids[k]=$!
+	done
+	for k in 1 2; do
+		wait "${pids[k]}" || { cat "$work/stats$k"; return 1; }
+	done
+	is 'check of the log' "$(sqlite3 "$mnt/db" 'pragma integrity_check')" ok || return 1
+	sound
+}
+
+case_lmdb()
+{
+	local k pids=()
+	/usr/bin/python3 -c 'import lmdb' 2>/dev/null || return 77
+	mounted 512M && mkdir "$mnt/db" || return 1
+	for k in 1 2 3; do
+		UMBRA_STATS=1 UMBRA_DIRECT=all timeout 200 "$run" /usr/bin/python3 -c 'import hashlib, lmdb, sys
+def value(k, i): return hashlib.sha512(b"%d %d" % (k, i)).digest() * 6
+k = int(sys.argv[2])
+env = lmdb.open(sys.argv[1], map_size=96 << 20, writemap=k < 3, max_readers=16)
+for r in range(25):
+    with env.begin(write=True) as t:
+        for i in range(r * 100, r * 100 + 100):
+            t.put(b"%d-%d" % (k, i), value(k, i))
+        for i in range(r * 100, r * 100 + 100, 7):
+            t.delete(b"%d-%d" % (k, i))
+    with env.begin() as t:
+        for i in range(0, r * 100, 13):
+            assert t.get(b"%d-%d" % (k, i)) == (None if i % 100 % 7 == 0 else value(k, i)), i
+' "$mnt/db" $k 2>"$work/stats$k" &
+		pids+=($!)
+	done
+	for k in 1 2 3; do
+		wait "${pids[k - 1]}" || { tail -4 "$work/stats$k"; return 1; }
+	done
+	cat "$work"/stats[123] >"$work/stats"
+	has_mapped 6 || return 1
+	cp -r "$mnt/db" "$shm/lmdb" || return 1
+	is entries "$(/usr/bin/python3 -c 'import hashlib, lmdb, sys
+def value(k, i): return hashlib.sha512(b"%d %d" % (k, i)).digest() * 6
+n = 0
+for key, data in lmdb.open(sys.argv[1], readonly=True, lock=False, map_size=96 << 20).begin().cursor():
+    k, i = key.split(b"-")
+    n += data == value(int(k), int(i))
+print(n)' "$shm/lmdb")" $((3 * 25 * 85)) || return 1
+	sound
+}
+
+case_fio()
+{
+	command -v fio >/dev/null || return 77
+	mounted 512M || return 1
+	UMBRA_STATS=1 UMBRA_DIRECT=all timeout 300 "$run" fio --name=v --thread --directory="$mnt" --ioengine=mmap --size=24M \
+		--rw=randrw --bsrange=512-64k --numjobs=2 --verify=crc32c --verify_fatal=1 --do_verify=1 --overwrite=1 \
+		--fallocate=none --invalidate=0 --verify_state_save=0 >"$work/out" 2>"$work/stats" || { tail -5 "$work/out"; cat "$work/stats"; return 1; }
+	has_mapped 2 && sound
+}
+
+case_git()
+{
+	command -v git >/dev/null || return 77
+	mounted 512M && mkdir "$shm/from" && cp -r "$here" "$shm/from/t" && cp -r "$here/../../docs" "$shm/from/" || return 1
+	export UMBRA_DIRECT=all HOME=$work UMBRA_STATS=1
+	(cd "$shm/from" && git init -q . && git add . && git -c user.name=a -c user.email=a@b commit -qm all && git gc -q) || return 1
+	(cd "$mnt" && "$run" git clone -q --no-hardlinks "$shm/from" to && cd to && "$run" git fsck --strict --no-progress &&
+		"$run" git repack -adq && "$run" git gc -q --prune=now && "$run" git log -p >/dev/null && "$run" git status --short) \
+		>"$work/log" 2>"$work/stats" || { tail -5 "$work/log" "$work/stats"; return 1; }
+	has_mapped 2 || return 1
+	git -C "$mnt/to" fsck --strict --no-progress >/dev/null 2>&1 && diff -r --exclude=.git "$shm/from" "$mnt/to" || return 1
+	sound
+}
+
+# shellcheck disable=SC2046
+[ $# -gt 0 ] || set -- $(case_names)
+for name in "$@"; do
+	case_run "$name"
+done
+exit "$status"

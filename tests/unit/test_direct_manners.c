@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The server of direct mappings, and processes that do not do what they should: that do not wait for answers, never stop sending or connecting, or whose
+ * messages are read late.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "direct_world.h"
+
+#include "daemon/direct_priv.h"
+
+/* It does not wait for WELCOME before it asks for more. */
+static void test_hasty(void **state)
+{
+	struct umbra_msg_hello first = { .version = UMBRA_DIRECT_VERSION,
+					 .rights = UMBRA_DIRECT_READ | UMBRA_DIRECT_WRITE };
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	for (unsigned i = 0; i < 500; i++) {
+		struct umbra_msg_attach in = { .token = token_of(inos[0], BOTH) };
+		struct client c;
+
+		client_connect(&c);
+		message_send(&c, &first, UMBRA_MSG_HELLO, sizeof(first));
+		message_send(&c, &in, UMBRA_MSG_ATTACH, sizeof(in));
+		for (unsigned answers = 0; answers < 2; answers++) {
+			uint16_t type = message_next(&c);
+
+			if (type == UMBRA_MSG_ERROR)
+				assert_int_equal(c.in.error.error, ENOTCONN);
+			else
+				assert_true(type == UMBRA_MSG_WELCOME || type == UMBRA_MSG_ATTACHED);
+		}
+		client_down(&c, true);
+	}
+	down();
+}
+
+/* Sockets at which one message comes after the other, as fast as they are read: the linker leads recv() here. */
+static atomic_bool is_endless[1024];
+
+/* One of which nothing is read for now. */
+static atomic_int unread_fd = -1;
+
+ssize_t __real_recv(int fd, void *buf, size_t size, int flags);
+ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags);
+
+ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags)
+{
+	const struct umbra_msg msg = { .size = sizeof(msg), .type = UMBRA_MSG_ACK };
+
+	/* Whoever only looks whether there is something has us read on. */
+	if (flags & MSG_PEEK) {
+		atomic_store(&unread_fd, -1);
+	} else if (atomic_load(&unread_fd) == fd) {
+		errno = EAGAIN;
+		return -1;
+	}
+	if (fd < 0 || fd >= (int)ARRAY_SIZE(is_endless) || !atomic_load(&is_endless[fd]))
+		return __real_recv(fd, buf, size, flags);
+	memcpy(buf, &msg, sizeof(msg));
+	return sizeof(msg);
+}
+
+/* More of them than there are threads: others are served all the same. */
+static void test_endless(void **state)
+{
+	struct client c, endless[24];
+	struct umbra_msg msg = { 0 };
+
+	(void)state;
+	up(&(struct server_opts){ .hello_ms = WAIT_MS * 3 }, REVOKE_MS);
+	for (unsigned i = 0; i < ARRAY_SIZE(endless); i++) {
+		int fds[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+		endless[i] = (struct client){ .fd = fds[0], .device_fd = -1 };
+		message_send(&endless[i], &msg, UMBRA_MSG_ACK, sizeof(msg));
+		atomic_store(&is_endless[fds[1]], true);
+		(void)!server_adopt(server, fds[1]);
+	}
+	client_up(&c);
+	assert_int_equal(map(&c, attach(&c, inos[0], BOTH), 0, 4, UMBRA_MAP_WRITE), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(is_endless); i++)
+		atomic_store(&is_endless[i], false);
+	for (unsigned i = 0; i < ARRAY_SIZE(endless); i++)
+		client_down(&endless[i], false);
+	client_down(&c, true);
+	down();
+}
+
+static void *truncate_run(void *arg)
+{
+	assert_int_equal(truncate_to(inos[0], 0), 0);
+	return arg;
+}
+
+/* It has answered in time, but nobody has come to read that: it is not taken for one that does not answer. */
+static void test_unread(void **state)
+{
+	struct client c = { .device_fd = -1 };
+	pthread_t thread;
+	int fds[2];
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, 2000);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+	c.fd = fds[0];
+	(void)!server_adopt(server, fds[1]);
+	client_hello(&c);
+	assert_int_equal(map(&c, attach(&c, inos[0], BOTH), 0, FILE_BLK, UMBRA_MAP_WRITE), 0);
+	atomic_store(&unread_fd, fds[1]);
+	assert_int_equal(pthread_create(&thread, NULL, truncate_run, NULL), 0);
+	/* Answers the REVOKE, and waits for what comes next. */
+	assert_int_equal(map(&c, attach(&c, inos[1], BOTH), 0, 1, 0), 0);
+	assert_int_equal(c.revokes, 1);
+	pthread_join(thread, NULL);
+	stats_wait(1, 0);
+	client_down(&c, true);
+	down();
+}
+
+/* The same at the socket where processes connect. */
+static atomic_bool accepts_endless;
+static _Atomic unsigned accepted;
+
+int __real_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);
+int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);
+
+int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+	if (!atomic_load(&accepts_endless))
+		return __real_accept4(fd, address, size, flags);
+	atomic_fetch_add(&accepted, 1);
+	return socket(AF_UNIX, SOCK_SEQPACKET | flags, 0);
+}
+
+static void *down_run(void *arg)
+{
+	down();
+	return arg;
+}
+
+static void test_endless_connects(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timespec until;
+	pthread_t thread;
+	int fds[2];
+
+	(void)state;
+	fds[0] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+	fds[1] = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "umbra-test-%d", (int)getpid());
+	assert_int_equal(bind(fds[0], (const struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fds[0], 8), 0);
+	atomic_store(&accepts_endless, true);
+	up(&(struct server_opts){ .listen_fd = fds[0], .peers_max = 1 }, REVOKE_MS);
+	assert_int_equal(connect(fds[1], (const struct sockaddr *)&address, sizeof(address)), 0);
+	while (atomic_load(&accepted) < 1000)
+		usleep(1000);
+	/* Threads come back to see that it is over. */
+	assert_int_equal(pthread_create(&thread, NULL, down_run, NULL), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += WAIT_MS / 1000;
+	assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+	atomic_store(&accepts_endless, false);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* An open by which nothing could be attached counts as that of somebody else, also if its process has the file by another one. */
+static void test_no_slot(void **state)
+{
+	struct umbra_msg_attach in = { .token = { { 0 } } };
+	struct client c;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	client_up(&c);
+	in.token = token_of(inos[0], BOTH);
+	in.token.bytes[9] = 1;
+	(void)attach(&c, inos[0], OPS_FH_READ);
+	memset(server->peers->slots_used, 0xff, sizeof(server->peers->slots_used));
+	assert_int_equal(call(&c, &in, UMBRA_MSG_ATTACH, sizeof(in)), UMBRA_MSG_ERROR);
+	assert_int_equal(c.in.error.error, EMFILE);
+	assert_int_equal(atomic_load(&others_open), 1);
+	client_down(&c, true);
+	down();
+}
+
+/* No user takes all descriptors that the daemon may have. In a process of its own: what has been given up does not come back. */
+static void test_descriptors(void **state)
+{
+	const struct rlimit few = { 400, 400 };
+	int status;
+	pid_t pid = fork();
+
+	(void)state;
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (setrlimit(RLIMIT_NOFILE, &few))
+			_exit(2);
+		up(&(struct server_opts){ 0 }, REVOKE_MS);
+		_exit(server->opts.peers_max != 200 || server->opts.peers_user != 51);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	up(&(struct server_opts){ .peers_max = 7, .peers_user = 3 }, REVOKE_MS);
+	assert_int_equal(server->opts.peers_max, 7);
+	assert_int_equal(server->opts.peers_user, 3);
+	down();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_descriptors),      cmocka_unit_test(test_hasty),
+		cmocka_unit_test(test_endless),          cmocka_unit_test(test_unread),
+		cmocka_unit_test(test_endless_connects), cmocka_unit_test(test_no_slot),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
