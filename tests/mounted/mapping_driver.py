@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Drives mapping_client: processes with mappings of libumbra, for tests."""
 import os
+import signal
 import subprocess
 import threading
 
@@ -63,6 +64,14 @@ class Client:
 
     def write(self, off, value, index=0):
         return self.ask('write', index, off, value)
+
+    def stop(self):
+        """All of its threads: the kernel tells the parent when the last one has come to rest. Until then any may go on."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def end(self):
         self.process.stdin.close()

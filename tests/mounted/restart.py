@@ -6,7 +6,6 @@
 import errno
 import mmap
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -287,12 +286,12 @@ def case_stopped(w):
     file_make(w.name('file'), BLOCKS)
     c = w.client('file')
     equal(c.load(BLOCK), word(1), 'before')
-    os.kill(c.process.pid, signal.SIGSTOP)
+    c.stop()
     w.kill()
     w.up(fails=True)
     with open(os.path.join(w.folder, 'log'), encoding='utf-8') as log:
         assert f' {c.process.pid} (mapping_client)' in log.read(), 'it does not say who'
-    os.kill(c.process.pid, signal.SIGCONT)
+    c.go_on()
     w.up()
     equal(c.load(BLOCK), word(1), 'after')
     c.end()
