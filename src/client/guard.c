@@ -16,7 +16,7 @@
 
 #include "client/mapping.h"
 
-#define MAPPINGS_MAX 64
+#define MAPPINGS_MAX 128 /* two for each session */
 
 /* An entry is in use while base is set; len is written before it. */
 static struct {

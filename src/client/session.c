@@ -102,6 +102,7 @@ static void fork_child(void)
 			continue;
 		socket_close(s->sock);
 		guard_remove(s->base);
+		guard_remove(s->read_base);
 		s->next = left_sessions;
 		left_sessions = s;
 	}
@@ -238,10 +239,24 @@ static void *map(int fd, uint64_t len, int prot)
 
 static void bases_unmap(struct session *s)
 {
-	if (s->read_base && s->read_base != s->base)
+	if (s->read_base && s->read_base != s->base) {
+		guard_remove(s->read_base);
 		client_calls.munmap(s->read_base, s->device_bytes);
-	if (s->base)
+	}
+	if (s->base) {
+		guard_remove(s->base);
 		client_calls.munmap(s->base, s->device_bytes);
+	}
+}
+
+/* Nobody copies from read_base, but early word of bad memory may name either. */
+static int bases_guard(const struct session *s)
+{
+	int rc = guard_add(s->base, s->device_bytes);
+
+	if (rc == 0 && s->read_base != s->base)
+		rc = guard_add(s->read_base, s->device_bytes);
+	return rc;
 }
 
 static int maps_make(struct session *s, const struct umbra_msg_welcome *w, const int fds[2])
@@ -262,7 +277,7 @@ static int maps_make(struct session *s, const struct umbra_msg_welcome *w, const
 		return -errno;
 	s->base = map(fds[0], s->device_bytes, store ? PROT_READ | PROT_WRITE : PROT_READ);
 	s->read_base = s->base && store ? map(fds[0], s->device_bytes, PROT_READ) : s->base;
-	rc = s->read_base ? guard_add(s->base, s->device_bytes) : -errno;
+	rc = s->read_base ? bases_guard(s) : -errno;
 	if (rc == 0)
 		return 0;
 	bases_unmap(s);
@@ -272,7 +287,6 @@ static int maps_make(struct session *s, const struct umbra_msg_welcome *w, const
 
 static void maps_end(struct session *s)
 {
-	guard_remove(s->base);
 	bases_unmap(s);
 	client_calls.munmap(s->slots, UMBRA_SLOTS * sizeof(struct umbra_slot));
 }

@@ -6,8 +6,11 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -495,6 +498,55 @@ static void test_bus_of_others(void **state)
 	assert_int_equal(ftruncate(s.fake->dev, (off_t)s.fake->dev_blocks * BLOCK), 0);
 }
 
+static volatile sig_atomic_t told;
+
+static void on_told(int sig)
+{
+	(void)sig;
+	told = 1;
+}
+
+/* The application is not told of bad memory in the library's own mappings of the device that nobody has touched: in each of them. */
+static void test_early_word(void **state)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = BUS_MCEERR_AO };
+	struct sigaction mine = { .sa_handler = on_told }, before;
+	unsigned own = 0, others = 0;
+	struct stat st;
+	char line[512];
+	FILE *maps;
+
+	(void)state;
+	fake_down(s.fake);
+	umbra_detach(s.file);
+	assert_int_equal(sigaction(SIGBUS, &mine, &before), 0);
+	fake_up(s.fake);
+	do
+		retry_comes();
+	while (umbra_attach(s.fd, &s.file));
+	assert_int_equal(fstat(s.fake->dev, &st), 0);
+	maps = fopen("/proc/self/maps", "re");
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		unsigned long lo, ino;
+		bool is_own;
+
+		if (sscanf(line, "%lx-%*x %*s %*s %*s %lu", &lo, &ino) != 2 || ino != st.st_ino)
+			continue;
+		is_own = lo != (uintptr_t)s.fake->base;
+		*(is_own ? &own : &others) += 1;
+		info.si_addr = (void *)(lo + BLOCK);
+		told = 0;
+		assert_int_equal(syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &info),
+				 0);
+		assert_int_equal(told, !is_own);
+	}
+	fclose(maps);
+	assert_int_equal(others, 1);
+	assert_int_equal(own, 2);
+	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
+}
+
 static void child_ok(bool ok, int status)
 {
 	if (!ok)
@@ -550,11 +602,22 @@ static void test_fork_attaches_anew(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CASE(test_attach_errors),  CASE(test_reading),       CASE(test_writing),
-		CASE(test_the_end_moves),  CASE(test_modes),         CASE(test_modes_alone),
-		CASE(test_revokes),        CASE(test_errors_of_map), CASE(test_read_only_session),
-		CASE(test_wrong_messages), CASE(test_daemon_ends),   CASE(test_many_pieces),
-		CASE(test_bad_memory),     CASE(test_bus_of_others), CASE(test_fork_attaches_anew),
+		CASE(test_attach_errors),
+		CASE(test_reading),
+		CASE(test_writing),
+		CASE(test_the_end_moves),
+		CASE(test_modes),
+		CASE(test_modes_alone),
+		CASE(test_revokes),
+		CASE(test_errors_of_map),
+		CASE(test_read_only_session),
+		CASE(test_wrong_messages),
+		CASE(test_daemon_ends),
+		CASE(test_many_pieces),
+		CASE(test_bad_memory),
+		CASE(test_bus_of_others),
+		CASE(test_early_word),
+		CASE(test_fork_attaches_anew),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY");
 
