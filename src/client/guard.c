@@ -195,8 +195,13 @@ static bool is_taken(const struct sigaction *current)
 static int install(int sig)
 {
 	sigset_t before;
-	/* Nothing comes between: it may wait, with locks of the library's. */
-	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK }, current;
+	/*
+	 * Nothing comes between: it may wait, with locks of the library's. Early word of bad memory comes to a thread that is in any system call, and the application is not to hear of
+	 * it by EINTR either.
+	 */
+	struct sigaction action = { .sa_sigaction = on_signal,
+				    .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART },
+			 current;
 	int rc = 0;
 
 	sigfillset(&action.sa_mask);

@@ -27,7 +27,7 @@ must_check int guard_install_mappings(void);
 bool guard_take(int sig, siginfo_t *info, void *context);
 /*
  * For who keeps the application's actions for SIGBUS and SIGSEGV from the system: as sigaction(2), of what the application has and gets. Its handlers are called with the
- * mask and the flags that it asked for, but for SA_ONSTACK, which is always so.
+ * mask and the flags that it asked for, but for SA_ONSTACK and SA_RESTART, which are always so.
  */
 must_check int guard_action(int sig, const struct sigaction *new, struct sigaction *old);
 /* Both signals stay open while handlers of the application run. Set before main(). */

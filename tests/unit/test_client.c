@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -547,6 +548,65 @@ static void test_early_word(void **state)
 	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
 }
 
+/* In a system call that waits: its number is in /proc. */
+static bool is_reading(pid_t tid)
+{
+	char path[64];
+	long number = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	if (fscanf(file, "%ld", &number) != 1)
+		number = -1; /* it runs */
+	fclose(file);
+	return number == SYS_read;
+}
+
+static int in_read[2];
+static atomic_int reader_tid;
+
+static void *reader_run(void *arg)
+{
+	char byte;
+
+	(void)arg;
+	atomic_store(&reader_tid, (int)syscall(SYS_gettid));
+	return read(in_read[0], &byte, 1) == 1 ? NULL : reader_run;
+}
+
+/* What the library takes for itself may come at any time: no system call that can go on ends by it. */
+static void test_calls_go_on(void **state)
+{
+	struct sigaction mine = { .sa_handler = on_told, .sa_flags = SA_RESTART };
+	pthread_t reader;
+	void *failed;
+
+	(void)state;
+	assert_int_equal(pipe(in_read), 0);
+	assert_int_equal(sigaction(SIGBUS, &mine, NULL), 0);
+	fake_down(s.fake);
+	umbra_detach(s.file);
+	fake_up(s.fake);
+	do
+		retry_comes();
+	while (umbra_attach(s.fd, &s.file));
+	told = 0;
+	atomic_store(&reader_tid, 0);
+	assert_int_equal(pthread_create(&reader, NULL, reader_run, NULL), 0);
+	while (atomic_load(&reader_tid) == 0 || !is_reading(atomic_load(&reader_tid)))
+		sched_yield();
+	assert_int_equal(pthread_kill(reader, SIGBUS), 0);
+	while (!told)
+		sched_yield();
+	assert_int_equal(write(in_read[1], "x", 1), 1);
+	pthread_join(reader, &failed);
+	assert_null(failed);
+	close(in_read[0]);
+	close(in_read[1]);
+}
+
 static void child_ok(bool ok, int status)
 {
 	if (!ok)
@@ -617,6 +677,7 @@ int main(void)
 		CASE(test_bad_memory),
 		CASE(test_bus_of_others),
 		CASE(test_early_word),
+		CASE(test_calls_go_on),
 		CASE(test_fork_attaches_anew),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY");
