@@ -89,6 +89,8 @@ void fake_up(struct fake *f);
 void fake_kill(struct fake *f, bool mount_first);
 void fake_mount(struct fake *f);
 bool fake_fd_is_dead(int fd);
+/* Somebody has the file attached. */
+bool fake_is_attached(struct fake *f);
 
 /* Blocks [lo, hi) of the file, each filled with words of (number << 32 | tag). In the device in order, or strewn; lo >= hi: only the size. */
 void fake_fill(struct fake *f, uint32_t lo, uint32_t hi, uint32_t tag, bool strewn);

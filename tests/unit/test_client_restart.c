@@ -81,6 +81,9 @@ static void die(bool mount_first)
 {
 	struct umbra_counts counts;
 
+	/* Calls may have gone by the kernel since the last death: then there is no session yet that could end. */
+	while (!fake_is_attached(fake))
+		nap();
 	fake_kill(fake, mount_first);
 	do {
 		nap();
