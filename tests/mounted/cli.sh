@@ -300,14 +300,14 @@ case_umount_busy()
 	}
 	echo still >&9
 	exec 9>&-
-	is "the file" "$(cat "$mnt/file")" still && works umount "$mnt"
+	is "the file" "$(cat "$mnt/file")" still && unmount "$mnt"
 }
 
 case_remount_at_once()
 {
 	fresh || return 1
 	for _ in 1 2 3 4 5; do
-		works "$umbrafs" "$pool" "$mnt" && echo x >>"$mnt/file" && works umount "$mnt" || return 1
+		works "$umbrafs" "$pool" "$mnt" && echo x >>"$mnt/file" && unmount "$mnt" || return 1
 	done
 	works "$umbrafs" "$pool" "$mnt" && is "the file" "$(wc -l <"$mnt/file")" 5
 }
@@ -341,7 +341,7 @@ case_remount()
 	mkdir -p "$work/other"
 	mount -t tmpfs none "$work/other" || return 77
 	says 32 'not an umbrafs' "$umbrafs" -o remount,ro "$pool" "$work/other" && works touch "$work/other/file" || return 1
-	umount "$work/other"
+	unmount "$work/other"
 	says 32 "$mnt/nowhere" "$umbrafs" -o remount,ro "$pool" "$mnt/nowhere" || return 1
 	works "$umbrafs" -o ro "$pool" "$mnt" || return 1
 	says 32 'read only' "$umbrafs" -o remount,rw "$pool" "$mnt" &&
@@ -376,7 +376,7 @@ case_foreground()
 	"$umbrafs" -f "$pool" "$mnt" >"$work/out" 2>"$work/err" &
 	pid=$!
 	wait_for mountpoint -q "$mnt" || return 1
-	echo x >"$mnt/file" && umount "$mnt"
+	echo x >"$mnt/file" && unmount "$mnt"
 	wait $pid
 	is "the status" $? 0 && grep -q "$pool: 64 MiB, durability .* threads" "$work/out" || {
 		echo "the line at mount is '$(cat "$work/out")'"

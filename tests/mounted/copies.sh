@@ -57,17 +57,17 @@ daemon_up()
 
 case_daemon()
 {
-	fresh 256M && daemon_up && tour && umount "$mnt" && wait "$daemon" && clean 1000 || return 1
+	fresh 256M && daemon_up && tour && unmount "$mnt" && wait "$daemon" && clean 1000 || return 1
 	# The journal is replayed.
 	daemon_up && echo more >"$mnt/more" && kill -9 "$daemon" || return 1
 	wait "$daemon" 2>/dev/null
-	umount "$mnt"
-	daemon_up && cat "$mnt/more" >/dev/null && umount "$mnt" && wait "$daemon" && clean 10
+	unmount "$mnt"
+	daemon_up && cat "$mnt/more" >/dev/null && unmount "$mnt" && wait "$daemon" && clean 10
 }
 
 case_tools()
 {
-	fresh 64M && "$umbrafs" "$pool" "$mnt" >/dev/null && cp -r "$here" "$mnt/tests" && umount "$mnt" || return 1
+	fresh 64M && "$umbrafs" "$pool" "$mnt" >/dev/null && cp -r "$here" "$mnt/tests" && unmount "$mnt" || return 1
 	watched "$bin/fsck.umbrafs" -fn "$pool" >"$work/out" && clean 0 || return 1
 	damage 2101248 3000
 	watched "$bin/fsck.umbrafs" -fy "$pool" >"$work/out" 2>&1

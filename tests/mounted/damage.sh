@@ -110,7 +110,7 @@ case_mount_after_kill()
 		kill -KILL "$pid"
 		"$umbrafs" "$pool" "$mnt" >"$work/out" 2>"$work/err" </dev/null || { cat "$work/err"; return 1; }
 		is "mounts there in round $round" "$(grep -c " $mnt " /proc/self/mountinfo)" 1 || return 1
-		umount "$mnt" || return 1
+		unmount "$mnt" || return 1
 	done
 }
 
@@ -180,7 +180,7 @@ case_heal()
 	(cd "$mnt/dir" && seq 4000 | xargs touch) || return 1 # more than a scrub reads at once
 	ino=$(stat -c %i "$mnt/dir/file")
 	at=$((2 * 1024 * 1024 + ino * 512 + 100)) # group 0, slot 0
-	umount "$mnt" && down
+	unmount "$mnt" && down
 	damage $at 8
 	"$umbrafs" -f "$pool" "$mnt" >"$work/out" 2>"$work/log" </dev/null &
 	pid=$!
@@ -199,7 +199,7 @@ case_heal()
 	"$ctl" scrub start --rate 1 "$mnt" && says 1 'running already' "$ctl" scrub start "$mnt" &&
 		works "$ctl" scrub throttle --rate 0 "$mnt" && works "$ctl" scrub stop "$mnt" &&
 		says 2 'rate' "$ctl" scrub throttle "$mnt" && says 2 'no such' "$ctl" scrub x "$mnt" || return 1
-	umount "$mnt" && wait "$pid"
+	unmount "$mnt" && wait "$pid"
 }
 
 # ---- run ----

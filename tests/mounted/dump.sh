@@ -20,7 +20,7 @@ mount_up()
 
 mount_down()
 {
-	umount "$mnt" && wait "$daemon"
+	unmount "$mnt" && wait "$daemon"
 	daemon=''
 }
 

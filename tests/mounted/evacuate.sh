@@ -18,7 +18,7 @@ mount_up()
 
 mount_down()
 {
-	umount "$mnt" && wait "$daemon"
+	unmount "$mnt" && wait "$daemon"
 }
 
 mount_kill()

@@ -79,9 +79,10 @@ mount_up()
 	wait_for mountpoint -q "$mnt"
 }
 
+# As soon as nobody is there any more: what has just ended, or is being looked at in /proc, may hold it for a moment.
 mount_down()
 {
-	umount "$mnt" && wait "$daemon"
+	wait_for umount "$mnt" && wait "$daemon"
 	daemon=''
 }
 

@@ -36,9 +36,14 @@ mount_up()
 	done
 }
 
+# As soon as nobody is there any more: what has just ended, or is being looked at in /proc, may hold it for a moment.
 mount_down()
 {
-	umount "$mnt" || return 1
+	local end=$((SECONDS + 60))
+	until umount "$mnt" 2>/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || { umount "$mnt"; return 1; }
+		sleep 0.02
+	done
 	wait "$daemon"
 	daemon=''
 }

@@ -19,7 +19,7 @@ daemon_up()
 
 daemon_down()
 {
-	umount "$mnt" && wait "$daemon" && daemon=''
+	unmount "$mnt" && wait "$daemon" && daemon=''
 }
 
 # A process that maps a file, and says so in $work/said: holder HOW [FILE]

@@ -96,7 +96,7 @@ case_follow()
 		reads "$mnt/file" 8192 1 error direct && wait_for grep -q '"kind":"lost"' "$work/told" || return 1
 		kill -0 "$follower" || { echo "it has ended by itself"; return 1; }
 		# In the moment in which it asks it would be busy.
-		wait_for umount "$mnt" && wait "$daemon" || return 1
+		unmount "$mnt" && wait "$daemon" || return 1
 		# Another mount in the same place is not gone on with.
 		daemon_up || return 1
 		wait "$follower"

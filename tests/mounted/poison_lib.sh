@@ -25,7 +25,7 @@ poison_asan()
 
 daemon_down()
 {
-	umount "$mnt" && wait "$daemon"
+	unmount "$mnt" && wait "$daemon"
 	daemon=''
 }
 

@@ -168,7 +168,7 @@ case_on_event_hangs()
 	daemon_opts=(-o "on_event=$work/hangs")
 	fresh && daemon_up || return 1
 	works "$ctl" poison add 40M+16K "$mnt" && wait_for lines_are "$work/pids" 1 || return 1
-	blocks "$mnt/file" 4 && works "$ctl" poison add 41M "$mnt" && umount "$mnt" || return 1
+	blocks "$mnt/file" 4 && works "$ctl" poison add 41M "$mnt" && unmount "$mnt" || return 1
 	wait_for grep -q 'still runs (process [0-9]*), and is left alone' "$work/log" && wait_for grep -q 'events after number 1 were not passed on' "$work/log" || return 1
 	wait_for eval "! kill -0 $daemon" || return 1
 	left=$(cat "$work/pids")
@@ -318,14 +318,14 @@ full_host()
 	[ "$(grep -c 'bad memory' "$work/log")" -lt 60 ] || { echo "$(grep -c 'bad memory' "$work/log") lines"; head -3 "$work/log"; return 1; }
 	rm "${1%/*}/rest"
 	is "what is there" "$(cat "$mnt/file")" whole && cp /bin/true "$mnt/more" && cmp /bin/true "$mnt/more" || return 1
-	umount "$mnt" && wait "$daemon" && works "$bin/fsck.umbrafs" -fn "$1"
+	unmount "$mnt" && wait "$daemon" && works "$bin/fsck.umbrafs" -fn "$1"
 }
 
 # A hole cannot be read there either.
 case_full_tmpfs()
 {
 	mkdir -p "$work/tmpfs" && mount -t tmpfs -o size=40M tmpfs "$work/tmpfs" || return 77
-	full_host "$work/tmpfs/pool" && umount "$work/tmpfs"
+	full_host "$work/tmpfs/pool" && unmount "$work/tmpfs"
 }
 
 # A hole can be read, and not be written; blocks as large as a page, and smaller: a page with some of them is none.
@@ -337,7 +337,7 @@ case_full_disk()
 		rm -f "$work/image"
 		truncate -s 60M "$work/image" && mkfs.ext4 -qF -b $size "$work/image" 2>/dev/null || return 77
 		mount -o loop "$work/image" "$work/disk" 2>/dev/null || return 77
-		full_host "$work/disk/pool" && umount "$work/disk" || return 1
+		full_host "$work/disk/pool" && unmount "$work/disk" || return 1
 	done
 }
 

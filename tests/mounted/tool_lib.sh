@@ -18,9 +18,15 @@ chmod 755 "$shm"
 mnt=$work/mnt
 status=0
 
+# unmount PLACE: as soon as nobody is there any more. What has just ended, or is being looked at in /proc, may hold it for a moment.
+unmount()
+{
+	wait_for umount "$1"
+}
+
 down()
 {
-	mountpoint -q "$mnt" 2>/dev/null && umount "$mnt"
+	mountpoint -q "$mnt" 2>/dev/null && unmount "$mnt"
 	wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null
 }
 

@@ -102,7 +102,7 @@ huge_at()
 	UMBRA_HUGE=shmem passes huge
 	rc=$?
 	down
-	umount "$own"
+	unmount "$own"
 	return $rc
 }
 
