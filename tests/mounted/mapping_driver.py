@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 BLOCK = 4096
 LIMIT_S = 100
@@ -27,7 +28,7 @@ class Client:
     def __init__(self, program, names, env=None):
         self.process = subprocess.Popen([program, *names], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env={**os.environ, **(env or {})})
-        self.answers, self.count = {}, 0
+        self.answers, self.count, self.lost = {}, 0, 0
         threading.Thread(target=self.listen, daemon=True).start()
 
     def listen(self):
@@ -64,6 +65,14 @@ class Client:
 
     def write(self, off, value, index=0):
         return self.ask('write', index, off, value)
+
+    def let_go(self):
+        """Once the process has heard of the end of its daemon: what it had in place until then could still be touched."""
+        end = time.monotonic() + LIMIT_S
+        while (lost := int(self.ask('counts').split()[2])) == self.lost:
+            assert time.monotonic() < end, 'it does not hear of the end'
+            time.sleep(0.01)
+        self.lost = lost
 
     def stop(self):
         """All of its threads: the kernel tells the parent when the last one has come to rest. Until then any may go on."""

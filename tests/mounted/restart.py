@@ -99,6 +99,7 @@ def case_goes_on(w):
             w.stop()
         else:
             w.kill()
+        c.let_go()
         waiting = [c.send('load', 0, 5 * BLOCK), c.send('store', 0, 8 * BLOCK, 0x8880 + turn), c.send('read', 0, 6 * BLOCK),
                    c.send('write', 0, 9 * BLOCK, 0x9990 + turn), c.send('sync')]
         for answer in waiting:
@@ -187,6 +188,7 @@ def case_elsewhere(w):
     os.rename(w.name('d'), w.name('e'))
     first = w.mnt
     w.kill(lazily=False)
+    c.let_go()
     waiting = c.send('load', 0, 3 * BLOCK)
     assert blocked(waiting)
     other = os.path.join(w.folder, 'other place')
@@ -240,6 +242,7 @@ def case_fails(w):
         equal(c.load(BLOCK), word(1), 'before')
         equal(c.store(3 * BLOCK, 0x33), 'ok', 'store')
         w.kill()
+        c.let_go()
         equal(c.load(BLOCK), 'bus adrerr 0', how)
         equal(c.store(2 * BLOCK, 1), 'bus adrerr 0', how)
         equal(c.read(BLOCK), str(-errno.ENOTCONN), how)
