@@ -399,77 +399,85 @@ def case_silent():
     assert count('sessions') == 0 and count('orphan_sessions') == 0
 
 
-def case_silent_behind():
-    """Whoever waits for a client that does not answer holds up no others, not on his own core either."""
-    global late
-    make('file', 8)
-    cores = os.sched_getaffinity(0)
-
+def silent(blocks):
+    """A client that has the file and never answers: it is waited for as long as revoke_ms says."""
     def never(say, hear):
         fd = os.open(path('file'), os.O_RDWR)
         c = Client(sock, answers=False)
-        c.map(c.attach(fd)['handle'], 0, 8 * BLOCK, MAP_WRITE)
+        c.map(c.attach(fd)['handle'], 0, blocks * BLOCK, MAP_WRITE)
         say('mapped')
         hear()
 
+    make('file', blocks)
     other = Other(never)
-    try:
-        other.hear('mapped')
-        os.sched_setaffinity(0, {min(cores)})
+    other.hear('mapped')
+    return other
+
+
+def behind_silent(attempt):
+    """True if others have got through while it was waited for. A busy machine may be too slow for that now and then, but not each time."""
+    global late
+    cores = os.sched_getaffinity(0)
+    for _ in range(6):
+        other = silent(64)
+        try:
+            os.sched_setaffinity(0, {min(cores)})
+            through = attempt()
+            late += 1
+        finally:
+            os.sched_setaffinity(0, cores)
+            other.end()
+        if through:
+            return
+        wait('it to be gone', lambda: count('sessions') == 0)
+    raise AssertionError('all waited for it')
+
+
+def case_silent_behind():
+    """Whoever waits for a client that does not answer holds up no others, not on his own core either."""
+    def attempt():
         before = count('revokes')
         waits = threading.Thread(target=os.truncate, args=(path('file'), 0))
         waits.start()
         wait('it to be asked', lambda: count('revokes') > before)
         for i in range(5):
             make(f'other{i}', 1)
-        assert waits.is_alive(), 'all waited for it'
+        through = waits.is_alive()
         waits.join()
-        late += 1
-    finally:
-        os.sched_setaffinity(0, cores)
-        other.end()
+        return through
+
+    behind_silent(attempt)
 
 
 def in_ioctl(thread):
-    with open(f'/proc/self/task/{thread.native_id}/syscall', encoding='ascii') as f:
-        return f.read().split()[0] == '16'
+    """Also if it has been: then somebody else has not got through."""
+    try:
+        with open(f'/proc/self/task/{thread.native_id}/syscall', encoding='ascii') as f:
+            return f.read().split()[0] == '16'
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def case_silent_many():
     """Many changes of one core that wait for such a client hold up no others."""
-    global late
-    make('file', 64)
-    cores = os.sched_getaffinity(0)
-
-    def never(say, hear):
-        fd = os.open(path('file'), os.O_RDWR)
-        c = Client(sock, answers=False)
-        c.map(c.attach(fd)['handle'], 0, 64 * BLOCK, MAP_WRITE)
-        say('mapped')
-        hear()
-
     def collapse():
         with Opened('file') as fd:
             fallocate(fd, COLLAPSE, 0, BLOCK)
 
-    other = Other(never)
-    try:
-        other.hear('mapped')
-        os.sched_setaffinity(0, {min(cores)})
+    def attempt():
         waits = [threading.Thread(target=collapse) for _ in range(20)]
         for thread in waits:
             thread.start()
         wait('all to wait', lambda: all(in_ioctl(thread) for thread in waits))
         for i in range(3):
             make(f'other{i}', 1)
-        assert all(thread.is_alive() for thread in waits), 'all waited for it'
+        through = all(thread.is_alive() for thread in waits)
         for thread in waits:
             thread.join()
-        late += 1
         assert os.stat(path('file')).st_size == 44 * BLOCK
-    finally:
-        os.sched_setaffinity(0, cores)
-        other.end()
+        return through
+
+    behind_silent(attempt)
 
 
 def case_silent_share():
@@ -644,7 +652,7 @@ def case_cache():
 def tries(c, f, off=0, flags=MAP_WRITE | MAP_RELEASE, blocks=1):
     """Pieces to store to; False: somebody has the file open through the page cache."""
     try:
-        return c.map(f['handle'], off, blocks * BLOCK, flags)
+        return c.map(f['handle'], off, blocks * BLOCK, flags, at_once=True)
     except Refused as e:
         assert e.name == 'EBUSY', e.name
         return False
@@ -675,12 +683,12 @@ def case_detached():
         assert os.pread(old, 5, BLOCK) == b'again', 'what was read, and then stored to'
         # One that comes only now.
         with Opened('file') as fd2, Client(sock) as e:
-            refused('EBUSY', e.map, e.attach(fd2)['handle'], 0, BLOCK, MAP_WRITE)
+            refused('EBUSY', e.map, e.attach(fd2)['handle'], 0, BLOCK, MAP_WRITE, True)
         # Attached again it is in nobody's way.
         f = c.attach(old)
-        assert tries(d, g)
+        wait('the kernel to say that the other one is closed', lambda: tries(d, g))
         c.detach(f['handle'])
-        refused('EBUSY', d.map, g['handle'], 0, BLOCK, MAP_WRITE)
+        refused('EBUSY', d.map, g['handle'], 0, BLOCK, MAP_WRITE, True)
     with Opened('file') as fd, Client(sock) as c:
         assert c.map(c.attach(fd)['handle'], 0, BLOCK, MAP_WRITE)
 
@@ -775,7 +783,7 @@ def case_kernel_map():
         other.hear('mapped')
         with Opened('file') as fd, Client(sock) as c:
             f = c.attach(fd)
-            refused('EBUSY', c.map, f['handle'], 0, BLOCK, MAP_WRITE)
+            refused('EBUSY', c.map, f['handle'], 0, BLOCK, MAP_WRITE, True)
             other.say()
             other.hear('gone')
             wait('the kernel to say that it is gone', lambda: tries(c, f))

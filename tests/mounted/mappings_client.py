@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import threading
+import time
 
 (ERROR, DONE, HELLO, WELCOME, ATTACH, ATTACHED, DETACH, MAP, PIECES, RELEASE, REVOKE, ACK, BAD, LOST, BYE) = range(1, 16)
 READ, WRITE = 1, 2
@@ -128,6 +129,7 @@ class Client:
         self.device, slots_fd = fds
         self.slots = mmap.mmap(slots_fd, slots * 16)
         os.close(slots_fd)
+        self.sock.settimeout(None)  # it may be silent for long
         threading.Thread(target=self.listen, daemon=True).start()
 
     def listen(self):
@@ -210,9 +212,20 @@ class Client:
             off += piece.len
         return found
 
-    def map(self, handle, off, length, flags=0):
+    def pieces_patiently(self, handle, off, length, flags):
+        """Whoever has just closed the file may still count: the kernel tells the daemon of it later."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self.pieces(handle, off, length, flags)
+            except Refused as e:
+                if e.name != 'EBUSY' or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
+    def map(self, handle, off, length, flags=0, at_once=False):
         """Pieces, mapped: {(handle, off): mmap}."""
-        found = self.pieces(handle, off, length, flags)
+        found = (self.pieces if at_once else self.pieces_patiently)(handle, off, length, flags)
         with self.lock:
             for piece in found:
                 if not piece.flags & (PIECE_HOLE | PIECE_LOST):
