@@ -436,11 +436,11 @@ void mapping_stored_note(const struct mapping *m)
 		atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);
 }
 
-void mappings_cut_end(const struct mapping *cut)
+void mappings_cut_end(const struct mapping *cut, uintptr_t lo, uintptr_t hi)
 {
 	for (; cut; cut = cut->next) {
 		mapping_stored_note(cut);
-		whole_unreserve(cut);
+		whole_unreserve(cut, lo, hi);
 	}
 }
 

@@ -92,8 +92,8 @@ void mapping_spares_free(struct mapping *spares[2]);
 /* The file knows of what was stored. Under client_lock. */
 void mapping_stored_note(const struct mapping *m);
 
-/* Under client_lock: of what mappings_cut() has left over, whose addresses are gone. */
-void mappings_cut_end(const struct mapping *cut);
+/* Under client_lock: of what mappings_cut() has left over. [lo, hi) is somebody else's by now, or nobody's. */
+void mappings_cut_end(const struct mapping *cut, uintptr_t lo, uintptr_t hi);
 
 /* A range begins with: a part of one of ours, or addresses up to the next one of ours (which one that is the kernel's now may also be). */
 struct mapping_part {
@@ -137,16 +137,16 @@ uint64_t whole_unit(uint64_t align_bytes);
 /* What can be put in place at off, and goes on from there: a piece of the view, or (m->unit) one that has all of the unit. PLACE_DONE: *out is. */
 enum place piece_to_place(const struct mapping *m, const struct view *v, uint64_t off, bool store,
 			  struct umbra_piece *out);
-/*
- * Addresses for a mapping of len bytes: whole units around them are reserved too. -EOPNOTSUPP: fixed, and they are not whole units. Else as addresses_reserve().
- */
+/* -EOPNOTSUPP: what is put in place cannot be there, or (fixed) those are not whole units. */
+must_check int whole_fits(const struct mapping *m, uintptr_t hint, size_t len, int fixed);
+/* Addresses for a mapping of len bytes, which fit: whole units around them are reserved too. As addresses_reserve(). */
 must_check int whole_reserve(const struct mapping *m, uintptr_t hint, size_t len, int fixed, uintptr_t *out);
-/* Whether mappings can be cut at lo and hi: not within a unit. -EINVAL. Under client_lock, as those below. */
-must_check int whole_may_cut(uintptr_t lo, uintptr_t hi);
+/* Before mappings are cut at lo and hi, which may be within a unit. Under client_lock, as those below. */
+void whole_cut(uintptr_t lo, uintptr_t hi);
 /* Nothing is in place in [lo, hi), nor in units that reach into it: other addresses may come there, or none. Of mappings of blocks nothing happens. */
 void whole_void(uintptr_t lo, uintptr_t hi);
-/* What was reserved around a mapping that is gone is nobody's. */
-void whole_unreserve(const struct mapping *m);
+/* What was reserved around a mapping is nobody's, but for [lo, hi). */
+void whole_unreserve(const struct mapping *m, uintptr_t lo, uintptr_t hi);
 
 /* ---- mapping_fault.c ---- */
 
@@ -159,7 +159,8 @@ enum fault {
 	FAULT_BUS,  /* it is to be passed on as SIGBUS, or comes again as one */
 };
 /*
- * As by touching all of [lo, hi), until it cannot go on: 0, -ENOMEM (no mapping of ours there), -EFAULT (the touch would be a signal), -EINVAL (no right to store).
+ * As by touching all of [lo, hi), until it cannot go on: 0, -ENOMEM (no mapping of ours there), -EFAULT (the touch would be a signal), -EINVAL (no right to store), -EAGAIN (it is the
+ * kernel's).
  */
 must_check int mapping_prefault(uintptr_t lo, uintptr_t hi, bool store);
 /* By whoever has touched addr. bad: the memory there is (SIGBUS); bus: it came as SIGBUS. */

@@ -75,10 +75,12 @@ static int mapping_begin(struct mapping *m, void *hint, size_t len, int fixed, u
 		return rc;
 	pthread_mutex_lock(&client_lock);
 	rc = mappings_reserve(3);
-	if (rc == 0 && fixed)
-		rc = whole_may_cut((uintptr_t)hint, (uintptr_t)hint + len);
-	if (rc == 0 && fixed & MAP_FIXED)
+	if (rc == 0)
+		rc = whole_fits(m, (uintptr_t)hint, len, fixed);
+	if (rc == 0 && fixed & MAP_FIXED) {
+		whole_cut((uintptr_t)hint, (uintptr_t)hint + len);
 		whole_void((uintptr_t)hint, (uintptr_t)hint + len);
+	}
 	if (rc == 0)
 		rc = whole_reserve(m, (uintptr_t)hint, len, fixed, &at);
 	/* Without MAP_FIXED_NOREPLACE in the kernel it may be elsewhere. */
@@ -93,7 +95,7 @@ static int mapping_begin(struct mapping *m, void *hint, size_t len, int fixed, u
 	}
 	if (rc == 0) {
 		mappings_cut(at, at + len, spares, &cut);
-		mappings_cut_end(cut);
+		mappings_cut_end(cut, at, at + len);
 		m->lo = at;
 		m->hi = at + len;
 		m->areas = 1;
@@ -166,15 +168,14 @@ exported int umbra_munmap(void *addr, size_t len)
 		return rc;
 	pthread_mutex_lock(&client_lock);
 	rc = mappings_reserve(2);
-	if (rc == 0)
-		rc = whole_may_cut(lo, hi);
 	if (rc == 0) {
+		whole_cut(lo, hi);
 		whole_void(lo, hi);
 		rc = client_calls.munmap(addr, len) ? -errno : 0;
 	}
 	if (rc == 0) {
 		mappings_cut(lo, hi, spares, &cut);
-		mappings_cut_end(cut);
+		mappings_cut_end(cut, lo, hi);
 	}
 	pthread_mutex_unlock(&client_lock);
 	mapping_spares_free(spares);
@@ -298,17 +299,19 @@ static int protect(uintptr_t lo, uintptr_t hi, int prot, struct mapping *spares[
 	struct mapping *m = mapping_find(lo), *cut, *next;
 	int rc = m && !m->by_kernel ? part_check(m, prot) : -EAGAIN;
 
-	if (rc == 0)
-		rc = whole_may_cut(lo, hi);
+	prot = prot & PROT_WRITE ? PROT_READ | PROT_WRITE : prot;
+	if (rc == 0 && m->prot == prot && hi <= m->hi)
+		return 0;
 	if (rc == 0)
 		rc = mappings_reserve(2);
 	if (rc)
 		return rc;
+	whole_cut(lo, hi);
 	mappings_cut(lo, hi, spares, &cut);
 	for (m = cut; m; m = next) {
 		next = m->next;
 		mapping_stored_note(m);
-		m->prot = prot & PROT_WRITE ? PROT_READ | PROT_WRITE : prot;
+		m->prot = prot;
 		mapping_add(m);
 		mapping_void(m);
 	}

@@ -337,9 +337,9 @@ static int prefault_part(uintptr_t *lo, uintptr_t hi, bool store)
 
 	pthread_mutex_lock(&client_lock);
 	m = mapping_find(*lo);
-	if (m && m->by_kernel)
-		m = NULL;
-	if (m) {
+	if (m && m->by_kernel) {
+		rc = -EAGAIN;
+	} else if (m) {
 		hi = hi < m->hi ? hi : m->hi;
 		t.lo = m->off + (*lo - m->lo);
 		t.hi = m->off + (hi - m->lo);
@@ -351,6 +351,8 @@ static int prefault_part(uintptr_t *lo, uintptr_t hi, bool store)
 	pthread_mutex_unlock(&client_lock);
 	if (!m)
 		return -ENOMEM;
+	if (rc == -EAGAIN)
+		return rc;
 	/* As one that came as SIGBUS: no page that gives one is put there. */
 	if (rc == 0 && resolve(&t, true) != FAULT_DONE)
 		rc = -EFAULT;

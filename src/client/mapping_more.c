@@ -25,7 +25,7 @@ static void forget(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct
 	struct mapping **end = cut, *more;
 
 	mappings_cut(lo, hi, spares, &more);
-	mappings_cut_end(more);
+	mappings_cut_end(more, lo, hi);
 	while (*end)
 		end = &(*end)->next;
 	*end = more;
@@ -44,9 +44,8 @@ static void *replace(uintptr_t lo, uintptr_t hi, void *(*call)(void *arg), void 
 		return failure(rc);
 	pthread_mutex_lock(&client_lock);
 	rc = mappings_reserve(2);
-	if (rc == 0)
-		rc = whole_may_cut(lo, hi);
 	if (rc == 0) {
+		whole_cut(lo, hi);
 		whole_void(lo, hi);
 		at = call(arg);
 		rc = at == MAP_FAILED ? -errno : 0;
@@ -141,24 +140,28 @@ static int old_find(const struct move *mv, struct mapping **out)
 /* -ENOMEM: it cannot. */
 static int grow_in_place(const struct move *mv)
 {
-	size_t more = mv->new_len - mv->old_len;
+	uintptr_t at = 0, from, to;
 	struct mapping *m = NULL;
-	uintptr_t at = 0;
 	int rc;
 
 	pthread_mutex_lock(&client_lock);
 	rc = old_find(mv, &m);
-	if (rc == 0 && (mv->old_len == 0 || mv->old + mv->old_len != m->hi || m->unit > BLOCK))
+	if (rc == 0 && (mv->old_len == 0 || mv->old + mv->old_len != m->hi))
 		rc = -ENOMEM;
-	if (rc == 0 && addresses_reserve(m->hi, more, 0, MAP_FIXED_NOREPLACE, &at))
-		rc = -ENOMEM;
-	if (rc == 0 && at != m->hi) {
-		(void)client_calls.munmap((void *)at, more);
-		rc = -ENOMEM;
+	if (rc == 0) {
+		/* Up to there it has addresses already. */
+		from = u64_align_up(m->hi, m->unit);
+		to = u64_align_up(mv->old + mv->new_len, m->unit);
+		if (from < to && addresses_reserve(from, to - from, 0, MAP_FIXED_NOREPLACE, &at))
+			rc = -ENOMEM;
+		if (rc == 0 && from < to && at != from) {
+			(void)client_calls.munmap((void *)at, to - from);
+			rc = -ENOMEM;
+		}
 	}
 	if (rc == 0) {
 		mapping_remove(m);
-		m->hi += more;
+		m->hi = mv->old + mv->new_len;
 		mapping_add(m);
 	}
 	pthread_mutex_unlock(&client_lock);
@@ -170,26 +173,28 @@ static int move_locked(const struct move *mv, struct mapping *new, struct mappin
 		       struct mapping **cut)
 {
 	bool keep = mv->old_len == 0 || (mv->flags & MREMAP_DONTUNMAP);
+	int fixed = mv->flags & MREMAP_FIXED ? MAP_FIXED : 0;
 	struct mapping *m;
 	int rc = old_find(mv, &m);
 
 	if (rc == 0)
 		rc = mappings_reserve(5);
-	if (rc == 0 && !keep)
-		rc = whole_may_cut(mv->old, mv->old + mv->old_len);
 	if (rc)
 		return rc;
+	if (!keep)
+		whole_cut(mv->old, mv->old + mv->old_len);
 	*new = *m;
 	new->off = m->off + (mv->old - m->lo);
 	new->placed_lo = new->placed_hi = 0;
 	new->areas = 1;
 	if (mv->flags & MREMAP_FIXED) {
-		rc = whole_may_cut(mv->target, mv->target + mv->new_len);
-		if (rc)
-			return rc;
+		whole_cut(mv->target, mv->target + mv->new_len);
 		whole_void(mv->target, mv->target + mv->new_len);
 	}
-	rc = whole_reserve(new, mv->target, mv->new_len, mv->flags & MREMAP_FIXED ? MAP_FIXED : 0, &new->lo);
+	/* There it is for the kernel: as one that was cut. */
+	if (whole_fits(new, mv->target, mv->new_len, fixed))
+		new->unit = BLOCK;
+	rc = whole_reserve(new, mv->target, mv->new_len, fixed, &new->lo);
 	if (rc)
 		return rc;
 	new->hi = new->lo + mv->new_len;
@@ -222,11 +227,11 @@ static int move_kernels(const struct move *mv, struct mapping *new, struct mappi
 	*new = *m;
 	new->off = m->off + (mv->old - m->lo);
 	if (mv->flags & MREMAP_FIXED) {
-		rc = whole_may_cut(mv->target, mv->target + mv->new_len);
-		if (rc)
-			return rc;
+		whole_cut(mv->target, mv->target + mv->new_len);
 		whole_void(mv->target, mv->target + mv->new_len);
 	}
+	if (mv->old_len > 0)
+		whole_cut(mv->old, mv->old + mv->old_len);
 	at = place_moved(&p);
 	if (at == MAP_FAILED)
 		return -errno;
@@ -351,6 +356,7 @@ static int part_remove(const struct mapping_part *part)
 		       0;
 }
 
+/* Of those that are the kernel's too. */
 static int part_dont_fork(const struct mapping_part *part, bool dont)
 {
 	struct mapping *spares[2], *cut, *next;
@@ -360,9 +366,8 @@ static int part_dont_fork(const struct mapping_part *part, bool dont)
 		return rc;
 	pthread_mutex_lock(&client_lock);
 	rc = mappings_reserve(2);
-	if (rc == 0)
-		rc = whole_may_cut(part->lo, part->hi);
 	if (rc == 0) {
+		whole_cut(part->lo, part->hi);
 		mappings_cut(part->lo, part->hi, spares, &cut);
 		for (struct mapping *m = cut; m; m = next) {
 			next = m->next;
@@ -409,6 +414,15 @@ static int part_advise(const struct mapping_part *part, int advice)
 	}
 }
 
+static int other_advise(const struct mapping_part *part, int advice)
+{
+	if (client_calls.madvise((void *)part->lo, part->hi - part->lo, advice))
+		return -errno;
+	return advice == MADV_DONTFORK || advice == MADV_DOFORK ?
+		       part_dont_fork(part, advice == MADV_DONTFORK) :
+		       0;
+}
+
 exported int umbra_madvise(void *addr, size_t len, int advice)
 {
 	struct mapping_part part;
@@ -422,7 +436,12 @@ exported int umbra_madvise(void *addr, size_t len, int advice)
 		if (part.mapped)
 			failed = part_advise(&part, advice);
 		else
-			failed = client_calls.madvise((void *)lo, part.hi - lo, advice) ? -errno : 0;
+			failed = other_advise(&part, advice);
+		/* It has become the kernel's. */
+		if (part.mapped && failed == -EAGAIN) {
+			part.hi = lo;
+			failed = 0;
+		}
 		mapping_part_put(&part);
 		/* What is not mapped is said at the end. */
 		if (failed && failed != -ENOMEM)

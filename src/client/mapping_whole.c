@@ -2,7 +2,7 @@
 /*
  * Devices of large pages are mapped, protected and unmapped in whole ones only. There what is in place are units of 2 MiB of the file that are 2 MiB of the device: whoever touches one that is not asks
  * the daemon to make it so (UMBRA_MAP_WHOLE). Addresses are reserved for whole units too, around a mapping that does not begin or end
- * with one; and a mapping is not cut within one.
+ * with one. One that is cut within a unit has nothing in place from then on: with units of a block it is for the kernel, whoever touches it next (mapping_place()).
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -74,30 +74,37 @@ enum place piece_to_place(const struct mapping *m, const struct view *v, uint64_
 
 /* ---- addresses ---- */
 
+int whole_fits(const struct mapping *m, uintptr_t hint, size_t len, int fixed)
+{
+	if (fixed && (m->off % m->unit || len % m->unit || hint % m->unit))
+		return -EOPNOTSUPP;
+	return hint && (hint - m->off) % m->unit ? -EOPNOTSUPP : 0;
+}
+
 int whole_reserve(const struct mapping *m, uintptr_t hint, size_t len, int fixed, uintptr_t *out)
 {
 	uint64_t before = m->off % m->unit, all = u64_align_up(before + len, m->unit);
 	uintptr_t at;
 	int rc;
 
-	if (fixed && (before || all != len || hint % m->unit))
-		return -EOPNOTSUPP;
 	rc = addresses_reserve(hint > before ? hint - before : 0, all, m->off - before, fixed, &at);
 	*out = at + before;
 	return rc;
 }
 
-int whole_may_cut(uintptr_t lo, uintptr_t hi)
+void whole_cut(uintptr_t lo, uintptr_t hi)
 {
 	const uintptr_t ends[] = { lo, hi };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ends); i++) {
-		const struct mapping *m = mapping_find(ends[i]);
+		struct mapping *m = mapping_find(ends[i]);
 
-		if (m && !m->by_kernel && m->lo < ends[i] && ends[i] % m->unit)
-			return -EINVAL;
+		if (!m || m->lo == ends[i] || ends[i] % m->unit == 0 || sabotage_point("whole-cut"))
+			continue;
+		mapping_void(m);
+		whole_unreserve(m, m->lo, m->hi);
+		m->unit = BLOCK;
 	}
-	return 0;
 }
 
 void whole_void(uintptr_t lo, uintptr_t hi)
@@ -111,12 +118,14 @@ void whole_void(uintptr_t lo, uintptr_t hi)
 	}
 }
 
-void whole_unreserve(const struct mapping *m)
+void whole_unreserve(const struct mapping *m, uintptr_t lo, uintptr_t hi)
 {
-	uintptr_t lo = u64_align_down(m->lo, m->unit), hi = u64_align_up(m->hi, m->unit);
+	uintptr_t first = u64_align_down(m->lo, m->unit), end = u64_align_up(m->hi, m->unit);
 
-	if (lo < m->lo)
-		client_calls.munmap((void *)lo, m->lo - lo);
-	if (hi > m->hi)
-		client_calls.munmap((void *)m->hi, hi - m->hi);
+	lo = u64_min(lo, m->lo);
+	hi = u64_max(hi, m->hi);
+	if (first < lo)
+		client_calls.munmap((void *)first, lo - first);
+	if (hi < end)
+		client_calls.munmap((void *)hi, end - hi);
 }

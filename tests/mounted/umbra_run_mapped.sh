@@ -58,6 +58,35 @@ case_signals()
 	mounted && program mapped_signals && sound
 }
 
+# by_units DIRECT NAME [CASE...]: a program on memory that can be cut at multiples of 2 MiB only, and what it refuses is not asked for
+by_units()
+{
+	local direct=$1 name=$2
+	shift 2
+	fresh 512M && works "$umbrafs" -o direct=rw,direct_unit=2M "$pool" "$mnt" || return 1
+	LD_PRELOAD=$programs/libunits_preload.so UMBRA_UNITS_POOL=$pool UMBRA_UNITS_LOG=$work/refused MAPPED_DIRECT=$direct \
+		timeout 250 "$run" "$programs/m_$name" --fs umbrafs "$mnt" "$@" >"$work/log" 2>&1 ||
+		{ grep -m 6 -E '^(#|not ok)' "$work/log" || tail -5 "$work/log"; cat "$work/refused" 2>/dev/null; return 1; }
+	[ ! -e "$work/refused" ] || { cat "$work/refused"; return 1; }
+	sound
+}
+
+case_units()
+{
+	by_units 1 mapped_units
+}
+
+case_units_calls()
+{
+	by_units 0 mapped
+}
+
+# But for signals past the end of a file: there is memory, up to the next 2 MiB.
+case_units_signals()
+{
+	by_units 0 mapped_signals actions blocked alternate_stack fork dont_fork vfork processes
+}
+
 # What the suite has for mappings of the kernel's.
 case_kernels()
 {

@@ -194,13 +194,12 @@ static void case_parts(void)
 	at[0] = bytes[UNIT - 2 * BLOCK] = 7;
 	at[UNIT] = bytes[2 * UNIT - 2 * BLOCK] = 8;
 	content_is("f", BYTES);
-	/* Not within a large page, and the mapping is as it was. */
-	EQ(-EINVAL, umbra_munmap(at, BLOCK));
-	EQ(-EINVAL, umbra_munmap(at + 2 * BLOCK, BLOCK));
-	EQ(-EINVAL, umbra_mprotect(at, BLOCK, PROT_READ));
+	/* Not at an address within a large page, and the mapping is as it was. */
 	MUST(umbra_attach(fd, &file) == 0 ? 0 : -1);
 	fixed = umbra_mmap(at, UNIT, PROT_READ, MAP_SHARED | MAP_FIXED, file, 0);
-	EQ(-EINVAL, umbra_mmap_error(fixed));
+	EQ(-EOPNOTSUPP, umbra_mmap_error(fixed));
+	fixed = umbra_mmap(at + UNIT, UNIT, PROT_READ, MAP_SHARED, file, 0);
+	EQ(-EOPNOTSUPP, umbra_mmap_error(fixed));
 	fixed = umbra_mmap(at + 2 * BLOCK, UNIT, PROT_READ, MAP_SHARED | MAP_FIXED, file, BLOCK);
 	EQ(-EOPNOTSUPP, umbra_mmap_error(fixed));
 	EQ(7, at[0]);
@@ -219,6 +218,41 @@ static void case_parts(void)
 	fixed = mmap(at, 3 * UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	TRUE(fixed == at);
 	munmap(fixed, 3 * UNIT);
+	close(fd);
+}
+
+/* Within a large page: the mapping is for the kernel, when it is touched next. */
+static void case_cut(void)
+{
+	int fd = file_new("f", BYTES);
+	unsigned char *at = map_all(fd, BYTES), *fixed;
+
+	at[5] = bytes[5] = 7;
+	EQ(0, umbra_munmap(at + BLOCK, BLOCK));
+	fixed = mmap(at + BLOCK, BLOCK, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	TRUE(fixed == at + BLOCK);
+	EQ(0, fixed[5]);
+	MEMEQ(bytes, at, BLOCK);
+	MEMEQ(bytes + 2 * BLOCK, at + 2 * BLOCK, BYTES - 2 * BLOCK);
+	at[3 * BLOCK] = bytes[3 * BLOCK] = 9;
+	EQ(0, umbra_mprotect(at + 3 * BLOCK, BLOCK, PROT_READ));
+	EQ(0, umbra_msync(at, BLOCK, MS_SYNC));
+	EQ(0, umbra_munmap(at, BLOCK));
+	EQ(0, umbra_munmap(at + 2 * BLOCK, BYTES - 2 * BLOCK));
+	munmap(fixed, BLOCK);
+	close(fd);
+	content_is("f", BYTES);
+	/* Nothing is left, nor around it. */
+	fixed = mmap(at, 4 * UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	TRUE(fixed == at);
+	munmap(fixed, 4 * UNIT);
+	/* And it can be had as any other one. */
+	fd = (int)MUST(open("f", O_RDWR));
+	at = map_all(fd, BYTES);
+	MEMEQ(bytes, at, BYTES);
+	at[9] = bytes[9] = 1;
+	content_is("f", BYTES);
+	EQ(0, umbra_munmap(at, BYTES));
 	close(fd);
 }
 
@@ -409,9 +443,11 @@ static void case_kernel(void)
 }
 
 static const struct check_case cases[] = {
-	{ "both_ways", case_both_ways }, { "calls", case_calls },   { "clone", case_clone },
-	{ "grown", case_grown },         { "huge", case_huge },     { "kernel", case_kernel },
-	{ "parts", case_parts },         { "sparse", case_sparse },
+	{ "both_ways", case_both_ways }, { "calls", case_calls },
+	{ "clone", case_clone },         { "cut", case_cut },
+	{ "grown", case_grown },         { "huge", case_huge },
+	{ "kernel", case_kernel },       { "parts", case_parts },
+	{ "sparse", case_sparse },
 };
 
 CHECK_MAIN(cases)

@@ -31,7 +31,18 @@ sound()
 
 case_all()
 {
-	mounted && passes both_ways calls clone grown kernel parts sparse && sound
+	mounted && passes both_ways calls clone cut grown kernel parts sparse && sound
+}
+
+# The same where memory cannot be cut elsewhere: and what it refuses is not asked for.
+case_refused()
+{
+	mounted || return 1
+	export LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libunits_preload.so UMBRA_UNITS_POOL=$pool UMBRA_UNITS_LOG=$work/refused
+	passes both_ways calls clone cut grown kernel parts sparse || return 1
+	unset LD_PRELOAD
+	[ ! -e "$work/refused" ] || { cat "$work/refused"; return 1; }
+	sound
 }
 
 # Where the unit is a block the same holds, but for what is cut within 2 MiB.

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What of a file can be put in place by large pages: never what is not the file's. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -147,11 +149,108 @@ static void test_units(void **state)
 	assert_int_equal(whole_unit(1 << 30), 0);
 }
 
+/* ---- addresses ---- */
+
+static bool is_mapped(uintptr_t at)
+{
+	unsigned char there;
+
+	return mincore((void *)at, BLOCK, &there) == 0;
+}
+
+/* Blocks 3 to 515 of a file, and addresses for them. */
+static void mapping_begin(struct mapping *m, struct mapped *mapped)
+{
+	*m = (struct mapping){ .off = 3 * BLOCK, .unit = UNIT, .areas = 1, .mapped = mapped };
+	assert_int_equal(whole_reserve(m, 0, UNIT, 0, &m->lo), 0);
+	m->hi = m->lo + UNIT;
+	assert_int_equal(m->lo % UNIT, 3 * BLOCK);
+	assert_true(is_mapped(m->lo - 3 * BLOCK));
+	assert_true(is_mapped(m->hi + UNIT - 4 * BLOCK));
+	assert_int_equal(mappings_reserve(1), 0);
+	mapping_add(m);
+}
+
+static void mapping_end(struct mapping *m)
+{
+	mapping_remove(m);
+	whole_unreserve(m, m->lo, m->hi);
+	assert_int_equal(munmap((void *)m->lo, UNIT), 0);
+}
+
+static void test_cut(void **state)
+{
+	struct holding h = { 0 };
+	struct umbra_file file = { .holding = &h };
+	struct mapped mapped = { .file = &file };
+	uintptr_t between;
+	struct mapping m;
+
+	(void)state;
+	mapping_begin(&m, &mapped);
+	between = m.lo + UNIT - 3 * BLOCK;
+	/* At its ends and between units, and where there is nothing. */
+	whole_cut(m.lo, m.hi);
+	whole_cut(m.lo - 3 * BLOCK, between);
+	whole_cut(between, m.hi + BLOCK);
+	assert_int_equal(m.unit, UNIT);
+	assert_true(is_mapped(m.lo - BLOCK));
+	/* Within one. */
+	whole_cut(m.lo - BLOCK, m.lo + BLOCK);
+	assert_int_equal(m.unit, BLOCK);
+	assert_false(is_mapped(m.lo - BLOCK));
+	assert_false(is_mapped(m.hi));
+	assert_true(is_mapped(m.lo));
+	assert_true(is_mapped(m.hi - BLOCK));
+	mapping_end(&m);
+	mapping_begin(&m, &mapped);
+	whole_cut(m.hi - BLOCK, m.hi);
+	assert_int_equal(m.unit, BLOCK);
+	assert_false(is_mapped(m.hi));
+	mapping_end(&m);
+}
+
+/* What somebody else has by now of what was reserved is left alone. */
+static void test_unreserve(void **state)
+{
+	struct holding h = { 0 };
+	struct umbra_file file = { .holding = &h };
+	struct mapped mapped = { .file = &file };
+	struct mapping m;
+
+	(void)state;
+	mapping_begin(&m, &mapped);
+	whole_unreserve(&m, m.lo - BLOCK, m.hi + 2 * BLOCK);
+	assert_false(is_mapped(m.lo - 2 * BLOCK));
+	assert_true(is_mapped(m.lo - BLOCK));
+	assert_true(is_mapped(m.hi + BLOCK));
+	assert_false(is_mapped(m.hi + 2 * BLOCK));
+	mapping_end(&m);
+}
+
+static void test_fits(void **state)
+{
+	const struct mapping whole = { .off = UNIT, .unit = UNIT },
+			     part = { .off = UNIT + BLOCK, .unit = UNIT },
+			     small = { .off = BLOCK, .unit = BLOCK };
+
+	(void)state;
+	assert_int_equal(whole_fits(&whole, 0, BLOCK, 0), 0);
+	assert_int_equal(whole_fits(&whole, 4 * UNIT, BLOCK, 0), 0);
+	assert_int_equal(whole_fits(&whole, 4 * UNIT + BLOCK, BLOCK, 0), -EOPNOTSUPP);
+	assert_int_equal(whole_fits(&whole, 4 * UNIT, UNIT, MAP_FIXED), 0);
+	assert_int_equal(whole_fits(&whole, 4 * UNIT, UNIT + BLOCK, MAP_FIXED), -EOPNOTSUPP);
+	assert_int_equal(whole_fits(&part, 4 * UNIT + BLOCK, BLOCK, 0), 0);
+	assert_int_equal(whole_fits(&part, 4 * UNIT, BLOCK, 0), -EOPNOTSUPP);
+	assert_int_equal(whole_fits(&part, 4 * UNIT, UNIT, MAP_FIXED), -EOPNOTSUPP);
+	assert_int_equal(whole_fits(&small, 7 * BLOCK, BLOCK, MAP_FIXED), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pieces),
-		cmocka_unit_test(test_units),
+		cmocka_unit_test(test_pieces),    cmocka_unit_test(test_units), cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_unreserve), cmocka_unit_test(test_fits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
