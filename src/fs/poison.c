@@ -384,9 +384,10 @@ static int take(struct op *op, void *arg)
 /* 1: look again. */
 static int round_run(struct bad *bad)
 {
-	int rc;
+	int rc = bad->how & HOW_AWAY ? forward_source_bad(bad->fs, bad->blk) : 0;
 
-	rc = forward_settle(bad->fs, bad->blk);
+	if (!rc)
+		rc = forward_settle(bad->fs, bad->blk);
 	if (rc < 0)
 		return rc;
 	bad->specials_too = true;
@@ -454,6 +455,8 @@ static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 	} while (rc == 1 && ++rounds < ROUNDS_MAX);
 	if (rc && (bad->special == 0 || (bad->special == OWNER_BAD && !bad->forwarded)))
 		stay(bad);
+	else if (rc == -ENOSPC && bad->forwarded)
+		poison_keep(fs, dev_off, how & HOW_CLEAR); /* not all owners have left it */
 	free(bad);
 	if (rc && log_is_first(blk))
 		log_error("bad memory at 0x%" PRIx64 " of the pool stays in use for now: %s",
