@@ -245,7 +245,7 @@ int forward_move(struct fs *fs, uint64_t blk, uint64_t *count_blk, bool bad, uin
 		rc = forward_settle(fs, blk);
 		if (rc == 0) { /* that block alone */
 			*count_blk = 1;
-			rc = poison_away(fs, blk << BLOCK_SHIFT, false);
+			rc = poison_away(fs, blk << BLOCK_SHIFT);
 		}
 	} else if (!rc) {
 		rc = run_finish(fs, r);
