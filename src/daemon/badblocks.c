@@ -39,6 +39,9 @@ struct badblocks {
 	pthread_t thread;
 	struct ranges done; /* listed, and seen to; sorted, apart from each other */
 	bool is_told;       /* that the list cannot be read */
+	/* Of this look: blocks that could not be seen to, the first of them, and why. And how many the log was told of. */
+	uint64_t left_count, left_blk, left_told;
+	int left_rc;
 };
 
 /* ---- ranges ---- */
@@ -107,10 +110,22 @@ static int block_see(struct badblocks *bb, uint64_t blk)
 {
 	int rc = fs_poison_listed(bb->fs, blk << BLOCK_SHIFT);
 
-	if (rc && log_is_first(blk))
-		log_warn("bad memory at 0x%llx of the pool, by the device's list: %s",
-			 (unsigned long long)(blk << BLOCK_SHIFT), strerror(-rc));
+	if (rc && bb->left_count++ == 0) {
+		bb->left_blk = blk;
+		bb->left_rc = rc;
+	}
 	return rc;
+}
+
+/* A line for all of them, if there are more or fewer than before. */
+static void left_tell(struct badblocks *bb)
+{
+	if (bb->left_count > 0 && bb->left_count != bb->left_told)
+		log_warn(
+			"blocks of the device's list of bad memory that stay in use for now: %llu, the first at 0x%llx of the pool: %s",
+			(unsigned long long)bb->left_count, (unsigned long long)(bb->left_blk << BLOCK_SHIFT),
+			strerror(-bb->left_rc));
+	bb->left_told = bb->left_count;
 }
 
 /* Of a listed range what is not done yet; done grows by what is done now, or was before. */
@@ -154,7 +169,10 @@ static bool look(struct badblocks *bb)
 
 	if (!rc) {
 		ranges_order(&look.listed);
+		bb->left_count = 0;
 		listed_see(bb, &look.listed);
+		if (!atomic_load(&bb->stop))
+			left_tell(bb);
 	} else if (!bb->is_told) {
 		log_warn("the device's list of bad memory cannot be read: %s", strerror(-rc));
 		bb->is_told = true;

@@ -108,6 +108,8 @@ struct fs {
 	unsigned event_count;
 	struct bad_place *bad;
 	unsigned bad_count, bad_room;
+	unsigned bad_told;             /* blocks of files in it that the log has spoken of */
+	bool bad_full;                 /* and that there was no room for one */
 	bool bad_new;                  /* there are some that the background thread does not know of */
 	uint32_t bad_round;            /* under poison_lock */
 	bool worker_runs, worker_idle; /* idle: waits to be woken; under work_lock */

@@ -438,7 +438,7 @@ static int forward_wait(struct fs *fs, const struct found *f)
 	rc = forward_settle(fs, old_blk);
 	pthread_mutex_unlock(&fs->poison_lock);
 	if (rc == 0)
-		rc = poison_away(fs, old_blk << BLOCK_SHIFT, false);
+		rc = poison_away(fs, old_blk << BLOCK_SHIFT);
 	return rc < 0 ? rc : 1;
 }
 

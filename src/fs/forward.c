@@ -9,7 +9,8 @@
  *
  * From the first transaction on the old run counts as shared, so nobody stores into it in place, and the copy stays what the owners have. All
  * under poison_lock: of a run in work nobody else goes on with a part. What a crash leaves is found by poison_resume(); it reads the new run
- * before it switches anybody to it, and where that has gone bad meanwhile the block stays where it was (block_back).
+ * before it switches anybody to it, and where that has gone bad meanwhile the block stays where it was (block_back). Where the old run has gone bad, it must
+ * not become free in the end (source_split).
  */
 #include "fs/forward.h"
 
@@ -244,7 +245,7 @@ int forward_move(struct fs *fs, uint64_t blk, uint64_t *count_blk, bool bad, uin
 		rc = forward_settle(fs, blk);
 		if (rc == 0) { /* that block alone */
 			*count_blk = 1;
-			rc = poison_away(fs, blk << BLOCK_SHIFT, false);
+			rc = poison_away(fs, blk << BLOCK_SHIFT);
 		}
 	} else if (!rc) {
 		rc = run_finish(fs, r);
@@ -358,6 +359,48 @@ static int back_run(struct fs *fs, struct back *b)
 	return 0;
 }
 
+/* ---- a source that has gone bad ---- */
+
+/* The first such block of a run that is to be free in the end. */
+static bool source_find(const struct fs *fs, const struct run *r, uint64_t *blk)
+{
+	const struct dax *dax = pool_dax(fs->pool);
+	uint8_t bytes[BLOCK_SIZE];
+	bool found = false;
+
+	for (uint64_t i = 0; i < r->count_blk && !r->bad && !found; i++) {
+		uint64_t off = (r->old_blk + i) << BLOCK_SHIFT;
+
+		found = dax_load(dax, bytes, off, BLOCK_SIZE, NULL) != 0 && dax_has_memory(dax, off);
+		*blk = r->old_blk + i;
+	}
+	dax_bad_forget();
+	return found;
+}
+
+/* It gets a record of its own, without FORWARD_GOOD. The new place has all that it held when that was copied, so no line of it is lost: poison.c goes on with it. */
+static int source_split(struct op *op, void *arg)
+{
+	const uint64_t *blk = arg;
+	struct run r = { 0 }, way = { .old_blk = *blk, .count_blk = 1, .bad = true };
+	struct m_forward m;
+	int rc = forward_record(op, *blk, &m);
+
+	if (rc != 1 || !(le32_get(m.fw_flags) & FORWARD_GOOD))
+		return rc < 0 ? rc : 0;
+	r.old_blk = le64_get(m.fw_old_blk);
+	r.new_blk = le64_get(m.fw_new_blk);
+	r.count_blk = le32_get(m.fw_count_blk);
+	way.new_blk = r.new_blk + (*blk - r.old_blk);
+	rc = record_split(op, &r, *blk - r.old_blk);
+	return rc ? rc : record_add(op, &way);
+}
+
+int forward_source_bad(struct fs *fs, uint64_t blk)
+{
+	return op_run(fs, TXN_FREEING, NULL, source_split, &blk);
+}
+
 /* ---- what was left ---- */
 
 static int target_find(void *arg, const struct rmap *rmap)
@@ -392,6 +435,7 @@ int forward_settle(struct fs *fs, uint64_t blk)
 {
 	struct run *r = calloc(1, sizeof(*r));
 	struct back back = { .run = r };
+	uint64_t bad_blk;
 	bool any = false;
 	int rc;
 
@@ -403,12 +447,16 @@ int forward_settle(struct fs *fs, uint64_t blk)
 		if (rc != 1)
 			break;
 		any = true;
-		/* What was copied before a crash may have gone bad since. */
-		if (sabotage_point("forward-look") || !back_find(fs, &back)) {
+		/* What was copied before a crash may have gone bad since, and what it was copied from. */
+		if (!sabotage_point("forward-look") && back_find(fs, &back)) {
+			rc = back_run(fs, &back);
+		} else if (!sabotage_point("forward-source") && source_find(fs, r, &bad_blk)) {
+			rc = forward_source_bad(fs, bad_blk);
+			any = bad_blk != blk; /* that one is poison.c's now */
+		} else {
 			rc = run_finish(fs, r);
 			break;
 		}
-		rc = back_run(fs, &back);
 	} while (!rc);
 	free(r);
 	return !rc && any ? 1 : rc;

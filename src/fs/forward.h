@@ -26,4 +26,7 @@ must_check int forward_move(struct fs *fs, uint64_t blk, uint64_t *count_blk, bo
  */
 must_check int forward_settle(struct fs *fs, uint64_t blk);
 
+/* The block is bad, and if others are on their way away from it, it must not be free in the end. As forward_settle(), but 0 in any case but an error. */
+must_check int forward_source_bad(struct fs *fs, uint64_t blk);
+
 #endif

@@ -184,7 +184,10 @@ must_check int fs_seek(struct fs *fs, uint64_t ino, uint64_t off, int whence, ui
 must_check int64_t fs_clone(struct fs *fs, const struct fs_cred *cred, uint64_t src, uint64_t src_off,
 			    uint64_t dst, uint64_t dst_off, uint64_t len, unsigned flags,
 			    uint64_t *shared_bytes);
-/* Shares equal ranges: *same = false and nothing done if the bytes differ. Offsets and len in whole blocks, or len to the end of both files. */
+/*
+ * Shares equal ranges: *same = false and nothing done if the bytes differ (where the source has blocks that are known as bad: nothing behind what differs; it shares
+ * the destination's blocks there). Offsets and len in whole blocks, or len to the end of both files.
+ */
 must_check int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
 			 uint64_t len, bool *same);
 

@@ -36,6 +36,7 @@
 #define HOW_LATER 1u /* metadata is only noted */
 #define HOW_AWAY 2u  /* the block is not to be used any more, even if it can be */
 #define HOW_CLEAR 4u /* but for its device having cleared it */
+#define HOW_QUIET 8u /* whoever calls tells the log how many stay */
 
 /* One block in work. */
 struct bad {
@@ -384,9 +385,10 @@ static int take(struct op *op, void *arg)
 /* 1: look again. */
 static int round_run(struct bad *bad)
 {
-	int rc;
+	int rc = bad->how & HOW_AWAY ? forward_source_bad(bad->fs, bad->blk) : 0;
 
-	rc = forward_settle(bad->fs, bad->blk);
+	if (!rc)
+		rc = forward_settle(bad->fs, bad->blk);
 	if (rc < 0)
 		return rc;
 	bad->specials_too = true;
@@ -425,14 +427,21 @@ static int round_run(struct bad *bad)
 	return rc ? rc : switching_run(&bad->owners);
 }
 
-/* It is tried again, and known to be bad until then. */
-static void stay(struct bad *bad)
+/* It is tried again, and known to be bad until then. True: the log is to name it. */
+static bool stay(struct bad *bad, int rc)
 {
-	bool known = poison_stay(bad->fs, bad->blk) == 0;
+	bool known, keep;
 
-	/* By hand, and not written down: whoever wants it has been told that it is not so. */
-	if (known || !(bad->how & HOW_AWAY))
-		poison_keep(bad->fs, bad->dev_off, bad->how & HOW_CLEAR);
+	if (bad->special == 0 || (bad->special == OWNER_BAD && !bad->forwarded)) {
+		known = poison_stay(bad->fs, bad->blk) == 0;
+		/* By hand, and not written down: whoever wants it has been told that it is not so. */
+		keep = known || !(bad->how & HOW_AWAY);
+	} else {
+		keep = bad->forwarded && rc == -ENOSPC; /* not all owners have left it */
+	}
+	if (keep)
+		return poison_keep(bad->fs, bad->dev_off, bad->how & HOW_CLEAR);
+	return log_is_first(bad->blk);
 }
 
 static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
@@ -440,6 +449,7 @@ static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 	uint64_t blk = dev_off >> BLOCK_SHIFT;
 	struct bad *bad = calloc(1, sizeof(*bad));
 	unsigned rounds = 0;
+	bool tell;
 	int rc;
 
 	if (!bad)
@@ -452,10 +462,9 @@ static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 	do {
 		rc = round_run(bad);
 	} while (rc == 1 && ++rounds < ROUNDS_MAX);
-	if (rc && (bad->special == 0 || (bad->special == OWNER_BAD && !bad->forwarded)))
-		stay(bad);
+	tell = rc && stay(bad, rc) && !(how & HOW_QUIET);
 	free(bad);
-	if (rc && log_is_first(blk))
+	if (tell)
 		log_error("bad memory at 0x%" PRIx64 " of the pool stays in use for now: %s",
 			  blk << BLOCK_SHIFT, rc == 1 ? "its owners change" : strerror(-rc));
 	return rc == 1 ? -EIO : rc;
@@ -483,7 +492,7 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 	int rc;
 
 	if (fs->opts.readonly || pool_failed(fs->pool)) {
-		if (log_is_first(dev_off >> BLOCK_SHIFT))
+		if (poison_keep_readonly(fs, dev_off) && !(how & HOW_QUIET))
 			log_error("bad memory at 0x%" PRIx64
 				  " of the pool: nothing is saved of it, since the file system is read-only",
 				  u64_align_down(dev_off, BLOCK_SIZE));
@@ -605,12 +614,12 @@ void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len)
 	for (uint64_t off = u64_align_down(dev_off, BLOCK_SIZE); off < end; off += BLOCK_SIZE) {
 		int rc = dax_load(dax, bytes, off, BLOCK_SIZE, NULL) ? poison_handle(fs, off) : 0;
 
-		if (rc && log_is_first(off))
+		if (rc && !poison_is_kept(fs, off) && log_is_first(off))
 			log_warn("bad memory at 0x%" PRIx64 " of the pool: %s", off, strerror(-rc));
 	}
 }
 
-int poison_away(struct fs *fs, uint64_t dev_off, bool clear)
+static int away(struct fs *fs, uint64_t dev_off, unsigned how)
 {
 	int rc;
 
@@ -619,14 +628,24 @@ int poison_away(struct fs *fs, uint64_t dev_off, bool clear)
 	if (fs->opts.readonly || pool_failed(fs->pool))
 		return -EROFS;
 	pthread_mutex_lock(&fs->poison_lock);
-	rc = handle(fs, dev_off, HOW_AWAY | (clear ? HOW_CLEAR : 0));
+	rc = handle(fs, dev_off, HOW_AWAY | how);
 	pthread_mutex_unlock(&fs->poison_lock);
 	return rc;
 }
 
+int poison_away(struct fs *fs, uint64_t dev_off)
+{
+	return away(fs, dev_off, 0);
+}
+
+int poison_away_listed(struct fs *fs, uint64_t dev_off, bool clear)
+{
+	return away(fs, dev_off, HOW_QUIET | (clear ? HOW_CLEAR : 0));
+}
+
 int fs_poison_add(struct fs *fs, uint64_t dev_off)
 {
-	int rc = poison_away(fs, dev_off, false);
+	int rc = poison_away(fs, dev_off);
 
 	return rc && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
 }

@@ -17,8 +17,10 @@ must_check int poison_handle(struct fs *fs, uint64_t dev_off);
 /* The same for what an operation met, but metadata is only noted. 0: the operation may start again, or -EIO. */
 must_check int poison_met(struct fs *fs, const struct dax_bad *bad);
 
-/* Out of use, even if it can be read and written; clear: until the device has cleared it. As poison_handle(). */
-must_check int poison_away(struct fs *fs, uint64_t dev_off, bool clear);
+/* Out of use, even if it can be read and written. As poison_handle(). */
+must_check int poison_away(struct fs *fs, uint64_t dev_off);
+/* The same for one of many: the caller tells the log of those that stay. clear: until the device has cleared it. */
+must_check int poison_away_listed(struct fs *fs, uint64_t dev_off, bool clear);
 
 /* poison_handle() for what was kept with poison_keep(). */
 must_check int poison_again(struct fs *fs, uint64_t dev_off, bool clear);
@@ -48,9 +50,12 @@ void poison_clear(struct fs *fs, uint64_t dev_off);
 void poison_note(struct fs *fs, uint64_t dev_off);
 /*
  * Data in bad memory that could not be seen to (no space): tried now and then, and after poison_freed(). Only until the end of this mount. clear: when nobody has
- * it any more the device is to clear it.
+ * it any more the device is to clear it. False: it is kept already, or there is no room, and the log has named it.
  */
-void poison_keep(struct fs *fs, uint64_t dev_off, bool clear);
+bool poison_keep(struct fs *fs, uint64_t dev_off, bool clear);
+/* The same where nothing can be done about it: it is not tried again. */
+bool poison_keep_readonly(struct fs *fs, uint64_t dev_off);
+bool poison_is_kept(struct fs *fs, uint64_t dev_off);
 /* Something became free. As poison_handle(). */
 void poison_freed(struct fs *fs);
 /* Whether what transactions meet is noted. */

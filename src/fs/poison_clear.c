@@ -190,7 +190,7 @@ int fs_poison_listed(struct fs *fs, uint64_t dev_off)
 		return -EINVAL;
 	pthread_mutex_lock(&fs->poison_lock);
 	may_clear = poison_may_clear(fs, dev_off);
-	rc = poison_away(fs, dev_off, may_clear);
+	rc = poison_away_listed(fs, dev_off, may_clear);
 	if (rc == -EOPNOTSUPP) { /* all that can be done */
 		poison_tell(fs, &(struct fs_poison){ .kind = FS_POISON_META, .dev_off = dev_off });
 		rc = 0;

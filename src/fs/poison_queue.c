@@ -89,28 +89,55 @@ void poison_note(struct fs *fs, uint64_t dev_off)
 	pthread_mutex_unlock(&fs->work_lock);
 }
 
-void poison_keep(struct fs *fs, uint64_t dev_off, bool clear)
+/* The log is to name a place once, however many there are. True: it has not been in the list. */
+static bool keep(struct fs *fs, uint64_t dev_off, bool clear, bool again)
 {
 	struct bad_place *place;
+	bool is_new = false, is_full = false;
 
 	pthread_mutex_lock(&fs->work_lock);
 	place = place_of(fs, dev_off >> BLOCK_SHIFT);
 	if (!place) {
 		place = place_more(fs);
-		if (place)
-			*place = (struct bad_place){ .dev_off = dev_off,
-						     .not_before_ms = now_ms() + AGAIN_MS };
-		else if (log_is_first(dev_off))
-			log_warn("bad memory at 0x%" PRIx64
-				 " of the pool: there are too many such places to keep in mind",
-				 dev_off);
+		is_new = place != NULL;
+		is_full = !place && !fs->bad_full;
+		fs->bad_full = !place;
 	}
+	if (is_new)
+		*place = (struct bad_place){ .dev_off = dev_off, .not_before_ms = now_ms() + AGAIN_MS };
 	if (place) {
 		place->data = true;
 		place->clear |= clear;
-		place->met |= !place->in_work;
+		place->met |= again && !place->in_work;
 	}
 	pthread_mutex_unlock(&fs->work_lock);
+	if (is_full)
+		log_warn("bad memory at 0x%" PRIx64
+			 " of the pool: there are too many such places to keep in mind, or to name each",
+			 dev_off);
+	return is_new;
+}
+
+bool poison_keep(struct fs *fs, uint64_t dev_off, bool clear)
+{
+	return keep(fs, dev_off, clear, true);
+}
+
+bool poison_keep_readonly(struct fs *fs, uint64_t dev_off)
+{
+	return keep(fs, dev_off, false, false);
+}
+
+bool poison_is_kept(struct fs *fs, uint64_t dev_off)
+{
+	const struct bad_place *place;
+	bool kept;
+
+	pthread_mutex_lock(&fs->work_lock);
+	place = place_of(fs, dev_off >> BLOCK_SHIFT);
+	kept = place && place->data;
+	pthread_mutex_unlock(&fs->work_lock);
+	return kept;
 }
 
 void poison_freed(struct fs *fs)
@@ -175,6 +202,32 @@ static void place_done(struct fs *fs, uint64_t dev_off, bool again)
 	pthread_mutex_unlock(&fs->work_lock);
 }
 
+/* How many could not be helped; each of them has been named before, or is in a list of umbractl. */
+static void kept_tell(struct fs *fs)
+{
+	uint64_t first_off = 0;
+	unsigned count = 0, before;
+
+	pthread_mutex_lock(&fs->work_lock);
+	for (unsigned i = 0; i < fs->bad_count; i++) {
+		if (!fs->bad[i].data)
+			continue;
+		if (count++ == 0 || fs->bad[i].dev_off < first_off)
+			first_off = fs->bad[i].dev_off;
+	}
+	before = fs->bad_told;
+	fs->bad_told = count;
+	pthread_mutex_unlock(&fs->work_lock);
+	if (count == before)
+		return;
+	if (count > 0)
+		log_warn("blocks in bad memory that cannot be left for now: %u, the first at 0x%" PRIx64
+			 " of the pool (umbractl poison list)",
+			 count, u64_align_down(first_off, BLOCK_SIZE));
+	else
+		log_info("no block in bad memory has to wait any more");
+}
+
 void poison_drain(struct fs *fs, bool at_once)
 {
 	struct bad_place place;
@@ -184,5 +237,6 @@ void poison_drain(struct fs *fs, bool at_once)
 	round = ++fs->bad_round;
 	while (place_take(fs, round, at_once, &place))
 		place_done(fs, place.dev_off, poison_again(fs, place.dev_off, place.clear) != 0);
+	kept_tell(fs);
 	pthread_mutex_unlock(&fs->poison_lock);
 }

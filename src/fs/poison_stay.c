@@ -27,6 +27,7 @@ struct stay {
 	uint64_t ino, file_blk; /* the first one */
 	bool marked;            /* OWNER_BAD has it */
 	bool other;             /* it is another's of the file system's own, or is being left */
+	bool free_then;         /* it is being left, and would be free in the end */
 };
 
 /* ---- looking it up ---- */
@@ -57,6 +58,7 @@ static int look(struct op *op, void *arg)
 	if (!rc)
 		rc = forward_record(op, s->blk, &m);
 	s->other |= rc == 1;
+	s->free_then = rc == 1 && le32_get(m.fw_flags) & FORWARD_GOOD;
 	return rc < 0 ? rc : 0;
 }
 
@@ -117,6 +119,8 @@ int poison_stay(struct fs *fs, uint64_t blk)
 
 	do {
 		rc = op_run(fs, TXN_READ, NULL, look, &s);
+		if (!rc && s.free_then)
+			return forward_source_bad(fs, blk);
 		if (rc || s.marked || s.other)
 			return rc;
 		if (s.files == 0)

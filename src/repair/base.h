@@ -134,6 +134,14 @@ void repair_stray_each(struct repair *rp, uint32_t agno, uint64_t owner,
 bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
 		       bool (*fn)(void *arg, const void *rec), void *arg);
 
+/* Where a node of a tree by blocks cannot be read: what its records may have been about. A record of another node may be about the same blocks. */
+struct repair_hole {
+	uint64_t start_blk, end_blk;
+};
+/* The same; holes (struct repair_hole, NULL: not wanted) are added by start_blk. */
+bool repair_group_look(struct repair *rp, uint32_t agno, enum ag_tree which,
+		       bool (*fn)(void *arg, const void *rec), void *arg, struct rows *holes);
+
 /* The walk that collects facts, with these options. */
 must_check int repair_walk(struct repair *rp, const struct check_opts *opts, struct check_report *report);
 /* One whose rows nobody needs: it takes less memory, and of the facts there is only what is known of groups. opts NULL: silent. */

@@ -10,6 +10,13 @@
 
 #include "repair/base.h"
 
+/* A node, or a value. */
+static bool stray_read(struct repair *rp, uint64_t laddr, uint64_t owner, void *buf)
+{
+	return repair_unit_read(rp, laddr, MAGIC_NODE, owner, buf) ||
+	       repair_unit_read(rp, laddr, MAGIC_XVAL, owner, buf);
+}
+
 /* ---- trees of a group, silently ---- */
 
 struct quiet {
@@ -19,8 +26,19 @@ struct quiet {
 	uint64_t (*seen)[CHUNK_UNIT_WORDS]; /* of this group: no unit is entered twice */
 	bool (*fn)(void *arg, const void *rec);
 	void *arg;
+	struct rows *holes; /* struct repair_hole, NULL: nobody wants them */
 	bool ended;
+	bool strays; /* there were leaves that nothing leads to */
 };
+
+/* Records that begin there cannot be read. */
+static void quiet_hole(struct quiet *q, uint64_t start_blk, uint64_t end_blk)
+{
+	struct repair_hole *row = q->holes ? rows_add(q->rp->facts, q->holes, sizeof(*row)) : NULL;
+
+	if (row)
+		*row = (struct repair_hole){ start_blk, end_blk };
+}
 
 static void quiet_leaf(struct quiet *q, const struct m_node_body *body)
 {
@@ -46,26 +64,30 @@ static bool quiet_enter(struct quiet *q, uint64_t laddr)
 	return true;
 }
 
-static void quiet_body(struct quiet *q, const struct m_node_body *body);
+static void quiet_body(struct quiet *q, const struct m_node_body *body, uint64_t end_key);
 
-static void quiet_child(struct quiet *q, uint64_t laddr, unsigned level)
+/* False: it cannot be read. */
+static bool quiet_child(struct quiet *q, uint64_t laddr, unsigned level, uint64_t end_key)
 {
 	struct m_node *node = quiet_enter(q, laddr) ? aligned_alloc(64, sizeof(*node)) : NULL;
 	const struct m_node_body *body;
+	bool sound;
 
 	if (!node)
-		return;
+		return false;
 	body = (const void *)node->nd_body;
-	if (repair_unit_read(q->rp, laddr, MAGIC_NODE, OWNER_AG, node) && node_level(body) == level &&
-	    body->nb_kind == q->kind)
-		quiet_body(q, body);
+	sound = repair_unit_read(q->rp, laddr, MAGIC_NODE, OWNER_AG, node) && node_level(body) == level &&
+		body->nb_kind == q->kind;
+	if (sound)
+		quiet_body(q, body, end_key);
 	else
 		q->rp->incomplete = true;
 	free(node);
+	return sound;
 }
 
-/* Sound by itself. Goes down one level with each step. */
-static void quiet_body(struct quiet *q, const struct m_node_body *body)
+/* Sound by itself. Goes down one level with each step. end_key: no record below begins with a higher first word. */
+static void quiet_body(struct quiet *q, const struct m_node_body *body, uint64_t end_key)
 {
 	const struct node_ops *ops = node_ops(q->kind);
 	size_t words = ops->key_words + 1u + ops->is_range;
@@ -76,8 +98,14 @@ static void quiet_body(struct quiet *q, const struct m_node_body *body)
 	}
 	for (unsigned i = 0; i < node_count(body) && !q->ended; i++) {
 		const le64 *w = (const le64 *)(const void *)body->nb_space + i * words;
+		uint64_t end = i + 1u < node_count(body) ? le64_get(w[words]) : end_key;
 
-		quiet_child(q, le64_get(w[ops->key_words]), node_level(body) - 1u);
+		if (quiet_child(q, le64_get(w[ops->key_words]), node_level(body) - 1u, end))
+			continue;
+		/* What begins before the next key may reach further. */
+		if (ops->is_range && le64_get(w[ops->key_words + 1u]) < UINT64_MAX)
+			end = u64_max(end, le64_get(w[ops->key_words + 1u]) + 1);
+		quiet_hole(q, le64_get(w[0]), end);
 	}
 }
 
@@ -88,13 +116,33 @@ static bool quiet_stray(void *arg, uint64_t laddr, const void *unit)
 	const struct m_node_body *body = (const void *)node->nd_body;
 
 	if (unit_magic(unit) == MAGIC_NODE && node_level(body) == 0 && body->nb_kind == q->kind &&
-	    quiet_enter(q, laddr))
+	    quiet_enter(q, laddr)) {
+		q->strays = true;
 		quiet_leaf(q, body);
+	}
 	return !q->ended;
 }
 
-bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
-		       bool (*fn)(void *arg, const void *rec), void *arg)
+/* Every unit that nothing leads to can be read. */
+static bool strays_are_sound(struct repair *rp, uint32_t agno)
+{
+	const struct check *ck = rp->facts;
+	uint64_t first = (uint64_t)agno * ck->ag_chunks;
+	_Alignas(64) uint8_t buf[BLOCK_SIZE];
+
+	for (uint64_t unit = first * CHUNK_BLOCKS; unit < (first + ck->ag_chunks) * CHUNK_BLOCKS; unit++) {
+		uint64_t lchunk = unit / CHUNK_BLOCKS, word = unit % CHUNK_BLOCKS / 64;
+		uint64_t stray = ck->used[lchunk][word] & ~ck->reached[lchunk][word] &
+				 ~rp->taken[lchunk][word];
+
+		if (stray >> unit % 64 & 1 && !stray_read(rp, unit << BLOCK_SHIFT, 0, buf))
+			return false;
+	}
+	return true;
+}
+
+bool repair_group_look(struct repair *rp, uint32_t agno, enum ag_tree which,
+		       bool (*fn)(void *arg, const void *rec), void *arg, struct rows *holes)
 {
 	const struct check_ag *ag = &rp->facts->ags[agno];
 	struct quiet q = {
@@ -103,6 +151,7 @@ bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
 		.kind = ag_tree_kind(which),
 		.fn = fn,
 		.arg = arg,
+		.holes = holes,
 	};
 
 	q.seen = calloc(rp->facts->ag_chunks, sizeof(*q.seen));
@@ -112,11 +161,20 @@ bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
 	}
 	rp->incomplete |= !ag->header;
 	if (ag->header)
-		quiet_body(&q, (const void *)ag->header->ag_roots[which]);
+		quiet_body(&q, (const void *)ag->header->ag_roots[which], UINT64_MAX);
 	if (!q.ended && (!ag->header || ag->damage & GROUP_TREE(which)))
 		repair_stray_each(rp, agno, OWNER_AG, quiet_stray, &q);
+	/* Where there are leaves its root had no records itself. */
+	if (holes && !ag->header && !(q.strays && strays_are_sound(rp, agno)))
+		quiet_hole(&q, 0, UINT64_MAX);
 	free(q.seen);
 	return !q.ended;
+}
+
+bool repair_group_each(struct repair *rp, uint32_t agno, enum ag_tree which,
+		       bool (*fn)(void *arg, const void *rec), void *arg)
+{
+	return repair_group_look(rp, agno, which, fn, arg, NULL);
 }
 
 struct rmap_each {
@@ -144,12 +202,6 @@ void repair_rmap_each(struct repair *rp, bool (*fn)(void *arg, const struct rmap
 }
 
 /* ---- strays ---- */
-
-static bool stray_read(struct repair *rp, uint64_t laddr, uint64_t owner, void *buf)
-{
-	return repair_unit_read(rp, laddr, MAGIC_NODE, owner, buf) ||
-	       repair_unit_read(rp, laddr, MAGIC_XVAL, owner, buf);
-}
 
 void repair_stray_each(struct repair *rp, uint32_t agno, uint64_t owner,
 		       bool (*fn)(void *arg, uint64_t laddr, const void *unit), void *arg)

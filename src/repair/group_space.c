@@ -310,13 +310,18 @@ static void count_owners(struct group_space *g, const uint64_t *ends)
 	}
 }
 
-static int group_count(struct group_space *g)
+int group_space_count(struct group_space *g)
 {
-	const struct rmap *r = g->rmap.data;
+	const struct rmap *r;
 	uint64_t *ends = malloc((g->rmap.count + 1) * sizeof(*ends));
 
 	if (!ends)
 		return -ENOMEM;
+	rmap_merge(&g->rmap);
+	r = g->rmap.data;
+	g->owned.count = 0;
+	g->shared.count = 0;
+	g->free_blk = g->end_blk - g->start_blk;
 	for (size_t i = 0; i < g->rmap.count; i++)
 		ends[i] = rmap_end(&r[i]);
 	qsort(ends, g->rmap.count, sizeof(*ends), end_compare);
@@ -337,9 +342,8 @@ int group_space_make(struct group_space *g, struct repair *rp, uint32_t agno)
 		.rp = rp,
 		.agno = agno,
 		.start_blk = super_ag_start_blk(rp->super, agno),
-		.free_blk = super_ag_length_blk(rp->super, agno),
 	};
-	g->end_blk = g->start_blk + g->free_blk;
+	g->end_blk = g->start_blk + super_ag_length_blk(rp->super, agno);
 	rc = special_owners(rp, &specials);
 	for (size_t i = 0; i < specials.count && !rc; i++) {
 		const struct rmap *r = (const struct rmap *)specials.data + i;
@@ -356,12 +360,13 @@ int group_space_make(struct group_space *g, struct repair *rp, uint32_t agno)
 	}
 	if (!rc)
 		repair_group_each(rp, agno, AG_RMAP, old_rmap_seen, &old);
-	rows_free(&specials);
 	spare_cut(g, special_count);
 	empty_drop(&g->rmap);
-	rmap_merge(&g->rmap);
 	if (!rc)
-		rc = group_count(g);
+		rc = group_space_count(g);
+	if (!rc)
+		rc = group_lost_find(g, &specials);
+	rows_free(&specials);
 	return rc ? rc : rp->facts->error;
 }
 
@@ -370,6 +375,7 @@ void group_space_free(struct group_space *g)
 	rows_free(&g->rmap);
 	rows_free(&g->owned);
 	rows_free(&g->shared);
+	rows_free(&g->unknown);
 }
 
 void group_space_bits(const struct group_space *g, uint32_t chunk, size_t *next, uint8_t *bits)

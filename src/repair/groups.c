@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNKNOWN_TOLD_MAX 16u
 #define PASSES_MAX 8 /* new metadata chunks change what groups have to say: twice in practice */
 
 struct group_make {
@@ -573,6 +574,32 @@ static void group_told(struct repair *rp, uint32_t agno, uint32_t damage)
 		repair_told(rp, REPAIR_MENDED, "group %u: made anew: %s", agno, text);
 }
 
+/* What is said of bad memory where its records are lost. */
+static void bad_told(struct repair *rp, const struct group_space *g)
+{
+	const struct repair_hole *hole = g->unknown.data;
+	size_t told = u64_min(g->unknown.count, UNKNOWN_TOLD_MAX);
+
+	if (g->kept_blk)
+		repair_told(
+			rp, REPAIR_MENDED,
+			"group %u: %" PRIu64
+			" blocks that nobody has stay out of use, as in bad memory: what said why is lost",
+			g->agno, g->kept_blk);
+	if (g->kept_of_files_blk)
+		repair_told(rp, REPAIR_MENDED,
+			    "group %u: %" PRIu64 " blocks of files are in bad memory still", g->agno,
+			    g->kept_of_files_blk);
+	for (size_t i = 0; i < told; i++)
+		repair_told(rp, REPAIR_LOST,
+			    "group %u: records of bad memory in blocks %" PRIu64 " to %" PRIu64
+			    ", if there were any",
+			    g->agno, hole[i].start_blk, hole[i].end_blk - 1);
+	if (told < g->unknown.count)
+		repair_told(rp, REPAIR_LOST, "group %u: and those in %zu more ranges of blocks", g->agno,
+			    g->unknown.count - told);
+}
+
 static int group_make(struct repair *rp, uint32_t agno)
 {
 	struct group_make g = { .rp = rp, .agno = agno };
@@ -595,8 +622,10 @@ static int group_make(struct repair *rp, uint32_t agno)
 		rc = rp->facts->error;
 	if (!rc)
 		rc = group_write(&g);
-	if (!rc)
+	if (!rc) {
 		group_told(rp, agno, damage);
+		bad_told(rp, &g.space);
+	}
 	free(g.header);
 	rows_free(&g.nodes);
 	group_space_free(&g.space);

@@ -16,11 +16,18 @@ struct group_space {
 	struct rows owned;  /* struct refcount: runs of owned blocks, by start */
 	struct rows shared; /* those with two owners or more */
 	uint64_t free_blk;
+	/* Where the rmap was lost: blocks that stay out of use, alone and beside files, and struct repair_hole of which that is not known any more. */
+	uint64_t kept_blk, kept_of_files_blk;
+	struct rows unknown;
 };
 
 /* From the facts; 0 or -ENOMEM. */
 must_check int group_space_make(struct group_space *g, struct repair *rp, uint32_t agno);
 void group_space_free(struct group_space *g);
+/* The rmap is brought into order, and owned, shared, free_blk are counted from it. 0 or -ENOMEM. */
+must_check int group_space_count(struct group_space *g);
+/* Adds what else says of blocks that are out of use where nodes of the old rmap are lost. specials: of special_owners(). 0 or -ENOMEM. */
+must_check int group_lost_find(struct group_space *g, const struct rows *specials);
 /* What the bitmap says about one chunk of the group (index from its start). *next: 0 for the first, chunks in order. */
 void group_space_bits(const struct group_space *g, uint32_t chunk, size_t *next, uint8_t *bits);
 

@@ -332,6 +332,61 @@ static void evacuate_of(unsigned wanted, unsigned first, unsigned each, bool mar
 	testfs_free(&t);
 }
 
+/*
+ * What a range was emptied of goes bad before all have left it, or is said to be bad: it is not free when they have, in this mount or another one, and
+ * nothing is lost.
+ */
+static void source_of(unsigned wanted, unsigned first, unsigned each, bool by_hand, bool crash)
+{
+	const struct testfs_opts opts = { .size_bytes = (uint64_t)24 << 20 };
+	struct testpoison *poison;
+	uint64_t dev_off;
+
+	testfs_make(&t, &opts);
+	owners_make(wanted);
+	dev_off = place_of(owners[0]);
+	(void)spoil(first, each);
+	poison = testpoison_open(t.dax);
+	if (!poison) {
+		testfs_free(&t);
+		skip();
+	}
+	evacuate(dev_off, false);
+	assert_int_equal(blocks_of(OWNER_FORWARD), 1);
+	if (by_hand) {
+		assert_int_not_equal(fs_poison_add(t.fs, dev_off), 0);
+	} else {
+		testpoison_lines(poison, dev_off, 0x30);
+		fs_poison_look(t.fs, dev_off, BLOCK_SIZE);
+	}
+	owners_check(dev_off, 0);
+	/* The next mount is told by nobody. */
+	testpoison_heal_all(poison);
+	testpoison_close(poison);
+	owners_repair();
+	if (crash) {
+		testfs_crash(&t);
+	} else {
+		fs_poison_look(t.fs, dev_off, BLOCK_SIZE);
+		testfs_remount(&t);
+	}
+	owners_check(dev_off, 0);
+	assert_int_equal(blocks_of(OWNER_FORWARD), 0);
+	assert_int_equal(blocks_of(OWNER_BAD), 1);
+	testfs_check(&t);
+	testfs_free(&t);
+}
+
+static void test_source(void **state)
+{
+	(void)state;
+	for (unsigned how = 0; how < 4; how++) {
+		source_of(50, 40, 0, how & 1, how & 2);
+		source_of(50, 49, 0, how & 1, how & 2);
+		source_of(COUNT_MAX, 64, 5, how & 1, how & 2);
+	}
+}
+
 static void test_evacuate(void **state)
 {
 	(void)state;
@@ -349,6 +404,7 @@ int main(void)
 		cmocka_unit_test(test_poison),
 		cmocka_unit_test(test_evacuate),
 		cmocka_unit_test(test_heal),
+		cmocka_unit_test(test_source),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

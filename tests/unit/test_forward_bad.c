@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Shared blocks on their way out of a range when power is lost, and before the next mount memory goes bad that they were copied to: the old copies are
- * good, so nothing is lost, whoever had been switched already. Power may be lost again while that is put right.
+ * Shared blocks on their way out of a range when power is lost, and before the next mount memory goes bad that they were copied to, or from: the other copies are
+ * good, so nothing is lost, whoever had been switched already, and what is bad is out of use in the end. Power may be lost again while that is put right.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,14 +34,15 @@ struct crash {
 	char *want;
 	uint64_t off, len;
 	bool mark_bad;
+	bool source;      /* what they are copied from goes bad */
 	uint64_t bad_blk; /* of the second crash: what is bad already */
 	unsigned images, taken_back, again;
 };
 
 /* ---- a mount of an image in which memory is bad ---- */
 
-/* Places that others are on their way to; by the rmap, without a mount that would go on with it. */
-static unsigned targets_find(const uint8_t *image, uint64_t blks[TARGETS_MAX])
+/* Places that others are on their way to, or from; by the rmap, without a mount that would go on with it. */
+static unsigned targets_find(const uint8_t *image, bool source, uint64_t blks[TARGETS_MAX])
 {
 	const struct testfs_opts opts = { .size_bytes = POOL_BYTES, .fs.readonly = true };
 	struct fs_owners_pos pos = { 0 };
@@ -55,7 +56,8 @@ static unsigned targets_find(const uint8_t *image, uint64_t blks[TARGETS_MAX])
 		for (uint64_t off = 0; count == 1 && o.owner == OWNER_FORWARD && off < o.len;
 		     off += BLOCK_SIZE)
 			if (found_count < TARGETS_MAX)
-				blks[found_count++] = (o.dev_off + off) / BLOCK_SIZE;
+				blks[found_count++] =
+					(source ? o.file_off : o.dev_off / BLOCK_SIZE) + off / BLOCK_SIZE;
 		pos = o.after;
 	} while (count == 1);
 	testfs_free(&u);
@@ -145,7 +147,7 @@ static void image_check(void *arg, const uint8_t *image)
 	uint64_t blks[TARGETS_MAX], blk;
 	struct crash *c = arg;
 	struct testpoison *poison;
-	unsigned count = targets_find(image, blks);
+	unsigned count = targets_find(image, c->source, blks);
 	struct testfs u;
 	struct cut cut;
 
@@ -196,10 +198,10 @@ static void files_make(void)
 	}
 }
 
-static void forward_bad(bool mark_bad)
+static void forward_bad(bool mark_bad, bool source)
 {
 	const struct testfs_opts opts = { .size_bytes = POOL_BYTES, .trace = &cut_trace };
-	struct crash c = { .mark_bad = mark_bad };
+	struct crash c = { .mark_bad = mark_bad, .source = source };
 	struct testpoison *poison;
 	struct fs_evacuation e;
 	struct inode_attr attr;
@@ -232,7 +234,7 @@ static void forward_bad(bool mark_bad)
 	assert_int_equal(rc, 0);
 	cut_end();
 	cut_images(&cut, image_check, &c);
-	print_message("# %u images, in %u a target was bad; %u of mounts that saw to it\n", c.images,
+	print_message("# %u images, in %u a block was bad; %u of mounts that saw to it\n", c.images,
 		      c.taken_back, c.again);
 	assert_true(c.taken_back > 8 && c.again > 8);
 	free(c.want);
@@ -242,13 +244,25 @@ static void forward_bad(bool mark_bad)
 static void test_good(void **state)
 {
 	(void)state;
-	forward_bad(false);
+	forward_bad(false, false);
 }
 
 static void test_marked(void **state)
 {
 	(void)state;
-	forward_bad(true);
+	forward_bad(true, false);
+}
+
+static void test_source(void **state)
+{
+	(void)state;
+	forward_bad(false, true);
+}
+
+static void test_source_marked(void **state)
+{
+	(void)state;
+	forward_bad(true, true);
 }
 
 int main(void)
@@ -256,6 +270,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_marked),
+		cmocka_unit_test(test_source),
+		cmocka_unit_test(test_source_marked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
