@@ -11,6 +11,7 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,9 +36,9 @@ static struct umbra_msg head(enum umbra_msg_type type, size_t size)
 	return (struct umbra_msg){ .size = (uint32_t)size, .type = (uint16_t)type, .id = 1 };
 }
 
-/* The answer, with two descriptors if fds is given. */
-static void ask(const void *in, size_t in_size, void *out, size_t out_size, enum umbra_msg_type type,
-		int *fds)
+/* The answer, with two descriptors if fds is given. False: it is BUSY. */
+static bool ask_once(const void *in, size_t in_size, void *out, size_t out_size, enum umbra_msg_type type,
+		     int *fds)
 {
 	union {
 		struct cmsghdr header;
@@ -52,6 +53,9 @@ static void ask(const void *in, size_t in_size, void *out, size_t out_size, enum
 	}
 	if (send(sock, in, in_size, 0) != (ssize_t)in_size || recvmsg(sock, &msg, 0) <= 0)
 		err(1, "the daemon");
+	if (((struct umbra_msg *)out)->type == UMBRA_MSG_ERROR &&
+	    ((struct umbra_msg_error *)out)->error == EBUSY)
+		return false;
 	if (((struct umbra_msg *)out)->type != type)
 		errx(1, "message %u is answered by %u", ((const struct umbra_msg *)in)->type,
 		     ((struct umbra_msg *)out)->type);
@@ -59,6 +63,19 @@ static void ask(const void *in, size_t in_size, void *out, size_t out_size, enum
 		errx(1, "no descriptors");
 	if (fds)
 		memcpy(fds, CMSG_DATA(&control.header), 2 * sizeof(int));
+	return true;
+}
+
+/* Whoever has just closed the file may still count: the kernel tells the daemon of it later. */
+static void ask(const void *in, size_t in_size, void *out, size_t out_size, enum umbra_msg_type type,
+		int *fds)
+{
+	for (unsigned tries = 0; !ask_once(in, in_size, out, out_size, type, fds); tries++) {
+		if (tries == 6000)
+			errx(1, "message %u: others have the file open",
+			     ((const struct umbra_msg *)in)->type);
+		usleep(10000);
+	}
 }
 
 static void connect_to(int fd)
