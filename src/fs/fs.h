@@ -195,6 +195,7 @@ must_check int fs_dedupe(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t
 #define FS_EXTENT_SHARED 0x2u
 #define FS_EXTENT_INLINE 0x4u
 #define FS_EXTENT_LAST 0x8u
+#define FS_EXTENT_BAD 0x10u /* fs_map_files(): in bad memory that the file could not leave */
 struct fs_extent {
 	uint64_t file_off, dev_off, len; /* bytes */
 	uint32_t flags;
@@ -202,6 +203,9 @@ struct fs_extent {
 };
 /* Extents from byte off on, at most max of them, split where the number of owners changes; returns how many. */
 must_check int fs_map(struct fs *fs, uint64_t ino, uint64_t off, struct fs_extent *extents, unsigned max);
+/* The same; of blocks in bad memory that stay owners are files alone. Such a one is not to be stored to in place, even if it is not SHARED here. */
+must_check int fs_map_files(struct fs *fs, uint64_t ino, uint64_t off, struct fs_extent *extents,
+			    unsigned max);
 
 /* A new file name in dir_dst that is a clone of inode src with its attributes (umbractl clone); many in one transaction where they fit. */
 struct fs_clone_item {

@@ -285,7 +285,51 @@ struct map_call {
 	uint64_t ino, off;
 	struct fs_extent *extents;
 	unsigned max, count;
+	bool files; /* of a block in bad memory that stays: how many files have it */
 };
+
+/* Owners from blk on that are no files. */
+struct specials {
+	uint64_t blk, end_blk; /* of blk, and as far as they are the same */
+	uint64_t count;
+	bool bad;
+};
+
+static int special_note(void *arg, const struct rmap *rmap)
+{
+	struct specials *s = arg;
+
+	if (rmap->start_blk >= s->end_blk)
+		return 1;
+	if (!(rmap->owner & OWNER_SPECIAL))
+		return 0;
+	if (rmap->start_blk > s->blk) {
+		s->end_blk = rmap->start_blk;
+		return 1;
+	}
+	s->end_blk = u64_min(s->end_blk, rmap->start_blk + rmap->count_blk);
+	s->count++;
+	s->bad |= rmap->owner == OWNER_BAD;
+	return 0;
+}
+
+/* Whoever stores has to know of OWNER_BAD as of any other who shares the block; whoever looks at a file is told of files. */
+static int map_files(struct op *op, struct fs_extent *e, uint64_t *refs)
+{
+	struct specials s = { .blk = e->dev_off >> BLOCK_SHIFT };
+	int rc;
+
+	s.end_blk = s.blk + (e->len >> BLOCK_SHIFT);
+	rc = space_owners(op->tx, s.blk, s.end_blk - s.blk, special_note, &s);
+	if (rc < 0)
+		return rc;
+	e->len = (s.end_blk - s.blk) << BLOCK_SHIFT;
+	e->flags |= s.bad ? FS_EXTENT_BAD : 0;
+	*refs = u64_max(*refs - u64_min(s.count, *refs), 1);
+	if (*refs == 1)
+		e->flags &= ~FS_EXTENT_SHARED;
+	return 0;
+}
 
 static int map_extents(struct op *op, const struct inode_attr *attr, struct map_call *m)
 {
@@ -315,10 +359,14 @@ static int map_extents(struct op *op, const struct inode_attr *attr, struct map_
 			.len = same_blk << BLOCK_SHIFT,
 			.flags = (e.flags & EXTENT_UNWRITTEN ? FS_EXTENT_UNWRITTEN : 0) |
 				 (refs > 1 ? FS_EXTENT_SHARED : 0),
-			.owners = (uint32_t)u64_min(refs, UINT32_MAX),
 		};
+		if (refs > 1 && m->files && atomic_load(&op->fs->bad_in_use))
+			rc = map_files(op, out, &refs);
+		if (rc)
+			return rc;
+		out->owners = (uint32_t)u64_min(refs, UINT32_MAX);
 		m->count++;
-		blk = e.file_blk + same_blk;
+		blk = e.file_blk + (out->len >> BLOCK_SHIFT);
 	}
 	return 0;
 }
@@ -356,10 +404,23 @@ static int map_once(struct op *op, void *arg)
 	return attr.data_format == DATA_EXTENTS ? map_extents(op, &attr, m) : 0;
 }
 
+static int map_run(struct fs *fs, struct map_call *m)
+{
+	int rc = op_run(fs, TXN_READ, NULL, map_once, m);
+
+	return rc ? rc : (int)m->count;
+}
+
 int fs_map(struct fs *fs, uint64_t ino, uint64_t off, struct fs_extent *extents, unsigned max)
 {
 	struct map_call m = { .ino = ino, .off = off, .extents = extents, .max = max };
-	int rc = op_run(fs, TXN_READ, NULL, map_once, &m);
 
-	return rc ? rc : (int)m.count;
+	return map_run(fs, &m);
+}
+
+int fs_map_files(struct fs *fs, uint64_t ino, uint64_t off, struct fs_extent *extents, unsigned max)
+{
+	struct map_call m = { .ino = ino, .off = off, .extents = extents, .max = max, .files = true };
+
+	return map_run(fs, &m);
 }

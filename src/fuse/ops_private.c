@@ -64,6 +64,8 @@ static uint32_t extent_flags(uint32_t flags)
 		out |= UMBRA_EXTENT_INLINE;
 	if (flags & FS_EXTENT_LAST)
 		out |= UMBRA_EXTENT_LAST;
+	if (flags & FS_EXTENT_BAD)
+		out |= UMBRA_EXTENT_BAD;
 	return out;
 }
 
@@ -78,7 +80,7 @@ static void give_extents(fuse_req_t req, fuse_ino_t ino, const void *in)
 	max = reply->count;
 	if (max == 0 || max > UMBRA_EXTENTS_MAX)
 		max = UMBRA_EXTENTS_MAX;
-	n = reply->flags ? -EINVAL : fs_map(req_session(req)->fs, ino, reply->off, extents, max);
+	n = reply->flags ? -EINVAL : fs_map_files(req_session(req)->fs, ino, reply->off, extents, max);
 	if (n < 0) {
 		ops_reply(req, n);
 		return;

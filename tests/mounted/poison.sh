@@ -369,15 +369,40 @@ case_stays()
 	page bad "$off" || return
 	reads "$mnt/file" 4096 1 error direct || return 1
 	is "poison list" "$("$ctl" poison list "$mnt" | tail -n +2 | tr -s ' ')" " $hex 4096" || return 1
-	page good "$off" && daemon_down && works "$bin/fsck.umbrafs" -fn "$pool" && works "$bin/fsck.umbrafs" -fy "$pool" && daemon_up || return 1
+	page good "$off" && daemon_down || return 1
+	"$bin/umbradump" "$pool" >"$work/out" && is "the feature" "$(grep -c ', ro_compat 0x4 BAD_IN_USE,' "$work/out")" 2 || return 1
+	works "$bin/fsck.umbrafs" -fn "$pool" && works "$bin/fsck.umbrafs" -fy "$pool" && daemon_up || return 1
 	is "poison list of the next mount" "$("$ctl" poison list "$mnt" | tail -n +2 | tr -s ' ')" " $hex 4096" || return 1
 	is "the owners" "$("$ctl" owners --range "$off" "$mnt" | grep -c "^ *$hex .*\(file\|bad\) ")" 2 || return 1
 	cmp "$mnt/file" "$work/want" && is "the place" "$(place "$mnt/file" 4096)" "$off" || return 1
+	is "the map" "$("$ctl" map "$mnt/file" | tr -s ' ' | grep " $hex ")" " 0x1000 $hex 0x1000 1 bad" || return 1
+	is "what is shared" "$("$ctl" map "$mnt/file" | tail -n 1 | sed 's/.*of which //')" "0 KiB shared" || return 1
+	"$ctl" owners --summary --range "$off" "$mnt" | tr -s ' ' >"$work/out"
+	grep -q '^ 1 file$' "$work/out" && grep -q '^ 4096 bytes in bad memory that files could not leave' "$work/out" || return 1
+	grep -q '^ 0 bytes that are out of use already' "$work/out" && grep -q '^ 0 bytes that are free' "$work/out" || return 1
 	says 1 'no space to move its files to' "$ctl" poison add "$off" "$mnt" || return 1
 	rm "$mnt/file" || return 1
 	wait_for eval '[ "$("$ctl" owners --range "$off" "$mnt" | grep -c "^ *$hex ")" = 1 ]' || return 1
 	is "poison list without the file" "$("$ctl" poison list "$mnt" | tail -n +2 | tr -s ' ')" " $hex 4096" || return 1
 	rm "$mnt/fill" && works "$ctl" poison forget "$off" "$mnt" || return 1
+	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# What is lost cannot be put back where the block of it is bad too, and stays.
+case_repair_stays()
+{
+	local off
+	fresh && daemon_up || return 1
+	blocks "$mnt/file" 16 && cp "$mnt/file" "$work/want" || return 1
+	off=$(place "$mnt/file" 4096)
+	page bad "$off" || return
+	reads "$mnt/file" 4096 1 error direct || return 1
+	dd if=/dev/zero of="$mnt/fill" bs=1M status=none 2>/dev/null
+	dd if=/dev/zero of="$mnt/fill" bs=4096 oflag=append conv=notrunc status=none 2>/dev/null
+	says 1 'no space to move its files to' "$ctl" poison add "$(place "$mnt/file" 4096)" "$mnt" || return 1
+	says 1 'in bad memory there that it could not leave yet, for want of space' "$ctl" repair --from "$work/want" "$mnt/file" || return 1
+	rm "$mnt/fill" || return 1
+	wait_for "$ctl" repair --from "$work/want" "$mnt/file" && cmp "$mnt/file" "$work/want" && works "$ctl" losses "$mnt" || return 1
 	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
 }
 

@@ -213,13 +213,49 @@ static void test_give_back(void **state)
 	end();
 }
 
+/* Who looks at a file is told how many files have its blocks, and which are bad; who stores to it, of all who have them. */
+static void test_map(void **state)
+{
+	static const struct {
+		unsigned first, count;
+		uint32_t owners, flags;
+	} want[] = {
+		{ 0, 6, 2, FS_EXTENT_SHARED },
+		{ 6, 1, 1, FS_EXTENT_BAD },
+		{ 7, 1, 2, FS_EXTENT_SHARED | FS_EXTENT_BAD },
+		{ 8, 2, 2, FS_EXTENT_SHARED },
+		{ 10, BLOCKS - 10, 1, FS_EXTENT_LAST },
+	};
+	struct fs_extent e[8];
+
+	(void)state;
+	make();
+	assert_int_equal(fs_clone(t.fs, &testfs_root, a, 0, b, 0, 6 * BLOCK_SIZE, 0, NULL), 6 * BLOCK_SIZE);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, a, 7 * BLOCK_SIZE, b, 7 * BLOCK_SIZE, 3 * BLOCK_SIZE, 0,
+				  NULL),
+			 3 * BLOCK_SIZE);
+	(void)stay(a, 6);
+	(void)stay(a, 7);
+	assert_int_equal(fs_map_files(t.fs, a, 0, e, ARRAY_SIZE(e)), ARRAY_SIZE(want));
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		assert_int_equal(e[i].file_off, want[i].first * BLOCK_SIZE);
+		assert_int_equal(e[i].len, want[i].count * BLOCK_SIZE);
+		assert_int_equal(e[i].owners, want[i].owners);
+		assert_int_equal(e[i].flags, want[i].flags);
+	}
+	assert_int_equal(fs_map_files(t.fs, a, 6 * BLOCK_SIZE, e, 1), 1);
+	assert_int_equal(e[0].flags, FS_EXTENT_BAD);
+	assert_int_equal(fs_map(t.fs, a, 6 * BLOCK_SIZE, e, 1), 1);
+	assert_int_equal(e[0].flags, FS_EXTENT_SHARED);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_dedupe),
-		cmocka_unit_test(test_both),
-		cmocka_unit_test(test_immutable),
-		cmocka_unit_test(test_give_back),
+		cmocka_unit_test(test_dedupe),    cmocka_unit_test(test_both),
+		cmocka_unit_test(test_immutable), cmocka_unit_test(test_give_back),
+		cmocka_unit_test(test_map),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,6 +86,18 @@ static uint64_t bytes_past(uint64_t *end, uint64_t off, uint64_t len)
 	return *end - start;
 }
 
+/* Of a file, from off to end, and by no record before: what of it is in the last bad range is not out of use. */
+static void bad_keep(struct blast *blast, uint64_t off, uint64_t end)
+{
+	uint64_t from = off > blast->bad_off ? off : blast->bad_off;
+	uint64_t to = end < blast->bad_end ? end : blast->bad_end;
+
+	if (from >= to)
+		return;
+	blast->bad_bytes -= to - from;
+	blast->kept_bytes += to - from;
+}
+
 int blast_add(struct blast *blast, const struct umbra_owner *owner)
 {
 	bool is_new = false;
@@ -96,11 +108,16 @@ int blast_add(struct blast *blast, const struct umbra_owner *owner)
 	case UMBRA_OWNER_FILE:
 		rc = inode_see(blast, owner->ino, &is_new);
 		blast->files += is_new;
+		bad_keep(blast, owner->dev_off > blast->data_end ? owner->dev_off : blast->data_end,
+			 owner->dev_off + owner->len);
 		blast->data_bytes += bytes_past(&blast->data_end, owner->dev_off, owner->len);
 		blast->file_bytes += owner->len;
 		break;
-	case UMBRA_OWNER_BAD:
+	case UMBRA_OWNER_BAD: /* records that begin before this one are known, and reach to data_end at most */
 		blast->bad_bytes += owner->len;
+		blast->bad_off = owner->dev_off;
+		blast->bad_end = owner->dev_off + owner->len;
+		bad_keep(blast, owner->dev_off, blast->data_end);
 		break;
 	case UMBRA_OWNER_FORWARD:
 	case UMBRA_OWNER_SPARE:
@@ -128,6 +145,10 @@ void blast_print(const struct blast *blast)
 	       args_size_text(blast->len - blast->owned_bytes, left, sizeof(left)));
 	printf("%16llu  bytes that are out of use already (%s)\n", (unsigned long long)blast->bad_bytes,
 	       args_size_text(blast->bad_bytes, bad, sizeof(bad)));
+	if (blast->kept_bytes)
+		printf("%16llu  bytes in bad memory that files could not leave (%s)\n",
+		       (unsigned long long)blast->kept_bytes,
+		       args_size_text(blast->kept_bytes, bad, sizeof(bad)));
 }
 
 struct json_object *blast_json(const struct blast *blast)
@@ -143,6 +164,7 @@ struct json_object *blast_json(const struct blast *blast)
 	json_object_object_add(o, "metadata_units", json_u64(blast->meta_units));
 	json_object_object_add(o, "free_bytes", json_u64(blast->len - blast->owned_bytes));
 	json_object_object_add(o, "bad_bytes", json_u64(blast->bad_bytes));
+	json_object_object_add(o, "bad_kept_bytes", json_u64(blast->kept_bytes));
 	return o;
 }
 

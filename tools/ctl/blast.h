@@ -15,9 +15,11 @@ struct blast {
 	uint64_t file_bytes;  /* of files: what several share counts for each */
 	uint64_t meta_units;  /* units of metadata, second copies too, in use or not */
 	uint64_t bad_bytes;   /* out of use */
+	uint64_t kept_bytes;  /* in bad memory, but files have them still */
 	uint64_t owned_bytes; /* of anybody; the rest is free */
 	/* ends of what has come so far */
 	uint64_t data_end, owned_end;
+	uint64_t bad_off, bad_end; /* the last range that is bad */
 	struct blast_inodes *inodes;
 };
 

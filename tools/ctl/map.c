@@ -17,7 +17,8 @@
 static const char usage[] =
 	"usage: umbractl map [--json] [--quality] FILE\n"
 	"Lists the pieces of FILE: offset in the file, offset on the device, length (all in bytes), how many owners the blocks\n"
-	"have, and flags: shared, unwritten (reads as zero), inline (in the inode). Holes are left out.\n"
+	"have, and flags: shared, unwritten (reads as zero), inline (in the inode), bad (in bad memory that the file could not leave).\n"
+	"Holes are left out.\n"
 	"  -q, --quality   which parts of it can be mapped by pages of 2 MiB, and why others cannot\n";
 
 struct map {
@@ -46,6 +47,8 @@ static void piece_put(struct map *map, const struct umbra_extent *e)
 		flag_add(flags, text, sizeof(text), "unwritten");
 	if (e->flags & UMBRA_EXTENT_INLINE)
 		flag_add(flags, text, sizeof(text), "inline");
+	if (e->flags & UMBRA_EXTENT_BAD)
+		flag_add(flags, text, sizeof(text), "bad");
 	map->pieces++;
 	map->bytes += e->len;
 	if (e->flags & UMBRA_EXTENT_SHARED)

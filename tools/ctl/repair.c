@@ -213,6 +213,13 @@ static int block_put_back(struct repair *r, const struct lost *l)
 	return rc == ENODATA ? 0 : rc; /* somebody else has put it back */
 }
 
+static const char *why_not(int error)
+{
+	if (error == EBUSY)
+		return "the file is in bad memory there that it could not leave yet, for want of space: free some, and try again (umbractl poison list)";
+	return strerror(error);
+}
+
 /* Lost blocks beside each other: nobody but those around them can tell whether the backup is the right one. */
 static void run_put_back(struct repair *r, const struct lost *run, size_t count)
 {
@@ -237,7 +244,7 @@ static void run_put_back(struct repair *r, const struct lost *run, size_t count)
 			return;
 		}
 		if (rc)
-			run_refuse(r, &run[i], 1, strerror(rc));
+			run_refuse(r, &run[i], 1, why_not(rc));
 	}
 }
 

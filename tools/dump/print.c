@@ -42,6 +42,27 @@ void dump_hex_print(const void *bytes, size_t len_bytes)
 	}
 }
 
+/* As FORMAT.md 4 calls them. */
+static void features_print(const struct super *s)
+{
+	static const struct {
+		uint64_t bit;
+		const char *name;
+	} ro[] = {
+		{ FEATURE_RO_COMPAT_NAMES_HIDDEN, "NAMES_HIDDEN" },
+		{ FEATURE_RO_COMPAT_LANES_MOVED, "LANES_MOVED" },
+		{ FEATURE_RO_COMPAT_BAD_IN_USE, "BAD_IN_USE" },
+	};
+
+	printf("  compat 0x%" PRIx64 ", ro_compat 0x%" PRIx64, s->compat, s->ro_compat);
+	for (size_t i = 0; i < ARRAY_SIZE(ro); i++)
+		if (s->ro_compat & ro[i].bit)
+			printf(" %s", ro[i].name);
+	printf(", incompat 0x%" PRIx64 "%s%s\n", s->incompat,
+	       s->incompat & FEATURE_INCOMPAT_META_DUP ? " META_DUP" : "",
+	       s->incompat & FEATURE_INCOMPAT_GROWING ? " GROWING" : "");
+}
+
 void dump_super_print(const struct super *s)
 {
 	printf("  version %u.%u, written %" PRIu64 " times\n  uuid ", s->major, s->minor, s->version_count);
@@ -50,8 +71,7 @@ void dump_super_print(const struct super *s)
 	text_print((const uint8_t *)s->label, strlen(s->label));
 	printf("\n  state 0x%x%s%s\n", s->state, s->state & SUPER_STATE_CLEAN ? " clean" : "",
 	       s->state & SUPER_STATE_REPAIR ? " repair" : "");
-	printf("  compat 0x%" PRIx64 ", ro_compat 0x%" PRIx64 ", incompat 0x%" PRIx64 "\n", s->compat,
-	       s->ro_compat, s->incompat);
+	features_print(s);
 	printf("  size %" PRIu64 " blocks, %u groups of %" PRIu64 " blocks\n", s->size_blk, s->ag_count,
 	       s->ag_size_blk);
 	if (s->grown_from_blk)
