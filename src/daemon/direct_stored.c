@@ -175,7 +175,7 @@ void stored_unready(struct stored *stored, uint64_t ino)
 		return;
 	pthread_mutex_lock(&stored->lock);
 	of = *ino_find(stored, ino);
-	if (of) {
+	if (of && !sabotage_point("stores-forbid")) {
 		of->is_ready = false;
 		of->stops++;
 	}

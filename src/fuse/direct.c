@@ -11,7 +11,6 @@
 
 #include "fs/holders.h"
 #include "fuse/ops.h"
-#include "util/sabotage.h"
 
 void session_set_direct(struct session *session, const struct session_direct *direct)
 {
@@ -37,8 +36,7 @@ void direct_paged(const struct session *session, uint64_t ino, uint64_t fh)
 {
 	const struct session_direct *d = session->direct;
 
-	if (!direct_is_stored(session, ino) || sabotage_point("stores-forbid") ||
-	    !opens_add_pages(session->opens, ino, fh >> OPS_FH_OPEN_SHIFT))
+	if (!direct_is_stored(session, ino) || !opens_add_pages(session->opens, ino, fh >> OPS_FH_OPEN_SHIFT))
 		return;
 	/* In this order: whoever is ready after this has seen that it counts. */
 	fs_cached(session->fs, ino);

@@ -14,7 +14,6 @@
 
 #include "fs/holders.h"
 #include "fuse/ops.h"
-#include "util/sabotage.h"
 
 /* FS_OPEN_* of an open, but for truncation. */
 static unsigned open_flags(const struct fuse_file_info *fi)
@@ -85,8 +84,7 @@ static void open_fill(struct session *session, uint64_t ino, bool direct, struct
 	fi->fh |= (atomic_fetch_add_explicit(&session->open_count, 1, memory_order_relaxed) + 1)
 		  << OPS_FH_OPEN_SHIFT;
 	/* What can be stored to through a mapping without a word to us must not be there already beside those who have it directly. */
-	fi->keep_cache = !(open_flags(fi) & FS_OPEN_MAP && fs_is_lent(session->fs, ino) &&
-			   !sabotage_point("lend-open"));
+	fi->keep_cache = !(open_flags(fi) & FS_OPEN_MAP && fs_is_lent(session->fs, ino));
 	fi->noflush = 1;
 }
 
