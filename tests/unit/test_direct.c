@@ -472,7 +472,10 @@ static void test_threads(void **state)
 		uint64_t src = inos[testfs_below(&seed, FILES)], dst = inos[testfs_below(&seed, FILES)];
 		uint64_t blk = testfs_below(&seed, FILE_BLK / 2);
 
-		switch (testfs_below(&seed, 3)) {
+		switch (testfs_below(&seed, 4)) {
+		case 3:
+			page_read(dst, blk);
+			break;
 		case 0:
 			assert_int_equal(truncate_to(dst, FILE_BLK - testfs_below(&seed, 3)), 0);
 			break;
