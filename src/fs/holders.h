@@ -16,10 +16,18 @@
 #include "util/util.h"
 
 enum fs_change {
-	FS_CHANGE_LEND, /* the kernel gets pages to keep: nobody may store there through a mapping. Who does not answer is left alone */
 	FS_CHANGE_SHARE, /* blocks get one more owner: nobody may store into them through a mapping */
 	FS_CHANGE_MOVE, /* the file gets other blocks there, or none, or others where there are none: nobody may see the old ones */
+	/* The kernel gets pages to keep. Nothing else changes, so who does not answer is left alone */
+	FS_CHANGE_LEND,       /* that it only reads: nobody may store there through a mapping */
+	FS_CHANGE_LEND_STORE, /* that it may store to: nobody may have them */
 };
+
+/* Whether shadows that cannot be stored through may stay. */
+static inline bool fs_change_leaves_reads(enum fs_change change)
+{
+	return change == FS_CHANGE_SHARE || change == FS_CHANGE_LEND;
+}
 
 struct fs_holders {
 	void *arg;

@@ -40,7 +40,7 @@ int op_lend(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk
 		return 0;
 	/* Through a mapping it may store to the page without another word. */
 	if (atomic_load(&inode->map_opens) > 0)
-		change = FS_CHANGE_MOVE;
+		change = FS_CHANGE_LEND_STORE;
 	return op_change(op, inode, lo_blk, hi_blk, change);
 }
 

@@ -272,6 +272,36 @@ static void case_page_before_open(void)
 	close(reader);
 }
 
+/* The descriptor that is attached, opened before anybody stored directly, and one like it of somebody else who does not store. */
+static void case_same_descriptor(void)
+{
+	int fd, other;
+	struct umbra_file *file, *others;
+	uint64_t value;
+
+	file_new("f");
+	fd = (int)MUST(open("f", O_RDWR));
+	other = (int)MUST(open("f", O_RDONLY));
+	file = attach(fd);
+	others = attach(other);
+	for (unsigned i = 0; i < 20 && check_failed_count() == 0; i++) {
+		check_context("round %u", i);
+		direct_store(file, i, i + 1);
+		EQ(8, pread(fd, &value, 8, 8 * (off_t)i));
+		EQ(i + 1, value);
+		direct_store(file, i, i + 2);
+		EQ(8, pread(other, &value, 8, 8 * (off_t)i));
+		EQ(i + 2, value);
+		call_store(fd, i, i + 3);
+		EQ(i + 3, direct_word(others, i));
+		EQ(i + 3, direct_word(file, i));
+	}
+	umbra_detach(others);
+	umbra_detach(file);
+	close(other);
+	close(fd);
+}
+
 /* ---- all at once ---- */
 
 enum way { DIRECT, DIRECT_MAP, CALLS, KERNEL_MAP, FRESH_MAP, FRESH_PRIVATE, SPLICE, WAYS };
@@ -474,6 +504,7 @@ static const struct check_case cases[] = {
 	{ "kernel_stores", case_kernel_stores },
 	{ "kernel_reads", case_kernel_reads },
 	{ "page_before_open", case_page_before_open },
+	{ "same_descriptor", case_same_descriptor },
 	{ "open_beside_write", case_open_beside_write },
 	{ "all_ways", case_all_ways },
 	{ "both_in_one", case_both_in_one },

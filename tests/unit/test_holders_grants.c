@@ -567,9 +567,9 @@ static void test_page_moves(void **state)
 	assert_int_equal(fake.ask_count, 0);
 	opened(FS_OPEN_WRITE | FS_OPEN_MAP);
 	pages_read(0, 2);
-	asked_once(0, 2, FS_CHANGE_MOVE);
+	asked_once(0, 2, FS_CHANGE_LEND_STORE);
 	pages_written(12);
-	asked_once(12, 13, FS_CHANGE_MOVE);
+	asked_once(12, 13, FS_CHANGE_LEND_STORE);
 	assert_int_equal(fake_held_blk(&fake, file, 0, 20, false), 17);
 	/* What goes around the page cache is in the blocks. */
 	assert_int_equal(fs_read(t.fs, file, got.pieces, 100, 3 * BLOCK_SIZE), 100);

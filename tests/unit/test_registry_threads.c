@@ -90,7 +90,7 @@ static void nobody_has(void *arg, uint64_t ino, uint64_t lo, uint64_t hi, enum f
 		for (uint64_t b = lo; b < hi && b < FAKE_FILE_BLK; b++) {
 			const struct page *page = &c->pages[ino][b];
 
-			if (page->have && (page->write || change == FS_CHANGE_MOVE))
+			if (page->have && (page->write || !fs_change_leaves_reads(change)))
 				run->wrong++;
 		}
 		pthread_mutex_unlock(&c->lock);
@@ -126,7 +126,7 @@ static void file_step(struct actor *a)
 	if (what == 0)
 		rc = registry_invalidate(a->run->w.r, ino, lo, hi);
 	else if (what == 1)
-		rc = fake_lend(a->run->w.fs, ino, lo, hi);
+		rc = fake_lend(a->run->w.fs, ino, lo, hi, fill);
 	else if (what < 4 && to != ino)
 		rc = fake_share(a->run->w.fs, ino, to, lo, hi);
 	else
