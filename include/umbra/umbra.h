@@ -20,7 +20,7 @@ struct umbra_file;
 
 /*
  * fd: an open regular file; it stays the caller's and has to stay open until umbra_detach(). It is not used with O_APPEND or O_DIRECT set later. What the kernel's own
- * read(2) of it gives meanwhile may be older than what has been stored directly, by whomever: use umbra_pread(), or a descriptor that was opened later.
+ * calls do with it is seen here, and the other way round, at the price of some waiting each time.
  *	-EOPNOTSUPP	not on a umbrafs mount, or the mount gives this user no direct access (option direct); there is nothing to detach
  *	-EBADF, -EINVAL	not an open regular file
  */

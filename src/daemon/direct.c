@@ -37,6 +37,13 @@ static bool is_stored(void *arg, uint64_t ino)
 	return server_is_stored(d->server, ino);
 }
 
+static void unready(void *arg, uint64_t ino)
+{
+	struct direct *d = arg;
+
+	server_unready(d->server, ino);
+}
+
 static void look(void *arg, uint64_t ino)
 {
 	struct direct *d = arg;
@@ -193,7 +200,7 @@ int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *
 		direct_close(d);
 		return rc;
 	}
-	d->ops = (struct session_direct){ d, is_stored, look, about, shadows, count };
+	d->ops = (struct session_direct){ d, is_stored, unready, look, about, shadows, count };
 	session_set_direct(mount, &d->ops);
 	*out = d;
 	return 0;

@@ -12,6 +12,8 @@
 #include "daemon/direct_priv.h"
 #include "dax/dax.h"
 
+#define DROPS_MAX 8u /* for one MAP */
+
 /* What a process may send. */
 static const uint32_t sizes[] = {
 	[UMBRA_MSG_HELLO] = sizeof(struct umbra_msg_hello),
@@ -250,10 +252,23 @@ static int pieces_answer(void *arg, const struct fs_piece *pieces, unsigned coun
 	return peer_send(a->peer, &out, (uint32_t)size, NULL, 0);
 }
 
+/* As long as the kernel takes pages of it as fast as it drops them, it is its. */
+static int grant_pieces(struct peer *peer, uint64_t ino, const struct grant *grant)
+{
+	const struct server_mount *mount = &peer->server->opts.mount;
+	int rc = session_grant(atomic_load(&peer->session), grant);
+
+	for (unsigned i = 0; i < DROPS_MAX && rc == -ERESTART; i++) {
+		rc = mount->drop_pages(mount->arg, ino);
+		if (rc == 0)
+			rc = session_grant(atomic_load(&peer->session), grant);
+	}
+	return rc == -ERESTART ? -EBUSY : rc;
+}
+
 static int map(struct peer *peer, struct file *file, const struct umbra_msg_map *in)
 {
 	struct fs_cred cred = peer_cred(peer);
-	struct session *session = atomic_load(&peer->session);
 	struct answer answer = { .peer = peer, .id = in->msg.id };
 	struct grant grant = {
 		.handle = in->handle,
@@ -273,11 +288,11 @@ static int map(struct peer *peer, struct file *file, const struct umbra_msg_map 
 	if (!(file->rights & (grant.write ? UMBRA_DIRECT_WRITE : UMBRA_DIRECT_READ)))
 		return -EACCES;
 	if (!grant.write)
-		return session_grant(session, &grant);
+		return grant_pieces(peer, file->ino, &grant);
 	grant.hi_blk = u64_min(grant.hi_blk, grant.lo_blk + (UMBRA_MAP_WRITE_MAX >> BLOCK_SHIFT));
 	rc = peer_store_begin(peer, file);
 	if (rc == 0) {
-		rc = session_grant(session, &grant);
+		rc = grant_pieces(peer, file->ino, &grant);
 		peer_store_end(peer, file);
 	}
 	return rc;

@@ -402,6 +402,11 @@ bool server_is_stored(struct server *s, uint64_t ino)
 	return stored_has(s->stored, ino) || registry_is_stored(s->opts.registry, ino);
 }
 
+void server_unready(struct server *s, uint64_t ino)
+{
+	stored_unready(s->stored, ino);
+}
+
 void server_look(struct server *s, uint64_t ino)
 {
 	stored_look(s->stored, ino);

@@ -63,6 +63,8 @@ must_check int server_adopt(struct server *s, int fd);
 
 /* Whether pages of the file may be stored to directly. Takes a lock only if some file's may. */
 bool server_is_stored(struct server *s, uint64_t ino);
+/* An open of the file counts that did not before: whoever stores to it has to ask again. Waits for nobody. */
+void server_unready(struct server *s, uint64_t ino);
 /* The times of a file move if it has been stored to. With no lock held. */
 void server_look(struct server *s, uint64_t ino);
 

@@ -167,6 +167,21 @@ bool stored_stop(struct stored *stored, uint64_t ino, const struct stored_file *
 	return stops;
 }
 
+void stored_unready(struct stored *stored, uint64_t ino)
+{
+	struct stored_ino *of;
+
+	if (atomic_load(&stored->count) == 0)
+		return;
+	pthread_mutex_lock(&stored->lock);
+	of = *ino_find(stored, ino);
+	if (of && !sabotage_point("stores-forbid")) {
+		of->is_ready = false;
+		of->stops++;
+	}
+	pthread_mutex_unlock(&stored->lock);
+}
+
 void stored_refused(struct stored *stored, struct stored_file *file, const struct stored_begun *begun)
 {
 	struct stored_ino *empty = NULL;

@@ -48,6 +48,8 @@ void stored_granted(struct stored *stored, uint64_t ino);
  * nothing to be stopped.
  */
 bool stored_stop(struct stored *stored, uint64_t ino, const struct stored_file *only);
+/* Nobody is ready any more; grants that have begun go on. */
+void stored_unready(struct stored *stored, uint64_t ino);
 /* No more. Its mark is looked at before. Does nothing if it was not added. */
 void stored_remove(struct stored *stored, uint64_t ino, struct stored_file *file);
 

@@ -324,6 +324,16 @@ void fs_uncached(struct fs *fs, uint64_t ino)
 	inode_unpin(fs, inode, 1);
 }
 
+void fs_cached(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin(fs, ino, 1, false);
+
+	if (!inode)
+		return;
+	atomic_fetch_add(&inode->cached_opens, 1);
+	inode_unpin(fs, inode, 1);
+}
+
 uint32_t fs_cached_opens(struct fs *fs, uint64_t ino)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);

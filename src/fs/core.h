@@ -35,6 +35,7 @@ struct inode {
 	_Atomic uint64_t
 		page_reads;       /* into the page cache while write_opens > 0; counted under (l), any mode */
 	_Atomic uint32_t holders; /* who map its blocks, each an open too; counted up under (l), any mode */
+	_Atomic uint64_t lent;    /* whether the kernel may keep pages of it (lend.c) */
 	_Atomic bool checked;     /* the inode tree says that it is allocated; set under (l), any mode */
 	_Atomic bool unlinked;    /* no name left: free it when refs and opens are gone */
 	_Atomic bool unreadable;  /* some of it was, in bad memory that stays where it is */
@@ -77,6 +78,7 @@ struct fs {
 
 	_Atomic(const struct fs_holders *) holders; /* NULL: nobody maps files */
 	_Atomic uint64_t holder_count;              /* of all inodes */
+	_Atomic uint64_t drops; /* how often the kernel has been made to drop pages (lend.c) */
 
 	pthread_mutex_t slow_lock;      /* of operations that lost many rounds; recursive */
 	pthread_mutex_t rename_lock;    /* directories move between directories one at a time */
@@ -303,6 +305,18 @@ must_check int op_change_grow(struct op *op, struct inode *inode, const struct i
 /* It is being changed now: -EUCLEAN if somebody holds it. Then op_change() has been forgotten. */
 must_check int op_change_check(struct op *op, uint64_t ino, uint64_t lo_blk, uint64_t hi_blk,
 			       enum fs_change change);
+
+/* ---- lend.c: pages that the kernel keeps ---- */
+
+void lend_init(struct inode *inode);
+/*
+ * The kernel is about to be given pages of [lo_blk, hi_blk): whoever may store there directly is asked first, as by op_change(); and whoever has them, if the kernel may
+ * store to them. With the lock held in any mode. -EUSERS: as op_change().
+ */
+must_check int op_lend(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk);
+/* Whether the kernel may have pages that a holder must not be beside: to store, or only to read. */
+bool inode_lent(const struct inode *inode, bool store);
+
 static inline bool fs_has_holders(struct fs *fs)
 {
 	return atomic_load_explicit(&fs->holder_count, memory_order_relaxed) > 0;

@@ -132,9 +132,13 @@ must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const stru
 void fs_closed(struct fs *fs, uint64_t ino, unsigned flags);
 /* Whether somebody has it open with FS_OPEN_MAP now, so that pages of a mapping may be dirty. */
 bool fs_is_mappable(struct fs *fs, uint64_t ino);
-/* How many have it open with FS_OPEN_CACHED now; one of them does not count as such any more (its fs_closed() has no FS_OPEN_CACHED). */
+/*
+ * How many have it open with FS_OPEN_CACHED now; one of them does not count as such any more (its fs_closed() has no FS_OPEN_CACHED); one that did not, and is open, does (its fs_closed()
+ * has it).
+ */
 uint32_t fs_cached_opens(struct fs *fs, uint64_t ino);
 void fs_uncached(struct fs *fs, uint64_t ino);
+void fs_cached(struct fs *fs, uint64_t ino);
 
 /*
  * Bytes read (short at the end of the file, and before lost lines). Holes and unwritten ranges read as zero. Guarded: -EIO where the first byte is in a lost
@@ -149,6 +153,7 @@ uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
 #define FS_WRITE_KILLPRIV 0x2u  /* clear setuid and setgid */
 #define FS_WRITE_DROP_CAPS 0x8u /* take file capabilities (security.capability) away */
 #define FS_WRITE_CACHED 0x4u    /* write-back of a page: never past the end of the file */
+#define FS_WRITE_PAGES 0x10u    /* the kernel keeps what it wrote in pages */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);
 /*

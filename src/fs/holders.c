@@ -434,7 +434,8 @@ static int grant_op(struct op *op, void *arg)
 	const struct grant_call *call = arg;
 	const struct fs_grant *g = call->grant;
 	struct inode_attr attr;
-	int rc = op_inode(op, g->ino, false, NULL);
+	struct inode *inode;
+	int rc = op_inode(op, g->ino, false, &inode);
 
 	if (!rc)
 		rc = inode_get(op, g->ino, &attr);
@@ -442,9 +443,16 @@ static int grant_op(struct op *op, void *arg)
 		return rc;
 	if (!S_ISREG(attr.mode) || attr.data_format == DATA_INLINE)
 		return -EINVAL;
+	if (inode_lent(inode, g->write))
+		return -ERESTART;
 	call->pieces->count = 0;
 	rc = pieces_find(op, &attr, g, call->pieces);
-	return rc ? rc : g->take(g->arg, call->pieces->list, call->pieces->count, attr.size);
+	if (!rc)
+		rc = g->take(g->arg, call->pieces->list, call->pieces->count, attr.size);
+	/* Whoever gives the kernel a page just now has not seen what was taken, perhaps: see lend.c. */
+	if (!rc && inode_lent(inode, g->write))
+		rc = -ERESTART;
+	return rc;
 }
 
 int fs_grant(struct fs *fs, const struct fs_grant *grant)

@@ -18,7 +18,16 @@
 enum fs_change {
 	FS_CHANGE_SHARE, /* blocks get one more owner: nobody may store into them through a mapping */
 	FS_CHANGE_MOVE, /* the file gets other blocks there, or none, or others where there are none: nobody may see the old ones */
+	/* The kernel gets pages to keep. Nothing else changes, so who does not answer is left alone */
+	FS_CHANGE_LEND,       /* that it only reads: nobody may store there through a mapping */
+	FS_CHANGE_LEND_STORE, /* that it may store to: nobody may have them */
 };
+
+/* Whether shadows that cannot be stored through may stay. */
+static inline bool fs_change_leaves_reads(enum fs_change change)
+{
+	return change == FS_CHANGE_SHARE || change == FS_CHANGE_LEND;
+}
 
 struct fs_holders {
 	void *arg;
@@ -70,7 +79,10 @@ struct fs_grant {
 	void *arg;
 };
 #define FS_GRANT_PIECES 256u /* at most in one call: what is left of the range is not granted */
-/* -EINVAL: not a regular file, or its data is in the inode (it has no blocks). Counts nothing by itself: see fs_hold(). */
+/*
+ * -EINVAL: not a regular file, or its data is in the inode (it has no blocks). -ERESTART: the kernel may keep pages that were stored to, or that would not hear of stores: it
+ * is to drop them first (fs_drop_begin()); what take() was given may count, but the holder must not use it. Counts nothing by itself: see fs_hold().
+ */
 must_check int fs_grant(struct fs *fs, const struct fs_grant *grant);
 
 /*
@@ -99,5 +111,14 @@ must_check int fs_make_whole(struct fs *fs, const struct fs_cred *cred, uint64_t
 /* A holder has the file: op_change() asks held() while it is so. Counted; ino stays allocated. -ESTALE, -ENOMEM. */
 must_check int fs_hold(struct fs *fs, uint64_t ino);
 void fs_unhold(struct fs *fs, uint64_t ino);
+
+/*
+ * Around having the kernel drop all pages of the file, which waits for those that are on their way to it. Then there are none, unless it was given some meanwhile, or another drop
+ * has begun. Whatever fs_drop_begin() returns is for fs_drop_end().
+ */
+uint64_t fs_drop_begin(struct fs *fs, uint64_t ino);
+void fs_drop_end(struct fs *fs, uint64_t ino, uint64_t drop);
+/* Whether somebody holds the file and the kernel may keep pages of it, which who can store to mappings must not find there. Takes no lock if nobody holds any file. */
+bool fs_is_lent(struct fs *fs, uint64_t ino);
 
 #endif

@@ -84,6 +84,7 @@ static struct inode *inode_fresh(uint64_t ino, uint64_t pins)
 		return NULL;
 	txn_lock_init(&inode->lock, ino);
 	inode->ino = ino;
+	lend_init(inode);
 	cds_lfht_node_init(&inode->node);
 	atomic_store(&inode->pins, pins); /* last: whoever pins it sees the rest */
 	return inode;

@@ -149,6 +149,11 @@ static int read_once(struct op *op, void *arg)
 	if (!S_ISREG(attr.mode))
 		return S_ISDIR(attr.mode) ? -EISDIR : -EINVAL;
 	r->done_bytes = 0;
+	if (r->pages) {
+		rc = op_lend(op, inode, blk_of(r->off), blk_up(r->off + r->size_bytes));
+		if (rc)
+			return rc;
+	}
 	if (r->pages && atomic_load(&inode->write_opens) > 0)
 		atomic_fetch_add(&inode->page_reads, 1);
 	if (r->off >= attr.size)

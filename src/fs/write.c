@@ -402,6 +402,10 @@ static int write_once(struct op *op, void *arg)
 	if (w.off >= FS_SIZE_MAX)
 		return -EFBIG;
 	w.size_bytes = u64_min(w.size_bytes, FS_SIZE_MAX - w.off);
+	if (w.flags & FS_WRITE_PAGES)
+		rc = op_lend(op, inode, blk_of(w.off), blk_up(w.off + w.size_bytes));
+	if (rc)
+		return rc;
 	src = (struct data_src){ w.buf, w.off };
 	rc = data_write(op, inode, &attr, &src, w.off, w.off + w.size_bytes, &end);
 	if (rc) {

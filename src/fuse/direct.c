@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/holders.h"
 #include "fuse/ops.h"
 
 void session_set_direct(struct session *session, const struct session_direct *direct)
@@ -31,10 +32,21 @@ void direct_look(const struct session *session, uint64_t ino)
 		d->look(d->arg, ino);
 }
 
-void direct_closed(const struct session *session, uint64_t fh)
+void direct_paged(const struct session *session, uint64_t ino, uint64_t fh)
 {
-	if (session->direct && fh >> OPS_FH_OPEN_SHIFT)
-		opens_remove(session->opens, fh >> OPS_FH_OPEN_SHIFT);
+	const struct session_direct *d = session->direct;
+
+	if (!direct_is_stored(session, ino) || !opens_add_pages(session->opens, ino, fh >> OPS_FH_OPEN_SHIFT))
+		return;
+	/* In this order: whoever is ready after this has seen that it counts. */
+	fs_cached(session->fs, ino);
+	d->unready(d->arg, ino);
+}
+
+bool direct_closed(const struct session *session, uint64_t fh)
+{
+	return session->direct && fh >> OPS_FH_OPEN_SHIFT &&
+	       opens_remove(session->opens, fh >> OPS_FH_OPEN_SHIFT);
 }
 
 bool session_excuse_open(struct session *session, uint64_t open)
@@ -75,6 +87,7 @@ struct drop_work {
 	struct defer_work work;
 	struct session *session;
 	uint64_t ino;
+	uint64_t drop;
 	pthread_mutex_t lock;
 	pthread_cond_t over;
 	bool is_over; /* (lock) */
@@ -84,8 +97,11 @@ static void drop_deferred(struct defer_work *work)
 {
 	struct drop_work *w = container_of(work, struct drop_work, work);
 
+	int rc = fuse_lowlevel_notify_inval_inode(w->session->se, w->ino, 0, 0);
+
 	/* -ENOENT: it knows none. Anything else: it is going away. */
-	(void)fuse_lowlevel_notify_inval_inode(w->session->se, w->ino, 0, 0);
+	if (rc == 0 || rc == -ENOENT)
+		fs_drop_end(w->session->fs, w->ino, w->drop);
 	pthread_mutex_lock(&w->lock);
 	w->is_over = true;
 	pthread_cond_signal(&w->over);
@@ -99,6 +115,7 @@ int session_drop_pages(struct session *session, uint64_t ino)
 
 	pthread_mutex_init(&w.lock, NULL);
 	pthread_cond_init(&w.over, NULL);
+	w.drop = fs_drop_begin(session->fs, ino);
 	if (defer_add(session->defer, &w.work)) {
 		pthread_mutex_lock(&w.lock);
 		while (!w.is_over)

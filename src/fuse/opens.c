@@ -14,6 +14,7 @@
 struct open_entry {
 	uint64_t ino, open;
 	uint32_t excuses;
+	bool has_pages; /* though it bypasses the page cache */
 	struct open_entry *next;
 };
 
@@ -60,30 +61,45 @@ static struct open_entry **entry_find(struct opens *opens, uint64_t open)
 	return at;
 }
 
-void opens_add(struct opens *opens, uint64_t ino, uint64_t open)
+/* False: it was there, or there is no memory. */
+static bool entry_add(struct opens *opens, uint64_t ino, uint64_t open, bool has_pages)
 {
 	struct open_entry *entry = malloc(sizeof(*entry)), **at;
+	bool added;
 
 	if (!entry)
-		return;
-	*entry = (struct open_entry){ .ino = ino, .open = open };
+		return false;
+	*entry = (struct open_entry){ .ino = ino, .open = open, .has_pages = has_pages };
 	pthread_mutex_lock(&opens->lock);
 	at = entry_find(opens, open);
-	if (!*at) {
+	added = !*at;
+	if (added) {
 		*at = entry;
-		entry = NULL;
 		atomic_fetch_add(&opens->count, 1);
 	}
 	pthread_mutex_unlock(&opens->lock);
-	free(entry);
+	if (!added)
+		free(entry);
+	return added;
 }
 
-void opens_remove(struct opens *opens, uint64_t open)
+void opens_add(struct opens *opens, uint64_t ino, uint64_t open)
+{
+	(void)entry_add(opens, ino, open, false);
+}
+
+bool opens_add_pages(struct opens *opens, uint64_t ino, uint64_t open)
+{
+	return entry_add(opens, ino, open, true);
+}
+
+bool opens_remove(struct opens *opens, uint64_t open)
 {
 	struct open_entry **at, *entry;
+	bool has_pages;
 
 	if (atomic_load(&opens->count) == 0)
-		return;
+		return false;
 	pthread_mutex_lock(&opens->lock);
 	at = entry_find(opens, open);
 	entry = *at;
@@ -92,7 +108,9 @@ void opens_remove(struct opens *opens, uint64_t open)
 		atomic_fetch_sub(&opens->count, 1);
 	}
 	pthread_mutex_unlock(&opens->lock);
+	has_pages = entry && entry->has_pages;
 	free(entry);
+	return has_pages;
 }
 
 bool opens_excuse(struct opens *opens, uint64_t open)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/holders.h"
 #include "fuse/ops.h"
 
 /* FS_OPEN_* of an open, but for truncation. */
@@ -68,7 +69,7 @@ static bool open_must_bypass(struct session *session, uint64_t ino)
 	return true;
 }
 
-static void open_fill(struct session *session, bool direct, struct fuse_file_info *fi)
+static void open_fill(struct session *session, uint64_t ino, bool direct, struct fuse_file_info *fi)
 {
 	fi->fh = 0;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
@@ -80,10 +81,10 @@ static void open_fill(struct session *session, bool direct, struct fuse_file_inf
 	fi->direct_io = direct;
 	if (direct)
 		fi->fh |= OPS_FH_DIRECT;
-	else
-		fi->fh |= (atomic_fetch_add_explicit(&session->open_count, 1, memory_order_relaxed) + 1)
-			  << OPS_FH_OPEN_SHIFT;
-	fi->keep_cache = 1;
+	fi->fh |= (atomic_fetch_add_explicit(&session->open_count, 1, memory_order_relaxed) + 1)
+		  << OPS_FH_OPEN_SHIFT;
+	/* What can be stored to through a mapping without a word to us must not be there already beside those who have it directly. */
+	fi->keep_cache = !(open_flags(fi) & FS_OPEN_MAP && fs_is_lent(session->fs, ino));
 	fi->noflush = 1;
 }
 
@@ -115,7 +116,7 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 		goto out;
 	}
 	ops_entry(session, &attr, &entry);
-	open_fill(session, direct || open_must_bypass(session, attr.ino), fi);
+	open_fill(session, attr.ino, direct || open_must_bypass(session, attr.ino), fi);
 	if (fuse_reply_create(req, &entry, fi) < 0) {
 		fs_closed(fs, attr.ino, open_noted(fi));
 		fs_forget(fs, attr.ino, 1);
@@ -149,7 +150,7 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		ops_reply(req, rc);
 		return;
 	}
-	open_fill(session, direct || open_must_bypass(session, ino), fi);
+	open_fill(session, ino, direct || open_must_bypass(session, ino), fi);
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, open_noted(fi));
 }
@@ -158,8 +159,9 @@ void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
 
-	direct_closed(session, fi->fh);
-	fs_closed(session->fs, ino, open_noted(fi));
+	bool has_pages = direct_closed(session, fi->fh);
+
+	fs_closed(session->fs, ino, has_pages ? open_noted(fi) | FS_OPEN_CACHED : open_noted(fi));
 	ops_reply(req, 0);
 }
 
@@ -169,7 +171,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	struct worker *worker = worker_now;
 	ssize_t n;
 
-	(void)fi;
+	if (!wire_now.direct && fi->fh & OPS_FH_DIRECT)
+		direct_paged(req_session(req), ino, fi->fh);
 	if (size > OPS_WRITE_MAX)
 		n = -EINVAL;
 	else if (wire_now.direct)

@@ -30,7 +30,7 @@ static void give_token(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_in
 	struct token_file file = {
 		.ino = ino,
 		.mode = (unsigned)fi->fh & OPS_FH_FLAGS,
-		.open = fi->fh >> OPS_FH_OPEN_SHIFT,
+		.open = fi->fh & OPS_FH_DIRECT ? 0 : fi->fh >> OPS_FH_OPEN_SHIFT,
 		.uid = fuse_req_ctx(req)->uid,
 	};
 	struct umbra_token token;

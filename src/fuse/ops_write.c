@@ -127,6 +127,8 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 		flags |= FS_WRITE_CACHED;
 	else if (fi->flags & O_APPEND)
 		flags |= FS_WRITE_APPEND;
+	if (!wire_now.direct && !fi->writepage)
+		flags |= FS_WRITE_PAGES;
 	if (fi->fh & OPS_FH_DIRECT) /* for cached writes the kernel does it */
 		flags |= FS_WRITE_DROP_CAPS;
 	if (wire_kill_flags(&session->wire) ? wire_now.kill_suidgid : !fi->writepage && cred.uid != 0)

@@ -23,7 +23,7 @@
 #define OPS_FH_DIRECT 0x8u /* bypasses the page cache */
 #define OPS_FH_APPEND 0x10u
 #define OPS_FH_FLAGS 0xffu
-#define OPS_FH_OPEN_SHIFT 8 /* above: a number of its own, if it goes through the page cache */
+#define OPS_FH_OPEN_SHIFT 8 /* above: a number of its own, of files */
 
 struct token_table;
 

@@ -104,7 +104,7 @@ struct grant {
  * Pieces of the file for the session. They take the place of what it had there; where it could store it still may (it does until it has read the answer),
  * unless it releases. Waits while somebody changes the file. Errors (answer was not called, but for the last one):
  * -EBADF no such handle; -EACCES write without the right to; -EINVAL no blocks (fs_grant()); -EMFILE too many shadows; -ENOSPC and others of
- * fs_make_storable() and fs_make_whole(); -EAGAIN the file has been changing for ten seconds; -ENOTCONN it is lost, or the answer could not be sent.
+ * fs_make_storable() and fs_make_whole(); -ERESTART once the kernel has dropped its pages (fs_grant()); -EAGAIN the file has been changing for ten seconds; -ENOTCONN it is lost, or the answer could not be sent.
  */
 must_check int session_grant(struct session *s, const struct grant *grant);
 /*

@@ -20,6 +20,7 @@ struct change {
 	struct registry *r;
 	struct mapped_file *file;
 	uint64_t lo, hi;
+	enum fs_change change;
 	bool write_only;
 	struct asked *asked; /* to be sent */
 	uint32_t count;
@@ -39,7 +40,7 @@ READS_UNDER_RCU static bool cannot_share(const struct holding *h, uint64_t lo, u
 
 READS_UNDER_RCU bool change_held(void *arg, uint64_t ino, uint64_t lo, uint64_t hi, enum fs_change change)
 {
-	bool write_only = change == FS_CHANGE_SHARE, found = false;
+	bool write_only = fs_change_leaves_reads(change), found = false;
 	struct mapped_file *file;
 	struct holding *h;
 
@@ -51,7 +52,7 @@ READS_UNDER_RCU bool change_held(void *arg, uint64_t ino, uint64_t lo, uint64_t 
 	for (h = file ? atomic_load(&file->first) : NULL; h && !found; h = atomic_load(&h->next)) {
 		if (!atomic_load(&h->session->lost))
 			found = holding_has(h, lo, hi, write_only);
-		else if (write_only)
+		else if (change == FS_CHANGE_SHARE)
 			found = cannot_share(h, lo, hi);
 	}
 	urcu_memb_read_unlock();
@@ -95,7 +96,7 @@ static bool is_asked(const struct change *c, const struct holding *h, bool any)
 /* Of those who do not answer one that has something that must not be beside this change. (l) */
 static const struct session *stuck_by(const struct change *c)
 {
-	for (struct holding *h = c->file->first; h && c->write_only; h = h->next) {
+	for (struct holding *h = c->file->first; h && c->change == FS_CHANGE_SHARE; h = h->next) {
 		if (h->session->lost && cannot_share(h, c->lo, c->hi))
 			return h->session;
 	}
@@ -253,7 +254,7 @@ static void wait_for_all(struct change *c)
 			session_lose(h->session);
 		}
 	}
-	for (h = c->file->first; h && !c->write_only; h = h->next) {
+	for (h = c->file->first; h && c->change == FS_CHANGE_MOVE; h = h->next) {
 		if (h->session->lost && holding_has(h, c->lo, c->hi, true))
 			atomic_store(&h->displaced, true);
 	}
@@ -270,7 +271,9 @@ static void change_leave(struct registry *r, struct mapped_file *file)
 int change_begin(void *arg, uint64_t ino, uint64_t lo, uint64_t hi, enum fs_change change)
 {
 	struct registry *r = arg;
-	struct change c = { .r = r, .lo = lo, .hi = hi, .write_only = change == FS_CHANGE_SHARE };
+	struct change c = {
+		.r = r, .lo = lo, .hi = hi, .change = change, .write_only = fs_change_leaves_reads(change)
+	};
 	int rc;
 
 	thread_register();

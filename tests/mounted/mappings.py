@@ -348,11 +348,12 @@ def case_revoke():
 def case_no_revoke():
     """What changes no place asks nobody."""
     make('file', 16)
-    with Opened('file') as fd, Client(sock) as c:
+    with Opened('file', os.O_RDONLY) as fd, Client(sock) as c:
         f = c.attach(fd)
         c.map(f['handle'], 0, 16 * BLOCK)
         before = count('revokes')
-        os.pwrite(fd, b'x' * BLOCK, 4 * BLOCK)
+        with Opened('file', os.O_WRONLY) as other:
+            os.pwrite(other, b'x' * BLOCK, 4 * BLOCK)
         clone('file', 'clone')
         read('file')
         assert count('revokes') == before and not c.revokes, c.revokes
@@ -673,6 +674,8 @@ def case_detached():
         f, g = c.attach(old), d.attach(fd)
         assert d.map(g['handle'], 0, 4 * BLOCK, MAP_WRITE)
         os.pread(old, BLOCK, 0)
+        assert not d.maps, 'beside a page of the kernel'
+        assert d.map(g['handle'], 0, 4 * BLOCK, MAP_WRITE)
         d.store(g['handle'], 0, b'before')
         c.detach(f['handle'])
         assert os.pread(old, 6, 0) == b'before', 'a page from the time when it was attached'
@@ -730,7 +733,8 @@ def case_pages_after():
             f = c.attach(fd)
             c.map(f['handle'], 0, BLOCK, MAP_WRITE)
             os.pread(fd, BLOCK, 0)
-            c.store(f['handle'], 0, b'direct')
+            put(c, f, fd, b'direct')
+            assert c.maps
             if closed:
                 os.close(fd)
             c.detach(f['handle'])
@@ -749,7 +753,8 @@ def case_pages_killed():
                 f = c.attach(fd)
                 c.map(f['handle'], 0, BLOCK, MAP_WRITE)
                 os.pread(fd, BLOCK, 0)
-                c.store(f['handle'], 0, b'direct')
+                put(c, f, fd, b'direct')
+                assert c.maps
                 say('stored')
                 hear()
 
@@ -812,6 +817,92 @@ def case_own_kernel_map():
         assert c.maps[f['handle'], 0][0:6] == b'direct', 'a page that is not dirty was written'
         c.detach(f['handle'])
         assert m[0:6] == b'direct'
+
+
+def case_pages_lent():
+    """What the kernel may have stored to its pages is read directly all the same; what it is given to store to nobody has beside it."""
+    make('file', 64)
+
+    def storer(say, hear):
+        fd = os.open(path('file'), os.O_RDWR)
+        with mmap.mmap(fd, 64 * BLOCK) as m:
+            for text in b'first ', b'second', b'third ':
+                m[0:6] = text
+                m[40 * BLOCK:40 * BLOCK + 6] = text
+                say('stored')
+                hear()
+            os.pwrite(fd, b'fourth', 0)
+            say('stored')
+            hear()
+
+    other = Other(storer)
+    try:
+        other.hear('stored')
+        with Opened('file', os.O_RDONLY) as fd, Client(sock) as c:
+            f = c.attach(fd)
+            for text in b'first ', b'second', b'third ', b'fourth':
+                assert not c.maps, 'not asked for'
+                c.map(f['handle'], 0, BLOCK)
+                c.map(f['handle'], 40 * BLOCK, BLOCK)
+                assert c.maps[f['handle'], 0][0:6] == text
+                assert c.maps[f['handle'], 40 * BLOCK][0:6] == (text if text != b'fourth' else b'third ')
+                if text != b'fourth':
+                    other.say()
+                    other.hear('stored')
+                    c.let_go(f['handle'], 40 * BLOCK, BLOCK)
+            # Others who only read, and whose pages nobody stores to, change nothing.
+            other.say()
+            os.waitpid(other.pid, 0)
+            other.pid = 0
+            c.map(f['handle'], 0, 64 * BLOCK, 0)
+            before = len(c.revokes)
+            with Opened('file', os.O_RDONLY) as third, mmap.mmap(third, 64 * BLOCK, prot=mmap.PROT_READ) as m:
+                assert m[0:6] == b'fourth'
+            assert len(c.revokes) == before
+    finally:
+        other.end()
+
+
+def case_pages_of_bypass():
+    """An open that bypasses the page cache is mapped: from its first page on it counts, until it is gone."""
+    for flags in mmap.MAP_SHARED, mmap.MAP_PRIVATE:
+        make('file', 64)
+
+        def reader(say, hear):
+            hear()
+            with Opened('file', os.O_RDONLY) as fd:
+                m = mmap.mmap(fd, 64 * BLOCK, flags=flags, prot=mmap.PROT_READ)
+            say('mapped')
+            for _ in range(2):
+                hear()
+                say(m[0:6].decode())
+            hear()
+            m.close()
+            hear()
+
+        other = Other(reader)
+        try:
+            with Opened('file') as fd, Client(sock) as c:
+                f = c.attach(fd)
+                c.map(f['handle'], 0, 64 * BLOCK, MAP_WRITE)
+                other.say()
+                other.hear('mapped')
+                c.store(f['handle'], 0, b'before')
+                assert tries(c, f), 'nothing has been read'
+                other.say()
+                other.hear('before')
+                assert (f['handle'], 0) not in c.maps, 'it may still be stored to'
+                refused('EBUSY', c.map, f['handle'], 0, BLOCK, MAP_WRITE)
+                assert c.map(f['handle'], 0, BLOCK)
+                os.pwrite(fd, b'called', 0)
+                other.say()
+                other.hear('called')
+                other.say()
+                wait('the kernel to say that it is gone', lambda: tries(c, f))
+                c.store(f['handle'], 0, b'direct')
+                assert read('file')[:6] == b'direct'
+        finally:
+            other.end()
 
 
 # ---- hostile ----

@@ -28,6 +28,7 @@ struct server *server;
 uint64_t inos[FILES];
 int device_fd;
 _Atomic uint32_t others_open, drops;
+void (*on_drop)(uint64_t ino);
 
 /* ---- the mount ---- */
 
@@ -70,7 +71,12 @@ static uint32_t cached_opens(void *arg, uint64_t ino)
 
 static int drop_pages(void *arg, uint64_t ino)
 {
-	(void)arg, (void)ino;
+	uint64_t drop = fs_drop_begin(t.fs, ino);
+
+	(void)arg;
+	if (on_drop)
+		on_drop(ino);
+	fs_drop_end(t.fs, ino, drop);
 	atomic_fetch_add(&drops, 1);
 	return 0;
 }
@@ -108,6 +114,7 @@ void up(const struct server_opts *more, unsigned revoke_ms)
 	assert_int_equal(server_run(server), 0);
 	atomic_store(&others_open, 0);
 	atomic_store(&drops, 0);
+	on_drop = NULL;
 }
 
 void down(void)

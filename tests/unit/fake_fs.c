@@ -243,6 +243,19 @@ int fake_move(struct fs *fs, uint64_t ino, uint64_t lo, uint64_t hi, bool fill)
 	return rc;
 }
 
+int fake_lend(struct fs *fs, uint64_t ino, uint64_t lo, uint64_t hi, bool store)
+{
+	struct fake_fs *f = fake_of(fs);
+	struct asked ask = {
+		.ino = ino, .lo = lo, .hi = hi, .change = store ? FS_CHANGE_LEND_STORE : FS_CHANGE_LEND
+	};
+	int rc = change_start(f, &ask, NULL);
+
+	if (!rc)
+		change_finish(f, &ask, NULL);
+	return rc;
+}
+
 int fake_share(struct fs *fs, uint64_t from, uint64_t to, uint64_t lo, uint64_t hi)
 {
 	struct fake_fs *f = fake_of(fs);

@@ -47,6 +47,8 @@ struct fake_fs *fake_of(struct fs *fs);
 
 /* The blocks of [lo, hi) go; others come in their place, or a hole. -ENOSPC; errors of begin(). */
 must_check int fake_move(struct fs *fs, uint64_t ino, uint64_t lo, uint64_t hi, bool fill);
+/* The kernel gets pages of [lo, hi), to store to. */
+must_check int fake_lend(struct fs *fs, uint64_t ino, uint64_t lo, uint64_t hi, bool store);
 /* to gets the blocks that from has in [lo, hi), too. */
 must_check int fake_share(struct fs *fs, uint64_t from, uint64_t to, uint64_t lo, uint64_t hi);
 

@@ -88,7 +88,7 @@ static bool held(void *arg, uint64_t ino, uint64_t lo_blk, uint64_t hi_blk, enum
 		const struct fake_shadow *s = &h->shadows[i];
 
 		any = overlaps(s, ino, lo_blk, hi_blk) && !s->lost &&
-		      (change == FS_CHANGE_MOVE || s->flags & FS_PIECE_WRITE);
+		      (!fs_change_leaves_reads(change) || s->flags & FS_PIECE_WRITE);
 	}
 	pthread_mutex_unlock(&h->lock);
 	return any;
@@ -115,7 +115,7 @@ static void answer_begin(struct fake_holders *h, uint64_t ino, uint64_t lo_blk, 
 	for (unsigned i = 0; cut(h, ino, lo_blk, hi_blk, i, &i);) {
 		struct fake_shadow *s = &h->shadows[i];
 
-		if (change == FS_CHANGE_MOVE && !s->lost) {
+		if (!fs_change_leaves_reads(change) && !s->lost) {
 			*s = h->shadows[--h->count];
 			continue;
 		}

@@ -224,6 +224,81 @@ static void test_accused_in_grant(void **state)
 	down();
 }
 
+static void page_read(uint64_t ino, uint64_t blk)
+{
+	uint8_t page[BLOCK_SIZE];
+
+	assert_int_equal(fs_read_pages(t.fs, ino, page, sizeof(page), blk * BLOCK_SIZE), sizeof(page));
+}
+
+/* One that nobody has. */
+static void far_page_read(uint64_t ino)
+{
+	page_read(ino, FILE_BLK - 1);
+}
+
+struct page_reader {
+	uint64_t ino;
+	_Atomic bool is_done;
+};
+
+static void *page_read_run(void *arg)
+{
+	struct page_reader *r = arg;
+
+	page_read(r->ino, 0);
+	atomic_store(&r->is_done, true);
+	return NULL;
+}
+
+/* A page comes to the kernel when whoever may store there has let go, and before he may again all pages go; as long as they come as fast, it is the kernel's. */
+static void test_page_kept(void **state)
+{
+	struct page_reader reader = { 0 };
+	struct umbra_msg_revoke asked;
+	struct umbra_msg ack = { 0 };
+	pthread_t thread;
+	struct client c;
+	uint32_t handle;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	client_up(&c);
+	reader.ino = inos[0];
+	handle = attach(&c, inos[0], BOTH);
+	assert_int_equal(map(&c, handle, 0, 4, UMBRA_MAP_WRITE), 0);
+	assert_int_equal(atomic_load(&drops), 1);
+	assert_int_equal(pthread_create(&thread, NULL, page_read_run, &reader), 0);
+	client_wait(&c);
+	assert_int_equal(recv(c.fd, &asked, sizeof(asked), 0), sizeof(asked));
+	assert_int_equal(asked.msg.type, UMBRA_MSG_REVOKE);
+	assert_int_equal(asked.flags, UMBRA_REVOKE_WRITE);
+	assert_int_equal(asked.len, BLOCK_SIZE);
+	assert_false(atomic_load(&reader.is_done));
+	ack.id = asked.msg.id;
+	message_send(&c, &ack, UMBRA_MSG_ACK, sizeof(ack));
+	pthread_join(thread, NULL);
+	assert_int_equal(map(&c, handle, 0, 4, UMBRA_MAP_WRITE), 0);
+	assert_int_equal(atomic_load(&drops), 2);
+	on_drop = far_page_read;
+	assert_int_equal(map(&c, handle, 4, 4, UMBRA_MAP_WRITE), 0);
+	far_page_read(inos[0]);
+	assert_int_equal(map(&c, handle, 4, 4, UMBRA_MAP_WRITE), EBUSY);
+	on_drop = NULL;
+	assert_int_equal(map(&c, handle, 4, 4, UMBRA_MAP_WRITE), 0);
+	/* One of them counts from now on. */
+	atomic_store(&others_open, 1);
+	assert_int_equal(map(&c, handle, 8, 4, UMBRA_MAP_WRITE), 0);
+	server_unready(server, inos[0]);
+	server_unready(server, inos[1]);
+	assert_int_equal(map(&c, handle, 12, 4, UMBRA_MAP_WRITE), EBUSY);
+	assert_int_equal(map(&c, handle, 12, 4, 0), 0);
+	atomic_store(&others_open, 0);
+	assert_int_equal(map(&c, handle, 12, 4, UMBRA_MAP_WRITE), 0);
+	client_down(&c, true);
+	down();
+}
+
 static void test_times(void **state)
 {
 	const struct fs_set set = { .what = FS_SET_MTIME, .mtime = { .s = 5 } };
@@ -414,7 +489,10 @@ static void test_threads(void **state)
 		uint64_t src = inos[testfs_below(&seed, FILES)], dst = inos[testfs_below(&seed, FILES)];
 		uint64_t blk = testfs_below(&seed, FILE_BLK / 2);
 
-		switch (testfs_below(&seed, 3)) {
+		switch (testfs_below(&seed, 4)) {
+		case 3:
+			page_read(dst, blk);
+			break;
 		case 0:
 			assert_int_equal(truncate_to(dst, FILE_BLK - testfs_below(&seed, 3)), 0);
 			break;
@@ -440,11 +518,12 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pieces),  cmocka_unit_test(test_cached),
-		cmocka_unit_test(test_accused), cmocka_unit_test(test_accused_in_grant),
-		cmocka_unit_test(test_times),   cmocka_unit_test(test_orphan),
-		cmocka_unit_test(test_silent),  cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_threads), cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_pieces),    cmocka_unit_test(test_cached),
+		cmocka_unit_test(test_accused),   cmocka_unit_test(test_accused_in_grant),
+		cmocka_unit_test(test_times),     cmocka_unit_test(test_orphan),
+		cmocka_unit_test(test_silent),    cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_threads),   cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_page_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

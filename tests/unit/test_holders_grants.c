@@ -509,6 +509,152 @@ static void test_forgotten(void **state)
 	fs_unhold(t.fs, file);
 }
 
+/* ---- pages of the kernel ---- */
+
+static void pages_read(uint64_t lo_blk, uint64_t count_blk)
+{
+	static uint8_t pages[MIB];
+
+	assert_int_equal(fs_read_pages(t.fs, file, pages, count_blk * BLOCK_SIZE, lo_blk * BLOCK_SIZE),
+			 count_blk * BLOCK_SIZE);
+	assert_memory_equal(pages, bytes, BLOCK_SIZE);
+}
+
+static void pages_written(uint64_t blk)
+{
+	assert_int_equal(fs_write(t.fs, &testfs_root, file, bytes, BLOCK_SIZE, blk * BLOCK_SIZE,
+				  FS_WRITE_PAGES),
+			 BLOCK_SIZE);
+}
+
+static void pages_drop(void)
+{
+	fs_drop_end(t.fs, file, fs_drop_begin(t.fs, file));
+}
+
+static void asked_once(uint64_t lo_blk, uint64_t hi_blk, enum fs_change change)
+{
+	assert_int_equal(fake.ask_count, 1);
+	assert_int_equal(fake.asks[0].lo_blk, lo_blk);
+	assert_int_equal(fake.asks[0].hi_blk, hi_blk);
+	assert_int_equal(fake.asks[0].change, change);
+	fake_forget(&fake);
+}
+
+static void opened(unsigned flags)
+{
+	assert_int_equal(fs_opened(t.fs, file, flags, &testfs_root), 0);
+}
+
+/* Who gets a page to keep has it alone, if he may store to it; else beside those who only read. */
+static void test_page_moves(void **state)
+{
+	(void)state;
+	store_blk(file, 0, 20);
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	opened(0);
+	assert_int_equal(fake_grant(&fake, file, 0, 10, true), 0);
+	assert_int_equal(fake_grant(&fake, file, 10, 20, false), 0);
+	fake_forget(&fake);
+	pages_read(0, 1); /* nobody may store to block 0 then */
+	asked_once(0, 1, FS_CHANGE_LEND);
+	assert_int_equal(fake_held_blk(&fake, file, 0, 20, false), 20);
+	assert_int_equal(fake_held_blk(&fake, file, 0, 20, true), 9);
+	pages_written(4);
+	asked_once(4, 5, FS_CHANGE_LEND);
+	store_blk(file, 5, 1);
+	pages_read(0, 1);
+	assert_int_equal(fake.ask_count, 0);
+	opened(FS_OPEN_WRITE | FS_OPEN_MAP);
+	pages_read(0, 2);
+	asked_once(0, 2, FS_CHANGE_LEND_STORE);
+	pages_written(12);
+	asked_once(12, 13, FS_CHANGE_LEND_STORE);
+	assert_int_equal(fake_held_blk(&fake, file, 0, 20, false), 17);
+	/* What goes around the page cache is in the blocks. */
+	assert_int_equal(fs_read(t.fs, file, got.pieces, 100, 3 * BLOCK_SIZE), 100);
+	assert_int_equal(fake.ask_count, 0);
+	fs_closed(t.fs, file, FS_OPEN_WRITE | FS_OPEN_MAP);
+	fs_closed(t.fs, file, 0);
+	fake_release(&fake, file, 0, END);
+	fs_unhold(t.fs, file);
+}
+
+/* Who does not answer keeps nobody from reading. */
+static void test_page_mute(void **state)
+{
+	(void)state;
+	store_blk(file, 0, 4);
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	opened(0);
+	assert_int_equal(fake_grant(&fake, file, 0, 4, true), 0);
+	fake.mood = FAKE_MUTE;
+	fake_forget(&fake);
+	pages_read(0, 2);
+	asked_once(0, 2, FS_CHANGE_LEND);
+	pages_read(0, 2);
+	assert_int_equal(fake.ask_count, 0);
+	fake.mood = FAKE_ANSWERS;
+	fake_release(&fake, file, 0, END);
+	fs_closed(t.fs, file, 0);
+	fs_unhold(t.fs, file);
+}
+
+static int take_beside_page(void *arg, const struct fs_piece *pieces, unsigned count, uint64_t size_bytes)
+{
+	struct inode *inode = inode_pin(t.fs, file, 1, false);
+
+	/* As fs_read_pages() by somebody who does not see the shadows yet. */
+	atomic_store(&inode->lent, 0);
+	inode_unpin(t.fs, inode, 1);
+	return take(arg, pieces, count, size_bytes);
+}
+
+/* Nothing is granted beside pages that the kernel may have, until it has dropped them all. */
+static void test_page_lent(void **state)
+{
+	struct fs_grant g = { .ino = file, .hi_blk = 4, .write = true, .take = take_beside_page };
+	uint64_t first, second;
+
+	(void)state;
+	store_blk(file, 0, 4);
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	opened(0);
+	assert_int_equal(grant(file, 0, 4, true), 0);
+	assert_false(fs_is_lent(t.fs, file));
+	pages_read(0, 1);
+	assert_true(fs_is_lent(t.fs, file));
+	assert_int_equal(grant(file, 2, 4, true), -ERESTART);
+	assert_int_equal(got.calls, 0);
+	assert_int_equal(grant(file, 0, 4, false), 0); /* nobody can store to those pages */
+	opened(FS_OPEN_WRITE | FS_OPEN_MAP);
+	assert_int_equal(grant(file, 0, 4, false), -ERESTART);
+	pages_drop();
+	assert_int_equal(grant(file, 0, 4, false), 0);
+	assert_int_equal(grant(file, 0, 4, true), 0);
+	pages_written(1);
+	assert_int_equal(grant(file, 0, 4, false), -ERESTART);
+	/* A page that was given while they were dropped. */
+	first = fs_drop_begin(t.fs, file);
+	assert_int_equal(grant(file, 0, 4, false), -ERESTART);
+	pages_read(0, 1);
+	fs_drop_end(t.fs, file, first);
+	assert_int_equal(grant(file, 0, 4, false), -ERESTART);
+	/* Two drop them: what was given after the first began may be there when that is over. */
+	first = fs_drop_begin(t.fs, file);
+	pages_read(0, 1);
+	second = fs_drop_begin(t.fs, file);
+	fs_drop_end(t.fs, file, first);
+	assert_int_equal(grant(file, 0, 4, true), -ERESTART);
+	fs_drop_end(t.fs, file, second);
+	assert_int_equal(grant(file, 0, 4, true), 0);
+	assert_int_equal(fs_grant(t.fs, &g), -ERESTART);
+	fs_closed(t.fs, file, FS_OPEN_WRITE | FS_OPEN_MAP);
+	fs_closed(t.fs, file, 0);
+	fs_unhold(t.fs, file);
+	assert_false(fs_is_lent(t.fs, file));
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -518,7 +664,8 @@ int main(void)
 		test(test_lost),           test(test_leaving),       test(test_storable),
 		test(test_storable_small), test(test_storable_full), test(test_hold),
 		test(test_first_bytes),    test(test_not_held),      test(test_forgotten),
-		test(test_staying),
+		test(test_staying),        test(test_page_moves),    test(test_page_mute),
+		test(test_page_lent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

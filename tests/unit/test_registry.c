@@ -225,6 +225,44 @@ static void test_share(void **unused)
 	world_close(&w);
 }
 
+/* The kernel gets pages: nobody stores beside them, others go on; who does not answer keeps nobody from reading. */
+static void test_lend(void **unused)
+{
+	struct world w;
+	struct client *a, *b, *c;
+
+	(void)unused;
+	world_open(&w, 3, 20);
+	a = &w.clients[0];
+	b = &w.clients[1];
+	c = &w.clients[2];
+	world_fill(&w, 1, 30);
+	start(a, CLIENT_PROMPT, 1);
+	start(b, CLIENT_PROMPT, 1);
+	start(c, CLIENT_DEAD, 1);
+	assert_int_equal(client_grant(a, 1, 0, 10, true, false), 0);
+	assert_int_equal(client_grant(b, 1, 0, 30, false, false), 0);
+	assert_int_equal(client_grant(c, 1, 10, 30, true, false), 0);
+	assert_int_equal(fake_lend(w.fs, 1, 5, 10, false), 0);
+	assert_int_equal(a->revokes, 1);
+	assert_int_equal(b->revokes, 0);
+	assert_true(a->pages[1][5].have && !a->pages[1][5].write && a->pages[1][4].write);
+	world_check(&w);
+	assert_int_equal(fake_lend(w.fs, 1, 5, 10, false), 0);
+	assert_int_equal(a->revokes, 1);
+	assert_int_equal(fake_lend(w.fs, 1, 8, 12, true), 0);
+	assert_true(!a->pages[1][8].have && a->pages[1][7].have && !b->pages[1][11].have);
+	assert_int_equal(c->lost, 1);
+	assert_int_equal(fake_lend(w.fs, 1, 8, 20, false), 0);
+	assert_int_equal(fake_lend(w.fs, 1, 8, 20, true), 0);
+	assert_int_equal(c->revokes, 1);
+	/* What it has lies where it did: only that cannot be shared. */
+	assert_int_equal(fake_share(w.fs, 1, 2, 12, 14), -EBUSY);
+	assert_int_equal(fake_share(w.fs, 1, 2, 2, 4), 0);
+	world_check(&w);
+	world_close(&w);
+}
+
 struct sharing {
 	struct world *w;
 	int rc;
@@ -649,7 +687,7 @@ int main(void)
 		cmocka_unit_test(test_dying),    cmocka_unit_test(test_quarantine),
 		cmocka_unit_test(test_refusing), cmocka_unit_test(test_crossing),
 		cmocka_unit_test(test_thousand), cmocka_unit_test(test_random),
-		cmocka_unit_test(test_million),
+		cmocka_unit_test(test_million),  cmocka_unit_test(test_lend),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY");
 

@@ -90,7 +90,7 @@ static void nobody_has(void *arg, uint64_t ino, uint64_t lo, uint64_t hi, enum f
 		for (uint64_t b = lo; b < hi && b < FAKE_FILE_BLK; b++) {
 			const struct page *page = &c->pages[ino][b];
 
-			if (page->have && (page->write || change == FS_CHANGE_MOVE))
+			if (page->have && (page->write || !fs_change_leaves_reads(change)))
 				run->wrong++;
 		}
 		pthread_mutex_unlock(&c->lock);
@@ -118,14 +118,16 @@ static void file_step(struct actor *a)
 {
 	uint64_t ino = 1 + pick(a, FILES), to = 1 + pick(a, FILES), lo = pick(a, BLOCKS),
 		 hi = lo + 1 + pick(a, BLOCKS);
-	unsigned what = (unsigned)pick(a, 6);
+	unsigned what = (unsigned)pick(a, 7);
 	bool fill = pick(a, 2);
 	int rc = 0;
 
 	registry_is_stored(a->run->w.r, ino);
 	if (what == 0)
 		rc = registry_invalidate(a->run->w.r, ino, lo, hi);
-	else if (what < 3 && to != ino)
+	else if (what == 1)
+		rc = fake_lend(a->run->w.fs, ino, lo, hi, fill);
+	else if (what < 4 && to != ino)
 		rc = fake_share(a->run->w.fs, ino, to, lo, hi);
 	else
 		rc = fake_move(a->run->w.fs, ino, lo, hi, fill);
