@@ -3,7 +3,7 @@
  * A thread for the device's list of bad memory. See badblocks.h.
  *
  * The list is put in order as ranges of blocks of the file system, and compared with what has been seen to: each block is handled once as long as it is
- * listed. One that could not be (no space) is tried again with the next look. A block that leaves the list and comes back is a new one.
+ * listed. One that could not be (no space) is tried again with the next look, unless the file system keeps it in mind itself. A block that leaves the list and comes back is a new one.
  */
 #include "daemon/badblocks.h"
 
@@ -107,6 +107,8 @@ static int block_see(struct badblocks *bb, uint64_t blk)
 {
 	int rc = fs_poison_listed(bb->fs, blk << BLOCK_SHIFT);
 
+	if (rc == -EINPROGRESS)
+		return 0;
 	if (rc && log_is_first(blk))
 		log_warn("bad memory at 0x%llx of the pool, by the device's list: %s",
 			 (unsigned long long)(blk << BLOCK_SHIFT), strerror(-rc));

@@ -51,7 +51,27 @@ struct bad {
 	uint64_t new_blk, lost_lines;
 	uint64_t target_blk; /* a new block that is known to be kept for this one */
 	uint64_t zero_blk;   /* 0, or the new block of those of a batch who want zeroes */
+	uint64_t freed;      /* space_freed() at the beginning */
+	bool no_block;       /* there was no new one */
 };
+
+void poison_enter(struct fs *fs)
+{
+	if (pthread_mutex_trylock(&fs->poison_lock) != 0) /* neither free nor ours */
+		poison_enter_last(fs);
+}
+
+void poison_enter_last(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->poison_next);
+	pthread_mutex_lock(&fs->poison_lock);
+	pthread_mutex_unlock(&fs->poison_next);
+}
+
+void poison_leave(struct fs *fs)
+{
+	pthread_mutex_unlock(&fs->poison_lock);
+}
 
 static struct bad *bad_of(struct switching *s)
 {
@@ -141,6 +161,7 @@ static int save(struct op *op, struct bad *bad)
 	uint64_t got_blk;
 	int rc = space_alloc(op->tx, &want, &bad->new_blk, &got_blk);
 
+	bad->no_block = rc == -ENOSPC;
 	if (!rc)
 		rc = dax_salvage(dax, bad->blk << BLOCK_SHIFT, bytes, &bad->lost_lines);
 	if (!rc)
@@ -426,13 +447,20 @@ static int round_run(struct bad *bad)
 }
 
 /* It is tried again, and known to be bad until then. */
-static void stay(struct bad *bad)
+static void stay(struct bad *bad, int why)
 {
-	bool known = poison_stay(bad->fs, bad->blk) == 0;
+	int rc = poison_stay(bad->fs, bad->blk);
+	const struct poison_left left = {
+		.clear = bad->how & HOW_CLEAR,
+		.on_media = rc == 0,
+		.for_space = why == -ENOSPC || rc == -ENOSPC,
+	};
 
+	if (bad->no_block)
+		poison_no_block(bad->fs, bad->freed);
 	/* By hand, and not written down: whoever wants it has been told that it is not so. */
-	if (known || !(bad->how & HOW_AWAY))
-		poison_keep(bad->fs, bad->dev_off, bad->how & HOW_CLEAR);
+	if (left.on_media || !(bad->how & HOW_AWAY))
+		poison_keep(bad->fs, bad->dev_off, &left);
 }
 
 static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
@@ -448,17 +476,20 @@ static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 	bad->dev_off = dev_off;
 	bad->blk = blk;
 	bad->how = how;
+	bad->freed = space_freed(fs->pool);
 	bad->owners = (struct switching){ .fs = fs, .ops = &switch_ops, .blk = blk, .count_blk = 1 };
 	do {
 		rc = round_run(bad);
 	} while (rc == 1 && ++rounds < ROUNDS_MAX);
 	if (rc && (bad->special == 0 || (bad->special == OWNER_BAD && !bad->forwarded)))
-		stay(bad);
+		stay(bad, rc);
+	if (!rc)
+		poison_let_go(fs, blk, 1);
 	free(bad);
 	if (rc && log_is_first(blk))
 		log_error("bad memory at 0x%" PRIx64 " of the pool stays in use for now: %s",
 			  blk << BLOCK_SHIFT, rc == 1 ? "its owners change" : strerror(-rc));
-	return rc == 1 ? -EIO : rc;
+	return rc == 1 ? -EBUSY : rc;
 }
 
 /*
@@ -489,7 +520,7 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 				  u64_align_down(dev_off, BLOCK_SIZE));
 		return -EIO;
 	}
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = fs->poison_depth < DEPTH_MAX ? 0 : -EIO;
 	fs->poison_depth++;
 	if (!rc)
@@ -514,7 +545,7 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 	if (!rc && how & HOW_CLEAR)
 		poison_clear(fs, dev_off);
 	fs->poison_depth--;
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	return rc;
 }
 
@@ -581,12 +612,12 @@ void poison_resume(struct fs *fs)
 
 		while (rc == 1) {
 			rc = op_run(fs, TXN_READ, NULL, forward_find, &f);
-			pthread_mutex_lock(&fs->poison_lock);
+			poison_enter(fs);
 			/* What cannot be done now is tried again at the next mount. */
 			if (rc == 1 && forward_settle(fs, f.next_blk) == 0)
 				(void)handle(fs, f.next_blk << BLOCK_SHIFT, 0);
 			f.next_blk++;
-			pthread_mutex_unlock(&fs->poison_lock);
+			poison_leave(fs);
 		}
 		if (rc)
 			log_warn("group %u: blocks on their way out of bad memory cannot be looked up: %s",
@@ -618,9 +649,9 @@ int poison_away(struct fs *fs, uint64_t dev_off, bool clear)
 		return -EINVAL;
 	if (fs->opts.readonly || pool_failed(fs->pool))
 		return -EROFS;
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = handle(fs, dev_off, HOW_AWAY | (clear ? HOW_CLEAR : 0));
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	return rc;
 }
 
@@ -628,7 +659,7 @@ int fs_poison_add(struct fs *fs, uint64_t dev_off)
 {
 	int rc = poison_away(fs, dev_off, false);
 
-	return rc && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
+	return rc && rc != -EBUSY && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
 }
 
 int poison_met(struct fs *fs, const struct dax_bad *bad)
@@ -685,12 +716,12 @@ void poison_tell(struct fs *fs, const struct fs_poison *event)
 
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg)
 {
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	fs->poison_fn = fn;
 	fs->poison_arg = arg;
 	for (size_t i = 0; fn && i < fs->untold_count; i++)
 		fn(arg, &fs->untold[i]);
 	if (fn)
 		fs->untold_count = 0;
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 }
