@@ -307,9 +307,11 @@ struct umbra_events {
 
 /*
  * Takes blocks out of use by hand, readable or not: files and metadata in them move, what cannot be read is lost. For root and the user who
- * mounted. Stops at the first block that cannot be done.
- *	ENOSPC	no block to move to
- *	EINPROGRESS	the same, and it is written down: out of use when there is one, or when the files go that have it
+ * mounted. What files cannot leave now, but is written down (out of use when there is a block to move to, or when the files go), does not stop it, nor does what
+ * somebody else is at: that is tried again after the others. Stops at the first block of which neither can be said; those behind it may be done or not.
+ *	ENOSPC	no block to move to, and no room to write that down
+ *	EBUSY	somebody is at it all the time, or on his way to it
+ *	EINPROGRESS	it has come to the end, but later is not 0
  */
 enum umbra_poison_op { UMBRA_POISON_ADD = 1 };
 struct umbra_poison {
@@ -318,7 +320,7 @@ struct umbra_poison {
 	__u64 off, len; /* (in) whole blocks of 4096 bytes, at most UMBRA_POISON_MAX bytes */
 	__u64 done;     /* (out) bytes, also on errors */
 	__u32 error;    /* (out) an errno: why it stopped */
-	__u32 pad2;
+	__u32 later;    /* (out) bytes of those done that files still have */
 };
 #define UMBRA_POISON_MAX (2u << 20)
 #define UMBRA_IOC_POISON _IOWR(UMBRA_IOC_TYPE, 14, struct umbra_poison)

@@ -3,7 +3,7 @@
  * A thread for the device's list of bad memory. See badblocks.h.
  *
  * The list is put in order as ranges of blocks of the file system, and compared with what has been seen to: each block is handled once as long as it is
- * listed. One that could not be (no space) is tried again with the next look. A block that leaves the list and comes back is a new one.
+ * listed. One that could not be (no space) is tried again with the next look, unless the file system keeps it in mind itself. A block that leaves the list and comes back is a new one.
  */
 #include "daemon/badblocks.h"
 
@@ -114,6 +114,9 @@ static int block_see(struct badblocks *bb, uint64_t blk)
 		bb->left_blk = blk;
 		bb->left_rc = rc;
 	}
+	/* The file system keeps it in mind itself. */
+	if (rc == -EINPROGRESS)
+		return 0;
 	return rc;
 }
 

@@ -152,6 +152,7 @@ int file_map(const struct dax_opening *o, struct dax *dax)
 	rc = file_size(o, dax, &size_bytes);
 	if (rc)
 		return rc;
+	dax->whole_blocks = sfs.f_bsize >= (long)DAX_BLOCK_BYTES && sfs.f_frsize >= (long)DAX_BLOCK_BYTES;
 	dax->align_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	dax_size_set(o, dax, size_bytes);
 	dax->map_flags = MAP_SHARED;

@@ -30,6 +30,7 @@ struct dax {
 	const struct libpmem *pmem; /* of DAX_FLUSH */
 	bool device;
 	bool readonly;
+	bool whole_blocks;     /* a plain file whose file system has no blocks smaller than ours */
 	bool by_libpmem;       /* who mapped it must unmap it */
 	bool by_caller;        /* the memory is not ours */
 	atomic_bool by_pwrite; /* large stores may go through the file descriptor */

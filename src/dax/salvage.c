@@ -21,7 +21,10 @@ bool dax_has_memory(const struct dax *dax, uint64_t off)
 	off = u64_align_down(off, DAX_BLOCK_BYTES);
 	if (dax->device || dax->fd < 0)
 		return true;
-	/* The host's blocks may be smaller than ours: some of them may be there, and then there was no room for the next one. */
+	/* To the end of what is there the kernel may have a long way, page by page. */
+	if (dax->whole_blocks)
+		return lseek(dax->fd, (off_t)off, SEEK_DATA) == (off_t)off;
+	/* The host's blocks are smaller than ours: some of them may be there, and then there was no room for the next one. */
 	hole = lseek(dax->fd, (off_t)off, SEEK_HOLE);
 	return hole >= 0 && (uint64_t)hole >= off + DAX_BLOCK_BYTES;
 }

@@ -268,6 +268,8 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 		changes_end(fs, &r.changes);
 	if (r.locks.wants != r.locks.few)
 		free(r.locks.wants);
+	if (mode != TXN_READ && rc >= 0)
+		poison_has_room(fs);
 	return rc;
 }
 
@@ -492,6 +494,7 @@ static void locks_init(struct fs *fs)
 	pthread_mutex_init(&fs->slow_lock, &recursive);
 	pthread_mutex_init(&fs->poison_lock, &recursive);
 	pthread_mutexattr_destroy(&recursive);
+	pthread_mutex_init(&fs->poison_next, NULL);
 	pthread_mutex_init(&fs->evac_lock, NULL);
 	pthread_mutex_init(&fs->rename_lock, NULL);
 	pthread_mutex_init(&fs->drain_lock, NULL);
@@ -506,6 +509,7 @@ static void locks_destroy(struct fs *fs)
 {
 	pthread_mutex_destroy(&fs->slow_lock);
 	pthread_mutex_destroy(&fs->poison_lock);
+	pthread_mutex_destroy(&fs->poison_next);
 	pthread_mutex_destroy(&fs->evac_lock);
 	pthread_mutex_destroy(&fs->rename_lock);
 	pthread_mutex_destroy(&fs->drain_lock);
@@ -533,6 +537,7 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 	locks_init(fs);
 	copies_open(fs);
 	atomic_init(&fs->bad_in_use, super->ro_compat & FEATURE_RO_COMPAT_BAD_IN_USE);
+	atomic_init(&fs->bad_full_at, UINT64_MAX);
 	atomic_init(&fs->stays_sought, !atomic_load(&fs->bad_in_use));
 	rc = space_open(pool);
 	if (rc)
@@ -570,14 +575,15 @@ out_free:
 void fs_close(struct fs *fs)
 {
 	work_stop(fs);
-	poison_drain(fs, true); /* no copy is left behind in bad memory if it can be helped */
 	evacuate_close(fs);
 	events_close(fs);
 	atime_flush(fs);
 	atomic_store(&fs->orphans_scanned, true); /* if not, the next mount looks at them */
 	orphan_drain(fs);
 	itable_disown_all(fs);
-	poison_drain(fs, true); /* what was bad of orphans is nobody's now */
+	poison_drain(
+		fs,
+		POISON_LAST); /* what was bad of orphans is nobody's now; no copy is left in bad memory if it can be helped */
 	itable_close(fs);
 	space_close(fs->pool);
 	poison_listen(fs, false);

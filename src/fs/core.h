@@ -48,15 +48,18 @@ struct inode {
 	struct rcu_head rcu;
 };
 
-/* Bad memory under metadata (poison_queue.c). */
+/* A place in bad memory that is to be seen to (poison_queue.c). */
 struct bad_place {
 	uint64_t dev_off;
 	uint64_t not_before_ms; /* it has been tried in vain */
-	bool met;               /* since it was tried */
+	uint32_t round;         /* in which it was tried last */
+	uint8_t tries;
+	bool due; /* metadata: it was met since it was tried; data: a file has let go of it */
 	bool in_work;
-	uint32_t round; /* in which it was tried last */
 	bool data; /* a block of files that could not be helped: tried again and again, until it can or is nobody's */
-	bool clear; /* the device is to clear it then */
+	bool for_space; /* it waits for room, not for a time */
+	bool on_media;  /* that it is bad */
+	bool clear;     /* the device is to clear it in the end */
 };
 #define BAD_PLACES_MAX 16384u
 
@@ -83,7 +86,8 @@ struct fs {
 	pthread_mutex_t slow_lock;      /* of operations that lost many rounds; recursive */
 	pthread_mutex_t rename_lock;    /* directories move between directories one at a time */
 	pthread_mutex_t drain_lock;     /* whoever empties the queues */
-	pthread_mutex_t poison_lock;    /* whoever sees to bad memory; recursive */
+	pthread_mutex_t poison_lock;    /* whoever sees to bad memory; recursive; by poison_enter() */
+	pthread_mutex_t poison_next;    /* who waits for it, before him who has had it */
 	unsigned poison_depth;          /* under poison_lock */
 	struct passed_place passed[16]; /* under poison_lock */
 	struct copies copies;
@@ -108,12 +112,18 @@ struct fs {
 	pthread_t worker;
 	struct cds_list_head events; /* of metadata units, to be logged */
 	unsigned event_count;
-	struct bad_place *bad;
-	unsigned bad_count, bad_room;
-	unsigned bad_told;             /* blocks of files in it that the log has spoken of */
-	bool bad_full;                 /* and that there was no room for one */
-	bool bad_new;                  /* there are some that the background thread does not know of */
-	uint32_t bad_round;            /* under poison_lock */
+	struct bad_place *bad;                   /* in order */
+	_Atomic unsigned bad_count, bad_waiting; /* the latter: for_space; changed under work_lock */
+	unsigned bad_room;
+	unsigned bad_told; /* blocks of files in it that the log has spoken of */
+	bool bad_new;      /* there is something to do that the background thread does not know of */
+	bool bad_added;    /* perhaps before those that a round has come to */
+	bool bad_over; /* there were more than there is room for: those on media are to be looked for again */
+	uint32_t bad_round;
+	_Atomic uint64_t bad_full_at; /* space_freed() when there was no room for any of them */
+	uint64_t bad_full_until_ms;   /* so long that counts */
+	uint64_t bad_vain_until_ms;   /* tried in vain, bad_vain rounds in a row */
+	unsigned bad_vain;
 	bool worker_runs, worker_idle; /* idle: waits to be woken; under work_lock */
 	_Atomic bool worker_stop;
 	_Atomic bool orphans_scanned; /* those that an earlier mount left have been looked at */

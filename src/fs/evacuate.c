@@ -358,12 +358,12 @@ static void met_tell(struct evacuation *ev, uint64_t blk)
 	struct fs *fs = ev->fs;
 	bool marked = ev->told.mark_bad && blk >= ev->lo_blk && blk < ev->hi_blk;
 
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	poison_tell(fs, &(struct fs_poison){
 				.kind = FS_POISON_META, .dev_off = blk << BLOCK_SHIFT, .moved = true });
 	if (!marked && dax_badblocks_can_clear(pool_dax(fs->pool)))
 		poison_clear(fs, blk << BLOCK_SHIFT);
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 }
 
 /* Something was to go to free memory that is bad. 1: that is out of use now, look again. */
@@ -434,9 +434,9 @@ static int forward_wait(struct fs *fs, const struct found *f)
 	uint64_t old_blk = f->rmap.offset_blk + (f->rmap.start_blk - f->start_blk);
 	int rc;
 
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = forward_settle(fs, old_blk);
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	if (rc == 0)
 		rc = poison_away(fs, old_blk << BLOCK_SHIFT);
 	return rc < 0 ? rc : 1;

@@ -9,7 +9,9 @@
 
 #include "fs/data.h"
 #include "fs/loss.h"
+#include "fs/poison.h"
 #include "util/log.h"
+#include "util/sabotage.h"
 
 static struct bt_key extent_key(uint64_t file_blk)
 {
@@ -214,14 +216,25 @@ int extent_cut(struct op *op, struct btree *bt, uint64_t lo, uint64_t hi, uint64
 
 struct op_dropped {
 	struct op_dropped *next;
+	struct fs *fs;
 	uint64_t blk, count_blk;
 };
+
+static void dropped_end(void *arg, bool committed)
+{
+	const struct op_dropped *d = arg;
+
+	if (committed)
+		poison_let_go(d->fs, d->blk, d->count_blk);
+}
 
 static void dropped_note(struct op *op, const struct extent *p)
 {
 	struct op_dropped *d = txn_alloc(op->tx, sizeof(*d));
 
-	*d = (struct op_dropped){ NULL, p->dev_blk, p->count_blk };
+	*d = (struct op_dropped){ NULL, op->fs, p->dev_blk, p->count_blk };
+	if (atomic_load_explicit(&op->fs->bad_count, memory_order_relaxed) > 0 && !sabotage_point("let-go"))
+		txn_on_end(op->tx, dropped_end, d);
 	if (op->dropped_seq == txn_seq(op->tx))
 		d->next = op->dropped;
 	op->dropped = d;

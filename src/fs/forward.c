@@ -239,7 +239,7 @@ int forward_move(struct fs *fs, uint64_t blk, uint64_t *count_blk, bool bad, uin
 	if (!r)
 		return -ENOMEM;
 	*r = (struct run){ .old_blk = blk, .count_blk = *count_blk, .bad = bad, .goal_blk = *goal_blk };
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = op_run(fs, TXN_WRITE, NULL, run_begin, r);
 	if (rc == 2) {
 		rc = forward_settle(fs, blk);
@@ -252,7 +252,7 @@ int forward_move(struct fs *fs, uint64_t blk, uint64_t *count_blk, bool bad, uin
 		*count_blk = r->count_blk;
 		*goal_blk = r->new_blk + r->count_blk;
 	}
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	free(r);
 	return rc;
 }

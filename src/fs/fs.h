@@ -266,9 +266,12 @@ void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
 void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len);
 /* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO;
  * -EOPNOTSUPP: it is of the superblock or the journal, written anew where it is. -EINPROGRESS: files have it that cannot leave it now (no space);
- * it is out of use as soon as they do, or go. */
+ * it is out of use as soon as they do, or go. -EBUSY: its owners change, or are on their way to it. */
 must_check int fs_poison_add(struct fs *fs, uint64_t dev_off);
-/* The same for a block in the device's list of bad memory; then the device is asked to clear it. */
+/*
+ * The same for a block in the device's list of bad memory; then the device is asked to clear it. -EINPROGRESS: what can be done now has been, and the rest will be: there
+ * is nothing to try again.
+ */
 must_check int fs_poison_listed(struct fs *fs, uint64_t dev_off);
 
 /* What has become of a block that was to be given back to use. */

@@ -52,7 +52,27 @@ struct bad {
 	uint64_t new_blk, lost_lines;
 	uint64_t target_blk; /* a new block that is known to be kept for this one */
 	uint64_t zero_blk;   /* 0, or the new block of those of a batch who want zeroes */
+	uint64_t freed;      /* space_freed() at the beginning */
+	bool no_block;       /* there was no new one */
 };
+
+void poison_enter(struct fs *fs)
+{
+	if (pthread_mutex_trylock(&fs->poison_lock) != 0) /* neither free nor ours */
+		poison_enter_last(fs);
+}
+
+void poison_enter_last(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->poison_next);
+	pthread_mutex_lock(&fs->poison_lock);
+	pthread_mutex_unlock(&fs->poison_next);
+}
+
+void poison_leave(struct fs *fs)
+{
+	pthread_mutex_unlock(&fs->poison_lock);
+}
 
 static struct bad *bad_of(struct switching *s)
 {
@@ -142,6 +162,7 @@ static int save(struct op *op, struct bad *bad)
 	uint64_t got_blk;
 	int rc = space_alloc(op->tx, &want, &bad->new_blk, &got_blk);
 
+	bad->no_block = rc == -ENOSPC;
 	if (!rc)
 		rc = dax_salvage(dax, bad->blk << BLOCK_SHIFT, bytes, &bad->lost_lines);
 	if (!rc)
@@ -428,20 +449,26 @@ static int round_run(struct bad *bad)
 }
 
 /* It is tried again, and known to be bad until then. True: the log is to name it. */
-static bool stay(struct bad *bad, int rc)
+static bool stay(struct bad *bad, int why)
 {
-	bool known, keep;
+	struct poison_left left = {
+		.clear = bad->how & HOW_CLEAR,
+		.on_media = true,
+		.for_space = why == -ENOSPC,
+	};
+	bool keep = bad->forwarded && why == -ENOSPC; /* not all owners have left it */
 
 	if (bad->special == 0 || (bad->special == OWNER_BAD && !bad->forwarded)) {
-		known = poison_stay(bad->fs, bad->blk) == 0;
+		int rc = poison_stay(bad->fs, bad->blk);
+
+		left.on_media = rc == 0;
+		left.for_space |= rc == -ENOSPC;
 		/* By hand, and not written down: whoever wants it has been told that it is not so. */
-		keep = known || !(bad->how & HOW_AWAY);
-	} else {
-		keep = bad->forwarded && rc == -ENOSPC; /* not all owners have left it */
+		keep = left.on_media || !(bad->how & HOW_AWAY);
 	}
-	if (keep)
-		return poison_keep(bad->fs, bad->dev_off, bad->how & HOW_CLEAR);
-	return log_is_first(bad->blk);
+	if (bad->no_block)
+		poison_no_block(bad->fs, bad->freed);
+	return keep ? poison_keep(bad->fs, bad->dev_off, &left) : log_is_first(bad->blk);
 }
 
 static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
@@ -458,16 +485,19 @@ static int handle(struct fs *fs, uint64_t dev_off, unsigned how)
 	bad->dev_off = dev_off;
 	bad->blk = blk;
 	bad->how = how;
+	bad->freed = space_freed(fs->pool);
 	bad->owners = (struct switching){ .fs = fs, .ops = &switch_ops, .blk = blk, .count_blk = 1 };
 	do {
 		rc = round_run(bad);
 	} while (rc == 1 && ++rounds < ROUNDS_MAX);
 	tell = rc && stay(bad, rc) && !(how & HOW_QUIET);
+	if (!rc)
+		poison_let_go(fs, blk, 1);
 	free(bad);
 	if (tell)
 		log_error("bad memory at 0x%" PRIx64 " of the pool stays in use for now: %s",
 			  blk << BLOCK_SHIFT, rc == 1 ? "its owners change" : strerror(-rc));
-	return rc == 1 ? -EIO : rc;
+	return rc == 1 ? -EBUSY : rc;
 }
 
 /*
@@ -487,18 +517,19 @@ static bool passes_too_often(struct fs *fs, uint64_t blk)
 
 static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 {
+	const struct poison_left vain = { .in_vain = true };
 	uint64_t bad_lines;
 	uint8_t bytes[BLOCK_SIZE];
 	int rc;
 
 	if (fs->opts.readonly || pool_failed(fs->pool)) {
-		if (poison_keep_readonly(fs, dev_off) && !(how & HOW_QUIET))
+		if (poison_keep(fs, dev_off, &vain) && !(how & HOW_QUIET))
 			log_error("bad memory at 0x%" PRIx64
 				  " of the pool: nothing is saved of it, since the file system is read-only",
 				  u64_align_down(dev_off, BLOCK_SIZE));
 		return -EIO;
 	}
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = fs->poison_depth < DEPTH_MAX ? 0 : -EIO;
 	fs->poison_depth++;
 	if (!rc)
@@ -523,7 +554,7 @@ static int block_see(struct fs *fs, uint64_t dev_off, unsigned how)
 	if (!rc && how & HOW_CLEAR)
 		poison_clear(fs, dev_off);
 	fs->poison_depth--;
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	return rc;
 }
 
@@ -590,12 +621,12 @@ void poison_resume(struct fs *fs)
 
 		while (rc == 1) {
 			rc = op_run(fs, TXN_READ, NULL, forward_find, &f);
-			pthread_mutex_lock(&fs->poison_lock);
+			poison_enter(fs);
 			/* What cannot be done now is tried again at the next mount. */
 			if (rc == 1 && forward_settle(fs, f.next_blk) == 0)
 				(void)handle(fs, f.next_blk << BLOCK_SHIFT, 0);
 			f.next_blk++;
-			pthread_mutex_unlock(&fs->poison_lock);
+			poison_leave(fs);
 		}
 		if (rc)
 			log_warn("group %u: blocks on their way out of bad memory cannot be looked up: %s",
@@ -614,7 +645,7 @@ void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len)
 	for (uint64_t off = u64_align_down(dev_off, BLOCK_SIZE); off < end; off += BLOCK_SIZE) {
 		int rc = dax_load(dax, bytes, off, BLOCK_SIZE, NULL) ? poison_handle(fs, off) : 0;
 
-		if (rc && !poison_is_kept(fs, off) && log_is_first(off))
+		if (rc && !poison_is_kept(fs, off >> BLOCK_SHIFT) && log_is_first(off))
 			log_warn("bad memory at 0x%" PRIx64 " of the pool: %s", off, strerror(-rc));
 	}
 }
@@ -627,9 +658,9 @@ static int away(struct fs *fs, uint64_t dev_off, unsigned how)
 		return -EINVAL;
 	if (fs->opts.readonly || pool_failed(fs->pool))
 		return -EROFS;
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = handle(fs, dev_off, HOW_AWAY | how);
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	return rc;
 }
 
@@ -647,7 +678,7 @@ int fs_poison_add(struct fs *fs, uint64_t dev_off)
 {
 	int rc = poison_away(fs, dev_off);
 
-	return rc && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
+	return rc && rc != -EBUSY && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
 }
 
 int poison_met(struct fs *fs, const struct dax_bad *bad)
@@ -704,12 +735,12 @@ void poison_tell(struct fs *fs, const struct fs_poison *event)
 
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg)
 {
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	fs->poison_fn = fn;
 	fs->poison_arg = arg;
 	for (size_t i = 0; fn && i < fs->untold_count; i++)
 		fn(arg, &fs->untold[i]);
 	if (fn)
 		fs->untold_count = 0;
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 }

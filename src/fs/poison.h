@@ -30,6 +30,14 @@ void poison_resume(struct fs *fs);
 
 void poison_tell(struct fs *fs, const struct fs_poison *event);
 
+/*
+ * poison_lock; not inside a transaction. Who goes through many places takes it with poison_enter_last(), anew for each: whoever waits comes before him, and he may
+ * not have it already.
+ */
+void poison_enter(struct fs *fs);
+void poison_enter_last(struct fs *fs);
+void poison_leave(struct fs *fs);
+
 /* ---- poison_meta.c ---- */
 
 /* A block with such an owner that is no file. away: it is not to be used any more, even if it can be. As poison_handle(). */
@@ -48,20 +56,35 @@ void poison_clear(struct fs *fs, uint64_t dev_off);
 
 /* Metadata in bad memory, for poison_drain(). Whatever locks are held. */
 void poison_note(struct fs *fs, uint64_t dev_off);
-/*
- * Data in bad memory that could not be seen to (no space): tried now and then, and after poison_freed(). Only until the end of this mount. clear: when nobody has
- * it any more the device is to clear it. False: it is kept already, or there is no room, and the log has named it.
- */
-bool poison_keep(struct fs *fs, uint64_t dev_off, bool clear);
-/* The same where nothing can be done about it: it is not tried again. */
-bool poison_keep_readonly(struct fs *fs, uint64_t dev_off);
-bool poison_is_kept(struct fs *fs, uint64_t dev_off);
-/* Something became free. As poison_handle(). */
-void poison_freed(struct fs *fs);
+/* Data in bad memory that could not be seen to: tried again until it can, or nobody has it any more. Until the end of this mount. */
+struct poison_left {
+	bool clear;     /* the device is to clear it then */
+	bool on_media;  /* it is known there that it is bad */
+	bool for_space; /* there was no room; else it is tried again after a time */
+	bool found;     /* it has not been tried yet: nothing is said of it if it is known */
+	bool in_vain;   /* nothing can be done about it in this mount */
+};
+/* The log is to name a place once, however many there are. True: it has not been in the list. False too: there is no room for it, which the log has been told. */
+bool poison_keep(struct fs *fs, uint64_t dev_off, const struct poison_left *left);
+/* Whether it is so. */
+bool poison_is_kept(struct fs *fs, uint64_t blk);
+/* There was no free block for one of them when space_freed() was so: nor is there for others. */
+void poison_no_block(struct fs *fs, uint64_t freed);
+/* Something has been committed: if it has made room that they wait for, the background thread is to know. Whatever locks are held. */
+void poison_has_room(struct fs *fs);
+/* Somebody does not own these blocks any more. Whatever locks are held but work_lock. */
+void poison_let_go(struct fs *fs, uint64_t blk, uint64_t count_blk);
 /* Whether what transactions meet is noted. */
 void poison_listen(struct fs *fs, bool listen);
-/* Sees to what was noted, each place once. at_once: even what has just been tried. As poison_handle(). */
-void poison_drain(struct fs *fs, bool at_once);
+/* Sees to what is in the list, each place at most once. As poison_handle(), and not under poison_lock. */
+enum poison_when {
+	POISON_DUE,  /* what it is time for */
+	POISON_ALL,  /* what has just been tried too, but not what waits for space while there is none */
+	POISON_LAST, /* at the end: the same, but data that the next mount finds is left to that */
+};
+void poison_drain(struct fs *fs, enum poison_when when);
+/* There were more than the list has room for, and it has room again. Says so once. */
+bool poison_list_has_room(struct fs *fs);
 
 /* ---- poison_stay.c ---- */
 

@@ -110,8 +110,10 @@ static int stay_forget(struct clearing *c)
 		return 0;
 	}
 	rc = poison_stay_end(c->fs, c->blk);
-	if (!rc)
+	if (!rc) {
 		c->result = FS_POISON_FREED;
+		poison_let_go(c->fs, c->blk, 1); /* nor does anybody wait for it any more */
+	}
 	return rc < 0 ? rc : 0;
 }
 
@@ -155,9 +157,9 @@ int fs_poison_clear(struct fs *fs, uint64_t dev_off, bool by_device, enum fs_poi
 		return -EINVAL;
 	if (fs->opts.readonly || pool_failed(fs->pool))
 		return -EROFS;
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	rc = clear(&c, by_device);
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	if (!rc)
 		*result = c.result;
 	return rc;
@@ -188,7 +190,7 @@ int fs_poison_listed(struct fs *fs, uint64_t dev_off)
 
 	if (dev_off >> BLOCK_SHIFT >= pool_size_blk(fs->pool))
 		return -EINVAL;
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	may_clear = poison_may_clear(fs, dev_off);
 	rc = poison_away_listed(fs, dev_off, may_clear);
 	if (rc == -EOPNOTSUPP) { /* all that can be done */
@@ -196,7 +198,9 @@ int fs_poison_listed(struct fs *fs, uint64_t dev_off)
 		rc = 0;
 	} else if (!rc && may_clear) {
 		poison_clear(fs, dev_off);
+	} else if (rc && poison_is_kept(fs, dev_off >> BLOCK_SHIFT)) {
+		rc = -EINPROGRESS;
 	}
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	return rc;
 }

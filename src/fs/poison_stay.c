@@ -184,6 +184,8 @@ static int single_count(struct op *op, void *arg)
 /* Of blocks of OWNER_BAD those that files have too. */
 static int run_find(struct fs *fs, uint64_t blk, uint64_t end_blk, uint64_t *found)
 {
+	const struct poison_left left = { .on_media = true, .for_space = true, .found = true };
+
 	while (blk < end_blk) {
 		struct run r = { .blk = blk, .count_blk = end_blk - blk };
 		struct stay s = { .blk = blk };
@@ -195,7 +197,7 @@ static int run_find(struct fs *fs, uint64_t blk, uint64_t end_blk, uint64_t *fou
 			return rc;
 		if (s.marked && !s.other && s.files > 0) {
 			++*found;
-			poison_keep(fs, blk << BLOCK_SHIFT, false);
+			poison_keep(fs, blk << BLOCK_SHIFT, &left);
 		}
 		blk += r.single_blk ? r.single_blk : 1;
 	}
@@ -230,12 +232,12 @@ static int stays_over(struct fs *fs)
 {
 	int rc = 0;
 
-	pthread_mutex_lock(&fs->poison_lock);
+	poison_enter(fs);
 	if (!fs->stays_made) {
 		rc = pool_bad_in_use(fs->pool, false);
 		atomic_store(&fs->bad_in_use, rc != 0);
 	}
-	pthread_mutex_unlock(&fs->poison_lock);
+	poison_leave(fs);
 	return rc;
 }
 
@@ -244,6 +246,8 @@ void poison_stays_find(struct fs *fs)
 	uint64_t found = 0;
 	int rc;
 
+	if (poison_list_has_room(fs))
+		atomic_store(&fs->stays_sought, false);
 	if (fs->opts.readonly || pool_failed(fs->pool) || atomic_exchange(&fs->stays_sought, true))
 		return;
 	rc = all_find(fs, &found);
@@ -253,6 +257,6 @@ void poison_stays_find(struct fs *fs)
 		log_warn("blocks in bad memory that files still have: %s", strerror(-rc));
 	if (found > 0) {
 		log_info("blocks in bad memory that files still have: %" PRIu64, found);
-		poison_freed(fs);
+		poison_drain(fs, POISON_DUE);
 	}
 }

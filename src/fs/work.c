@@ -69,7 +69,7 @@ static void drain_and_trim(struct fs *fs)
 	rc = pool_failed(fs->pool) ? 0 : space_trim(fs->pool);
 	if (rc < 0)
 		log_warn("unused metadata chunks cannot be given back: %s", strerror(-rc));
-	poison_freed(fs);
+	poison_drain(fs, POISON_DUE);
 }
 
 /* Memory of inodes that were forgotten goes back to the system when there were many of them. */
@@ -104,7 +104,8 @@ static void *worker_main(void *arg)
 			wait_gather(fs);
 		pthread_mutex_unlock(&fs->work_lock);
 		events_tell(fs);
-		poison_drain(fs, false);
+		poison_stays_find(fs);
+		poison_drain(fs, POISON_DUE);
 		if (work)
 			drain_and_trim(fs);
 		(void)copies_work(fs);
@@ -162,9 +163,10 @@ void work_stop(struct fs *fs)
 void fs_work(struct fs *fs)
 {
 	poison_stays_find(fs);
-	poison_drain(fs, true);
+	poison_drain(fs, POISON_ALL);
 	orphan_drain(fs);
-	poison_freed(fs);
+	poison_drain(fs, POISON_DUE);
+	poison_stays_find(fs);
 	while (copies_work(fs))
 		;
 	atime_flush(fs);

@@ -170,6 +170,54 @@ static bool range_is_sound(struct fs *fs, uint64_t off, uint64_t len)
 	       len <= size - off;
 }
 
+#define PASSES 3u
+
+enum taking { TAKEN, LATER, BUSY };
+
+/* The first error that is neither later nor busy; *count: blocks before it. */
+static int pass_take(struct fs *fs, uint64_t off, bool again, uint8_t *taking, uint64_t *count)
+{
+	for (uint64_t i = 0; i < *count; i++) {
+		int rc;
+
+		if (again && taking[i] != BUSY)
+			continue;
+		rc = fs_poison_add(fs, off + i * BLOCK_SIZE);
+		taking[i] = rc == -EBUSY ? BUSY : rc == -EINPROGRESS ? LATER : TAKEN;
+		if (rc && taking[i] == TAKEN) {
+			*count = i;
+			return rc;
+		}
+	}
+	return 0;
+}
+
+static void range_take(struct fs *fs, struct umbra_poison *arg)
+{
+	uint8_t taking[UMBRA_POISON_MAX / BLOCK_SIZE];
+	uint64_t count = arg->len / BLOCK_SIZE;
+	int error = 0;
+
+	for (unsigned pass = 0; pass < PASSES; pass++) {
+		int rc = pass_take(fs, arg->off, pass > 0, taking, &count);
+
+		error = rc ? rc : error;
+	}
+	arg->done = 0;
+	arg->later = 0;
+	for (uint64_t i = 0; i < count; i++) {
+		if (taking[i] == BUSY) {
+			error = -EBUSY;
+			break;
+		}
+		arg->done += BLOCK_SIZE;
+		arg->later += taking[i] == LATER ? BLOCK_SIZE : 0;
+	}
+	if (!error && arg->later > 0)
+		error = -EINPROGRESS;
+	arg->error = (uint32_t)-error;
+}
+
 void ops_poison(fuse_req_t req, const void *in)
 {
 	struct fs *fs = req_session(req)->fs;
@@ -177,8 +225,6 @@ void ops_poison(fuse_req_t req, const void *in)
 	int rc = 0;
 
 	memcpy(&arg, in, sizeof(arg));
-	arg.done = 0;
-	arg.error = 0;
 	if (!is_operator(req))
 		rc = -EPERM;
 	else if (arg.op != UMBRA_POISON_ADD || arg.pad || !range_is_sound(fs, arg.off, arg.len))
@@ -187,12 +233,7 @@ void ops_poison(fuse_req_t req, const void *in)
 		ops_reply(req, rc);
 		return;
 	}
-	while (!rc && arg.done < arg.len) {
-		rc = fs_poison_add(fs, arg.off + arg.done);
-		if (!rc)
-			arg.done += BLOCK_SIZE;
-	}
-	arg.error = (uint32_t)-rc;
+	range_take(fs, &arg);
 	fuse_reply_ioctl(req, 0, &arg, sizeof(arg));
 }
 

@@ -139,6 +139,7 @@ static int group_open(struct txn *tx, void *arg)
 		g->closed_lo = hi;
 		pthread_mutex_unlock(&g->lock);
 		atomic_fetch_add(&g->space->chunk_epoch, whole);
+		atomic_fetch_add(&g->space->freed, 1);
 	}
 	return rc;
 }

@@ -205,6 +205,7 @@ static void groups_follow(const struct growth *w)
 	space->ag_count = count;
 	/* Groups that found no chunk for metadata may find one now. */
 	atomic_fetch_add(&space->chunk_epoch, 1);
+	atomic_fetch_add(&space->freed, 1);
 }
 
 /* With all others outside. */

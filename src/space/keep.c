@@ -144,14 +144,19 @@ static uint32_t part_release(struct group *g, uint64_t lo, unsigned count)
 
 static void group_release(struct group *g, uint64_t lo, uint64_t hi)
 {
+	uint64_t kept_blk;
 	uint32_t whole = 0;
 
 	pthread_mutex_lock(&g->lock);
+	kept_blk = g->kept_blk;
 	for (unsigned n; lo < hi && lo / CHUNK_BLOCKS < g->kept_chunks; lo += n) {
 		n = part_of(lo, hi);
 		whole += part_release(g, lo, n);
 	}
+	kept_blk -= g->kept_blk;
 	pthread_mutex_unlock(&g->lock);
+	if (kept_blk > 0)
+		atomic_fetch_add(&g->space->freed, 1);
 	if (whole)
 		atomic_fetch_add(&g->space->chunk_epoch, whole);
 }

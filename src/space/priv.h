@@ -88,6 +88,7 @@ struct space {
 	pthread_mutex_t grow_lock;    /* taken with no transaction open, before pool_freeze() */
 	_Atomic uint64_t chunk_epoch; /* counts chunks that became wholly free */
 	_Atomic uint64_t bad_changes; /* counts changes of what OWNER_BAD has, under the lock of the group */
+	_Atomic uint64_t freed;       /* counts what makes blocks free that data may take, after they are */
 	struct windows windows;
 	_Atomic(space_keep_fn) keep_fn; /* asked under g->lock */
 	void *keep_arg;

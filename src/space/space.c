@@ -132,6 +132,13 @@ static void group_tx_commit(struct group_tx *at)
 		for (uint64_t i = 0; i < f->count; i++)
 			group_give_freed(g, f->ranges[i].blk, f->ranges[i].count_blk);
 	}
+	if (at->freed && !sabotage_point("space-freed"))
+		atomic_fetch_add(&g->space->freed, 1);
+}
+
+uint64_t space_freed(const struct pool *pool)
+{
+	return atomic_load(&space_of(pool)->freed);
 }
 
 static void group_tx_abort(struct group_tx *at)

@@ -130,6 +130,8 @@ void space_set_keep(struct pool *pool, space_keep_fn fn, void *arg);
 /* What of these blocks is kept from use is so no longer. At any time, inside of a transaction too; waits for no lock that is held for more than a moment. */
 void space_release(struct pool *pool, uint64_t blk, uint64_t count_blk);
 
+/* Another number than before: there may be blocks that nobody could take before. */
+uint64_t space_freed(const struct pool *pool);
 /* Another number than before: OWNER_BAD may have got or lost blocks. */
 uint64_t space_bad_changes(const struct pool *pool);
 

@@ -297,6 +297,27 @@ case_evacuate_awaited()
 	! grep metadata "$work/out" && daemon_down
 }
 
+# Out of use by hand, and one of the blocks is awaited by a damaged file: the others are done.
+case_by_hand_awaited()
+{
+	local ino off chunk=$((2 << 20))
+	fresh && daemon_up || return 1
+	blocks "$mnt/file" 20 && cp "$mnt/file" "$mnt/twin" || return 1
+	ino=$(stat -c %i "$mnt/twin")
+	[ "$ino" -lt 100 ] || { echo "inode $ino is not where this test looks for it"; return 1; }
+	daemon_down || return 1
+	damage $((chunk + ino * 512)) 512
+	damage $(($(stat -c %s "$pool") - 2 * chunk + ino * 512)) 512
+	daemon_up && page bad "$(place "$mnt/file" 4096)" || return
+	reads "$mnt/file" 4096 1 error direct || return 1
+	off=$("$ctl" owners --range 0+64M "$mnt" | awk '/ forward/ { print $1 }')
+	[ -n "$off" ] || { echo "nothing is on its way"; return 1; }
+	says 1 "the block at $off cannot be taken out of use: Device or resource busy" "$ctl" poison add "$off+12K" "$mnt" || return 1
+	is "what it says" "$(cat "$work/out")" "8192 bytes are out of use" || return 1
+	is "the blocks" "$("$ctl" owners --range "$off+12K" "$mnt" | awk '/ bad / { print $1 }' | xargs)" \
+		"$(printf '%#x %#x' $((off + 4096)) $((off + 8192)))" && daemon_down
+}
+
 # Taken out of use by hand: what was there moves, nothing is lost; a block of nobody and one of metadata too.
 case_by_hand()
 {
@@ -386,6 +407,28 @@ case_stays()
 	is "poison list without the file" "$("$ctl" poison list "$mnt" | tail -n +2 | tr -s ' ')" " $hex 4096" || return 1
 	rm "$mnt/fill" && works "$ctl" poison forget "$off" "$mnt" || return 1
 	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# All of a range that files cannot leave is written down by one call, which says how much that is.
+case_stays_range()
+{
+	local off
+	fresh && daemon_up || return 1
+	blocks "$mnt/file" 16 && off=$(place "$mnt/file" 0) || return 1
+	dd if=/dev/zero of="$mnt/fill" bs=1M status=none 2>/dev/null
+	dd if=/dev/zero of="$mnt/fill" bs=4096 oflag=append conv=notrunc status=none 2>/dev/null
+	python3 - "$mnt" "$off" <<-'END' || return 1
+		import errno, fcntl, os, struct, sys
+		fd = os.open(sys.argv[1], os.O_RDONLY)
+		off, size = int(sys.argv[2]), 12 * 4096
+		form = 'IIQQQII'  # struct umbra_poison
+		arg = bytearray(struct.pack(form, 1, 0, off, size, 0, 0, 0))
+		fcntl.ioctl(fd, 3 << 30 | len(arg) << 16 | 0xd5 << 8 | 14, arg)
+		done, error, later = struct.unpack(form, arg)[4:]
+		if (done, error, later) != (size, errno.EINPROGRESS, size):
+		    sys.exit(f'{done} bytes done, {later} of them later, error {error}')
+	END
+	is "poison list" "$("$ctl" poison list "$mnt" | tail -n +2 | tr -s ' ')" " $(printf '%#x' "$off") 49152" && daemon_down
 }
 
 # What is lost cannot be put back where the block of it is bad too, and stays.

@@ -111,10 +111,10 @@ static void test_rounds(void **state)
 	for (unsigned i = 0; i < BAD; i++)
 		assert_int_equal(fs_poison_add(t.fs, offs[i]), -EINPROGRESS);
 	assert_int_equal(log_lines("stays in use for now"), BAD);
-	poison_drain(t.fs, true);
+	poison_drain(t.fs, POISON_ALL);
 	assert_int_equal(log_lines(""), 1);
 	for (unsigned i = 0; i < LOOKS; i++)
-		poison_drain(t.fs, true);
+		poison_drain(t.fs, POISON_ALL);
 	for (unsigned i = 0; i < BAD; i++)
 		assert_int_equal(fs_poison_add(t.fs, offs[i]), -EINPROGRESS);
 	assert_int_equal(log_lines(""), 0);
@@ -123,11 +123,11 @@ static void test_rounds(void **state)
 	fs_work(t.fs);
 	assert_int_equal(log_lines("stays in use for now"), 0);
 	(void)log_lines("");
-	poison_drain(t.fs, true);
+	poison_drain(t.fs, POISON_ALL);
 	assert_int_equal(log_lines(""), 0);
 	assert_int_equal(testfs_unlink(&t, INODE_ROOT, "fill"), 0);
 	fs_work(t.fs);
-	poison_drain(t.fs, true);
+	poison_drain(t.fs, POISON_ALL);
 	assert_int_equal(log_lines("has to wait any more"), 1);
 	end();
 }

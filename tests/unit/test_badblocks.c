@@ -702,11 +702,11 @@ static void test_told(void **state)
 	end();
 }
 
-/* No block to save to: again when there is one. */
+/* No block to save to: again when there is one, and not with each look. */
 static void test_full(void **state)
 {
 	struct badblocks *bb;
-	uint64_t ino, fill, off;
+	uint64_t ino, fill, off, aborts;
 	unsigned i = 0;
 
 	(void)state;
@@ -720,6 +720,9 @@ static void test_full(void **state)
 	assert_int_equal(badblocks_start(t.fs, 1, &bb), 0);
 	looks_wait(3);
 	assert_true(place(ino, 3) == off);
+	aborts = atomic_load(&pool_stats(t.pool)->aborts);
+	looks_wait(20);
+	assert_int_equal(atomic_load(&pool_stats(t.pool)->aborts), aborts);
 	file_check(ino, 0, 0);
 	assert_int_equal(testfs_unlink(&t, INODE_ROOT, "fill"), 0);
 	fs_work(t.fs);

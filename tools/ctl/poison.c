@@ -163,32 +163,79 @@ static const char *add_error(uint32_t error)
 	}
 }
 
+/* Blocks beside each other that could not be done, for the same reason. */
+struct refused {
+	const char *mount;
+	uint64_t off, len;
+	uint32_t error;
+};
+
+static void refused_say(struct refused *r)
+{
+	if (r->len > BLOCK_BYTES)
+		fprintf(stderr,
+			"umbractl: %s: the blocks from %#llx to %#llx cannot be taken out of use: %s\n",
+			r->mount, (unsigned long long)r->off, (unsigned long long)(r->off + r->len),
+			add_error(r->error));
+	else if (r->len > 0)
+		fprintf(stderr, "umbractl: %s: the block at %#llx cannot be taken out of use: %s\n", r->mount,
+			(unsigned long long)r->off, add_error(r->error));
+	r->len = 0;
+}
+
+static void refused_add(struct refused *r, uint64_t off, uint32_t error)
+{
+	if (r->len > 0 && (off != r->off + r->len || error != r->error))
+		refused_say(r);
+	if (r->len == 0) {
+		r->off = off;
+		r->error = error;
+	}
+	r->len += BLOCK_BYTES;
+}
+
+/* As much of a range as one call does, and over the block that it has stopped at. */
+static int part_add(int fd, uint64_t off, uint64_t len, uint64_t *done, struct refused *refused,
+		    uint64_t *left)
+{
+	struct umbra_poison arg = { .op = UMBRA_POISON_ADD, .off = off };
+
+	arg.len = len < UMBRA_POISON_MAX ? len : UMBRA_POISON_MAX;
+	if (ioctl(fd, UMBRA_IOC_POISON, &arg))
+		return errno;
+	*done = arg.done;
+	*left += arg.later;
+	if (arg.later > 0)
+		fprintf(stderr, "umbractl: %s: %u bytes from %#llx on cannot be taken out of use: %s\n",
+			refused->mount, arg.later, (unsigned long long)off, add_error(EINPROGRESS));
+	if (arg.error == 0 || arg.error == EINPROGRESS)
+		return 0;
+	refused_add(refused, off + arg.done, arg.error);
+	*done += BLOCK_BYTES;
+	*left += BLOCK_BYTES;
+	return arg.error == EROFS ? -1 : 0;
+}
+
 static int add(const struct ctl_args *args, int fd, uint64_t off, uint64_t len)
 {
-	uint64_t done = 0, later = 0;
+	struct refused refused = { .mount = args->names[2] };
+	uint64_t done = 0, left = 0;
+	int rc = 0;
 
-	while (done < len) {
-		struct umbra_poison arg = { .op = UMBRA_POISON_ADD, .off = off + done };
+	while (done < len && rc == 0) {
+		uint64_t part = 0;
 
-		arg.len = len - done < UMBRA_POISON_MAX ? len - done : UMBRA_POISON_MAX;
-		if (ioctl(fd, UMBRA_IOC_POISON, &arg))
-			return errno;
-		done += arg.done;
-		if (arg.error)
-			fprintf(stderr, "umbractl: %s: the block at %#llx cannot be taken out of use: %s\n",
-				args->names[2], (unsigned long long)(off + done), add_error(arg.error));
-		if (arg.error && arg.error != EINPROGRESS)
-			return -1;
-		if (arg.error) {
-			done += BLOCK_BYTES;
-			later += BLOCK_BYTES;
-		}
+		rc = part_add(fd, off + done, len - done, &part, &refused, &left);
+		done += part;
 	}
+	refused_say(&refused);
+	if (rc)
+		return rc;
 	if (args->json)
-		printf("{ \"taken_out_bytes\": %llu }\n", (unsigned long long)(done - later));
+		printf("{ \"taken_out_bytes\": %llu }\n", (unsigned long long)(done - left));
 	else
-		printf("%llu bytes are out of use\n", (unsigned long long)(done - later));
-	return ctl_finish() || later > 0 ? -1 : 0;
+		printf("%llu bytes are out of use\n", (unsigned long long)(done - left));
+	return ctl_finish() || left > 0 ? -1 : 0;
 }
 
 /* ---- clear, forget ---- */
