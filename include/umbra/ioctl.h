@@ -72,7 +72,8 @@ struct umbra_dedupe_range {
 #define UMBRA_EXTENT_SHARED 0x2u    /* owners > 1 */
 #define UMBRA_EXTENT_INLINE 0x4u    /* in the inode itself: dev_off is that of the inode */
 #define UMBRA_EXTENT_LAST 0x8u      /* the last one of the file */
-#define UMBRA_EXTENT_BAD 0x10u      /* in bad memory that the file could not leave; whoever stores to it gets another block */
+#define UMBRA_EXTENT_BAD \
+	0x10u /* in bad memory that the file could not leave; whoever stores to it gets another block */
 struct umbra_extent {
 	__u64 file_off, dev_off, len;
 	__u32 flags;

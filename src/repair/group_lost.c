@@ -361,9 +361,8 @@ static uint64_t bad_note(struct lost *l)
 
 	l->bad.count = 0;
 	for (size_t i = 0; i < l->g->rmap.count; i++) {
-		struct refcount *row = r[i].owner == OWNER_BAD ?
-					       rows_add(l->g->rp->facts, &l->bad, sizeof(*row)) :
-					       NULL;
+		struct refcount *row =
+			r[i].owner == OWNER_BAD ? rows_add(l->g->rp->facts, &l->bad, sizeof(*row)) : NULL;
 
 		if (!row)
 			continue;
