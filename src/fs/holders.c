@@ -450,6 +450,7 @@ static int grant_op(struct op *op, void *arg)
 	if (!rc)
 		rc = g->take(g->arg, call->pieces->list, call->pieces->count, attr.size);
 	/* Whoever gives the kernel a page just now has not seen what was taken, perhaps: see lend.c. */
+	atomic_thread_fence(memory_order_seq_cst);
 	if (!rc && inode_lent(inode, g->write))
 		rc = -ERESTART;
 	return rc;

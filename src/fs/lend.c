@@ -38,6 +38,8 @@ int op_lend(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk
 		atomic_store(&inode->lent, LENT);
 	if (atomic_load(&inode->holders) == 0 || sabotage_point("page-moves"))
 		return 0;
+	/* LENT, then shadows: those are read without locks. */
+	atomic_thread_fence(memory_order_seq_cst);
 	/* Through a mapping it may store to the page without another word. */
 	if (atomic_load(&inode->map_opens) > 0)
 		change = FS_CHANGE_LEND_STORE;
@@ -74,7 +76,8 @@ void fs_drop_end(struct fs *fs, uint64_t ino, uint64_t drop)
 
 bool fs_is_lent(struct fs *fs, uint64_t ino)
 {
-	struct inode *inode = fs_has_holders(fs) ? inode_pin(fs, ino, 1, false) : NULL;
+	/* After the open has been counted, which a grant looks at after its holder has been. */
+	struct inode *inode = atomic_load(&fs->holder_count) > 0 ? inode_pin(fs, ino, 1, false) : NULL;
 	bool lent = inode && atomic_load(&inode->holders) > 0 && !(atomic_load(&inode->lent) & NONE_BIT);
 
 	if (inode)

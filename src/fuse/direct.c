@@ -87,7 +87,6 @@ struct drop_work {
 	struct defer_work work;
 	struct session *session;
 	uint64_t ino;
-	uint64_t drop;
 	pthread_mutex_t lock;
 	pthread_cond_t over;
 	bool is_over; /* (lock) */
@@ -97,11 +96,12 @@ static void drop_deferred(struct defer_work *work)
 {
 	struct drop_work *w = container_of(work, struct drop_work, work);
 
+	uint64_t drop = fs_drop_begin(w->session->fs, w->ino);
 	int rc = fuse_lowlevel_notify_inval_inode(w->session->se, w->ino, 0, 0);
 
 	/* -ENOENT: it knows none. Anything else: it is going away. */
 	if (rc == 0 || rc == -ENOENT)
-		fs_drop_end(w->session->fs, w->ino, w->drop);
+		fs_drop_end(w->session->fs, w->ino, drop);
 	pthread_mutex_lock(&w->lock);
 	w->is_over = true;
 	pthread_cond_signal(&w->over);
@@ -115,7 +115,6 @@ int session_drop_pages(struct session *session, uint64_t ino)
 
 	pthread_mutex_init(&w.lock, NULL);
 	pthread_cond_init(&w.over, NULL);
-	w.drop = fs_drop_begin(session->fs, ino);
 	if (defer_add(session->defer, &w.work)) {
 		pthread_mutex_lock(&w.lock);
 		while (!w.is_over)
