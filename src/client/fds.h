@@ -89,7 +89,8 @@ int fds_flags_set(int fd, int flags);
 void fds_no_writes(void);
 /* No direct calls from now on. */
 void fds_off(void);
-/* What the process has done, if it is to say so: once, at its end. */
+/* Before main(), if the process is to say at its end what it has done; and that end, once. */
+void fds_counts_begin(void);
 void fds_say_counts(void);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/calls.h"
 #include "client/guard.h"
 #include "client/home.h"
 #include "client/mapping.h"
@@ -516,36 +517,48 @@ void holding_leave(struct holding *h)
 	holding_end(h);
 }
 
-exported void umbra_detach(struct umbra_file *f)
+void file_detach_begin(struct umbra_file *f)
 {
-	struct umbra_msg_detach detach = { .msg = { .size = sizeof(detach), .type = UMBRA_MSG_DETACH } };
-	struct session *s = NULL;
+	struct holding *h = f->holding;
 	struct view *old = NULL;
-	struct request r = { 0 };
 
-	if (!f)
-		return;
-	holding_begin(f->holding);
+	holding_begin(h);
 	pthread_mutex_lock(&client_lock);
-	detach.handle = f->holding->handle;
-	if (f->attached) {
-		s = f->holding->session;
-		session_get_locked(s);
-	}
+	f->told_handle = h->handle;
+	f->told = f->attached ? h->session : NULL;
+	if (f->told)
+		session_get_locked(f->told);
 	file_unlink(f, &old);
 	pthread_mutex_unlock(&client_lock);
 	if (old)
 		section_wait();
 	views_retire(old);
-	if (s) {
-		/* Pages that the kernel has may be older than what is there: data.c. */
+	/* Pages that the kernel has may be older than what is there: data.c. */
+	if (f->told)
 		(void)!posix_fadvise(file_fd(f), 0, 0, POSIX_FADV_DONTNEED);
-		(void)!session_ask(s, &detach.msg, UMBRA_MSG_DONE, &r);
-		session_put(s);
-	}
-	holding_end(f->holding);
-	holding_put(f->holding);
+	holding_end(h);
+}
+
+void file_detach_end(struct umbra_file *f)
+{
+	struct umbra_msg_detach detach = { .msg = { .size = sizeof(detach), .type = UMBRA_MSG_DETACH },
+					   .handle = f->told_handle };
+	struct request r = { 0 };
+
 	if (f->own_fd >= 0)
-		close(f->own_fd);
+		client_calls.fd_close(f->own_fd);
+	if (f->told) {
+		(void)!session_ask(f->told, &detach.msg, UMBRA_MSG_DONE, &r);
+		session_put(f->told);
+	}
+	holding_put(f->holding);
 	free(f);
+}
+
+exported void umbra_detach(struct umbra_file *f)
+{
+	if (!f)
+		return;
+	file_detach_begin(f);
+	file_detach_end(f);
 }

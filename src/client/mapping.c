@@ -544,7 +544,6 @@ void mapped_put(struct mapped *mapped)
 {
 	struct mapped **at = &mapped_all;
 	bool last;
-	int fd;
 
 	pthread_mutex_lock(&client_lock);
 	last = --mapped->users == 0;
@@ -556,9 +555,9 @@ void mapped_put(struct mapped *mapped)
 	pthread_mutex_unlock(&client_lock);
 	if (!last)
 		return;
-	fd = mapped->file->fd;
-	umbra_detach(mapped->file);
-	client_calls.fd_close(fd);
+	file_detach_begin(mapped->file);
+	client_calls.fd_close(mapped->file->fd);
+	file_detach_end(mapped->file);
 	free(mapped);
 }
 
