@@ -498,6 +498,8 @@ void holding_leave(struct holding *h)
 	if (attached > 0) {
 		s = h->session;
 		session_get_locked(s);
+		/* While the slot is known: they may have been stored to. */
+		mappings_void(h, 0, UINT64_MAX);
 		holding_void(h, &old);
 	}
 	pthread_mutex_unlock(&client_lock);

@@ -249,7 +249,7 @@ static int part_flush(const struct mapping_part *part)
 }
 
 /* Under client_lock. */
-static void part_stored(struct mapping_part *part, const struct mapping *m)
+static void part_stored(struct mapping_part *part, struct mapping *m)
 {
 	part->off = u64_max(m->off + (part->lo - m->lo), m->stored_lo);
 	part->end = u64_min(m->off + (part->hi - m->lo), m->stored_hi);
@@ -310,10 +310,10 @@ static int protect(uintptr_t lo, uintptr_t hi, int prot, struct mapping *spares[
 	mappings_cut(lo, hi, spares, &cut);
 	for (m = cut; m; m = next) {
 		next = m->next;
-		mapping_stored_note(m);
 		m->prot = prot;
 		mapping_add(m);
 		mapping_void(m);
+		mapping_stored_note(m);
 	}
 	return 0;
 }
