@@ -398,8 +398,7 @@ static int part_advise(const struct mapping_part *part, int advice)
 	case MADV_PAGEOUT:
 		return 0;
 	case MADV_WILLNEED:
-		(void)!mapping_prefault(part->lo, part->hi, false);
-		return 0;
+		return mapping_prefault(part->lo, part->hi, false) == -EAGAIN ? -EAGAIN : 0;
 	case MADV_POPULATE_READ:
 		return mapping_prefault(part->lo, part->hi, false);
 	case MADV_POPULATE_WRITE:

@@ -370,6 +370,7 @@ static void case_by_number(void)
 	OK(syscall(SYS_mprotect, map, PAGE, PROT_READ));
 	EQ(SIGSEGV, mapped_touch(map, true));
 	OK(syscall(SYS_madvise, map, BYTES, MADV_WILLNEED));
+	is_page(map + (PAGES - 1) * PAGE, PAGES - 1);
 	OK(syscall(SYS_mincore, map, BYTES, vec));
 	EQ(1, vec[PAGES - 1] & 1);
 	map = (unsigned char *)syscall(SYS_mremap, map + PAGE, PAGE, 2 * PAGE, MREMAP_MAYMOVE, NULL);

@@ -76,9 +76,10 @@ case_units()
 	by_units 1 mapped_units
 }
 
+# But for times: what is set aside for the end of a file, when it is touched first, is a change of it.
 case_units_calls()
 {
-	by_units 0 mapped
+	by_units 0 mapped errors hints mapped_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
 }
 
 # But for signals past the end of a file: there is memory, up to the next 2 MiB.
