@@ -272,7 +272,7 @@ static bool is_ours(int fd, struct stat *st, int *flags)
 	struct umbra_direct direct = { 0 };
 	struct statfs fs;
 
-	if (fstat(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
+	if (fd_about(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
 	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
 		return false;
 	*flags = fcntl(fd, F_GETFL);
@@ -631,7 +631,7 @@ bool fds_mapped(int fd)
 	struct statfs fs;
 	struct slow s;
 
-	if (!is_known(fd) || depth > 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) ||
+	if (!is_known(fd) || depth > 0 || fd_about(fd, &st) || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) ||
 	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
 		return false;
 	unfit_add(st.st_dev, st.st_ino);
@@ -657,7 +657,7 @@ static void others_learn(int fd, const struct stat *st)
 		if (entry->d_name[0] == '.' || n == fd || n == dirfd(dir) || !is_known(n) || own_is(n))
 			continue;
 		slot = atomic_load(&table->slots[n]);
-		if (slot >= SLOT_KERNEL || fstat(n, &other) || other.st_ino != st->st_ino ||
+		if (slot >= SLOT_KERNEL || fd_about(n, &other) || other.st_ino != st->st_ino ||
 		    other.st_dev != st->st_dev ||
 		    !atomic_compare_exchange_strong(&table->slots[n], &slot, SLOT_BUSY))
 			continue;
@@ -673,7 +673,7 @@ struct umbra_file *fds_attach(int fd, bool worth, bool store)
 {
 	struct umbra_file *file = NULL;
 	struct stat st;
-	int flags;
+	int flags, own;
 
 	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !is_ours(fd, &st, &flags))
 		return NULL;
@@ -685,7 +685,10 @@ struct umbra_file *fds_attach(int fd, bool worth, bool store)
 	} else {
 		if (store)
 			others_learn(fd, &st);
-		file = attach(fd, flags);
+		own = client_calls.fd_dup(fd);
+		file = own >= 0 ? attach(own, flags) : NULL;
+		if (own >= 0 && !file)
+			client_calls.fd_close(own);
 	}
 	pthread_mutex_unlock(&fds_lock);
 	return file;

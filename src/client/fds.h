@@ -77,7 +77,7 @@ void fds_ended_range(unsigned first, unsigned last);
  * is no file of ours. */
 bool fds_mapped(int fd);
 /*
- * For a mapping of it by umbra_mmap(), and then to be detached; worth: for that one it pays to begin with direct calls. Between slow_begin() and slow_end(). NULL: the kernel's.
+ * For a mapping of it by mmap_own(), with a descriptor of the library's; worth: for that one it pays to begin with direct calls. Between slow_begin() and slow_end(). NULL: the kernel's.
  */
 struct umbra_file *fds_attach(int fd, bool worth, bool store);
 /* One has been made. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "client/calls.h"
@@ -21,6 +22,18 @@
 #define exported __attribute__((visibility("default")))
 
 struct holding *client_holdings;
+
+int fd_about(int fd, struct stat *st)
+{
+	struct statx about;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &about))
+		return -1;
+	*st = (struct stat){ .st_dev = makedev(about.stx_dev_major, about.stx_dev_minor),
+			     .st_ino = about.stx_ino,
+			     .st_mode = about.stx_mode };
+	return 0;
+}
 
 /* ---- views ---- */
 
@@ -285,7 +298,7 @@ static int file_attach(struct umbra_file *f, struct session *s)
 
 	if (f->attached)
 		return 0;
-	if (f->closed || fstat(file_fd(f), &st) || st.st_dev != f->holding->dev ||
+	if (f->closed || fd_about(file_fd(f), &st) || st.st_dev != f->holding->dev ||
 	    st.st_ino != f->holding->ino)
 		return -ESTALE;
 	if (ioctl(file_fd(f), f->can_read ? UMBRA_IOC_TOKEN : UMBRA_IOC_MAP_TOKEN, &attach.token))
@@ -429,7 +442,7 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	struct umbra_file *f;
 	struct stat st;
 
-	if (flags < 0 || (flags & O_PATH) || fstat(fd, &st))
+	if (flags < 0 || (flags & O_PATH) || fd_about(fd, &st))
 		return -EBADF;
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;

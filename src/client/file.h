@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include <umbra/direct.h>
 #include <umbra/umbra.h>
@@ -69,6 +70,9 @@ struct umbra_file {
 	struct session *told;
 	uint32_t told_handle;
 };
+
+/* fstat(2) for what of a file never changes (type, number, device), without a question to whoever serves it. -1: errno. */
+must_check int fd_about(int fd, struct stat *st);
 
 /* Everything that is not a data call. Before it: connect_lock (session.h). Never held around a message, a wait for sections, or a call of the kernel's that the daemon answers. */
 extern pthread_mutex_t client_lock;

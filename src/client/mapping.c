@@ -543,6 +543,33 @@ int mapped_get(struct umbra_file *file, struct mapped **out)
 	return 0;
 }
 
+/* Of a descriptor of the library's own. */
+static void file_end(struct umbra_file *file)
+{
+	file_detach_begin(file);
+	client_calls.fd_close(file->fd);
+	file_detach_end(file);
+}
+
+int mapped_adopt(struct umbra_file *file, struct mapped **out)
+{
+	struct mapped *new = calloc(1, sizeof(*new));
+
+	pthread_mutex_lock(&client_lock);
+	*out = mapped_find(file);
+	if (!*out && new) {
+		*new = (struct mapped){ .file = file, .users = 1, .next = mapped_all };
+		mapped_all = *out = new;
+		new = NULL;
+		file = NULL;
+	}
+	pthread_mutex_unlock(&client_lock);
+	free(new);
+	if (file)
+		file_end(file);
+	return *out ? 0 : -ENOMEM;
+}
+
 void mapped_put(struct mapped *mapped)
 {
 	struct mapped **at = &mapped_all;
@@ -558,9 +585,7 @@ void mapped_put(struct mapped *mapped)
 	pthread_mutex_unlock(&client_lock);
 	if (!last)
 		return;
-	file_detach_begin(mapped->file);
-	client_calls.fd_close(mapped->file->fd);
-	file_detach_end(mapped->file);
+	file_end(mapped->file);
 	free(mapped);
 }
 

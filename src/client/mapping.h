@@ -113,6 +113,8 @@ must_check int addresses_reserve(uintptr_t hint, size_t len, uint64_t off, int f
 
 /* With one user more. Outside of client_lock. */
 must_check int mapped_get(struct umbra_file *file, struct mapped **out);
+/* The same for a file with a descriptor that is the library's own, and is not used otherwise: it becomes this one's, or ends. */
+must_check int mapped_adopt(struct umbra_file *file, struct mapped **out);
 void mapped_put(struct mapped *mapped);
 /* Frees mappings that are in no set any more, and puts their files. Outside of client_lock. */
 void mappings_put(struct mapping *list);
@@ -125,6 +127,11 @@ bool mappings_alive(void);
 void mappings_forked(void);
 /* What the child does not have of them. Outside of client_lock. */
 void mappings_left_put(void);
+
+/* ---- mapping_calls.c ---- */
+
+/* umbra_mmap() of a file as of mapped_adopt(). */
+void *mmap_own(void *addr, size_t len, int prot, int flags, struct umbra_file *file, off_t off);
 
 /* ---- mapping_more.c ---- */
 
