@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "client/calls.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -15,6 +16,19 @@ static void fd_close(int fd)
 	close(fd);
 }
 
+static int fd_own(int fd)
+{
+	return fd;
+}
+
+static int fd_move(int fd, int to)
+{
+	int rc = dup3(fd, to, O_CLOEXEC) < 0 ? -errno : 0;
+
+	close(fd);
+	return rc;
+}
+
 struct client_calls client_calls = {
 	.mmap = mmap,
 	.munmap = munmap,
@@ -26,5 +40,7 @@ struct client_calls client_calls = {
 	.mask = pthread_sigmask,
 	.fd_dup = fd_dup,
 	.fd_close = fd_close,
+	.fd_own = fd_own,
+	.fd_move = fd_move,
 	.busy_ns = 5000000000ll,
 };

@@ -23,6 +23,10 @@ struct client_calls {
 	/* A descriptor of the library's own, of an open file; and its end. The process may have record locks of that file. */
 	int (*fd_dup)(int fd);
 	void (*fd_close)(int fd);
+	/* Takes over what the library has opened for itself: the number that it has from now on. */
+	int (*fd_own)(int fd);
+	/* Such a one gets the number of another one, and fd ends. 0, or -errno. */
+	int (*fd_move)(int fd, int to);
 	/* How long a store to a mapping waits for others who have the file open through the kernel, before the mapping becomes the kernel's too. */
 	int64_t busy_ns;
 	/* The file is the kernel's in this process from now on. NULL: nobody wants to know. */

@@ -65,28 +65,15 @@ struct unfit {
 	struct unfit *next;
 };
 
-static const char *const why_names[WHY_COUNT] = {
-	[BY_FEW_CALLS] = "too few calls on a descriptor",
-	[BY_OTHER_FILE] = "other files, O_APPEND, no right",
-	[BY_MAPPED] = "files that the kernel maps",
-	[BY_LIMIT] = "RLIMIT_FSIZE",
-	[BY_SMALL_MAPPING] = "small mappings to be read",
-	[BY_OTHER_MAPPING] = "mappings that only the kernel can make",
-	[BY_OFFSET] = "offsets that others move, in files open to read and write",
-	[BY_SIZE] = "files that are written at their end, or read whole at once",
-};
-
 static struct table *table; /* NULL: no direct calls */
 static pthread_mutex_t fds_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct fd_entry *entries, *left; /* left: of the parent */
+static struct fd_entry *ending;         /* the daemon is to hear of it when the descriptor has been closed */
 static struct unfit *unfit[UNFIT_BUCKETS];
 static unsigned calls_before = CALLS_BEFORE;
 static _Atomic unsigned fd_last; /* no entry above */
 static atomic_bool no_writes, is_off;
-static bool shows_counts;
-static int stats_fd = -1;
 static pid_t own_pid;
-static _Atomic uint64_t counts[WHY_COUNT], mappings;
 
 /*
  * The descriptions that are O_DIRECT since we have set it have a mark, which their other descriptors, here and in other processes, share: the signal for
@@ -97,11 +84,8 @@ static _Atomic uint64_t counts[WHY_COUNT], mappings;
 
 /* Within a call of this thread's: a signal handler that comes now goes to the kernel. */
 static __thread unsigned depth __attribute__((tls_model("initial-exec")));
-
-void fds_tell(enum fds_why why)
-{
-	atomic_fetch_add_explicit(&counts[why], 1, memory_order_relaxed);
-}
+/* How many it has in ending. */
+static __thread unsigned ending_mine __attribute__((tls_model("initial-exec")));
 
 static struct fd_entry *entry_of(uintptr_t slot)
 {
@@ -177,7 +161,7 @@ static void fork_child(void)
 	while (*end)
 		end = &(*end)->next;
 	*end = entries;
-	entries = NULL;
+	entries = ending = NULL;
 	own_pid = getpid();
 	if (table)
 		atomic_store(&table->alive, true);
@@ -225,8 +209,10 @@ static bool entry_is_quiet(struct fd_entry *e)
 	return true;
 }
 
-/* Without fds_lock: a call that is waited for may want it. */
-static void entry_end(struct fd_entry *e)
+/*
+ * Without fds_lock: a call that is waited for may want it. fd: it is about to be closed, and entries_ended() will follow; -1: it goes on without us.
+ */
+static void entry_end(struct fd_entry *e, int fd)
 {
 	if (!entry_is_quiet(e)) {
 		atomic_store(&e->file->closed, true);
@@ -235,7 +221,49 @@ static void entry_end(struct fd_entry *e)
 	pthread_mutex_lock(&fds_lock);
 	entry_unlink(e);
 	pthread_mutex_unlock(&fds_lock);
-	entry_free(e);
+	if (fd < 0) {
+		entry_free(e);
+		return;
+	}
+	file_detach_begin(e->file);
+	pthread_mutex_lock(&fds_lock);
+	e->fd = fd;
+	e->ended_by = &ending_mine;
+	e->next = ending;
+	ending = e;
+	pthread_mutex_unlock(&fds_lock);
+	ending_mine++;
+}
+
+static struct fd_entry *ending_take(int fd)
+{
+	struct fd_entry **at = &ending, *e;
+
+	pthread_mutex_lock(&fds_lock);
+	while (*at && ((*at)->fd != fd || (*at)->ended_by != &ending_mine))
+		at = &(*at)->next;
+	e = *at;
+	if (e)
+		*at = e->next;
+	pthread_mutex_unlock(&fds_lock);
+	return e;
+}
+
+/* fd has been closed. Whoever has ended none takes no lock: it may be a handler that has come in fork(), with all of them. */
+static void entries_ended(int fd)
+{
+	struct fd_entry *e;
+	struct slow s;
+
+	if (ending_mine == 0 || depth > 0)
+		return;
+	s = slow_begin();
+	while ((e = ending_take(fd))) {
+		ending_mine--;
+		file_detach_end(e->file);
+		free(e);
+	}
+	slow_end(&s);
 }
 
 /* Whether the mount gives us anything, before anything is changed. */
@@ -244,7 +272,7 @@ static bool is_ours(int fd, struct stat *st, int *flags)
 	struct umbra_direct direct = { 0 };
 	struct statfs fs;
 
-	if (fstat(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
+	if (fd_about(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
 	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
 		return false;
 	*flags = fcntl(fd, F_GETFL);
@@ -323,7 +351,7 @@ static bool slot_learn(int fd, uintptr_t slot)
 	}
 	pthread_mutex_unlock(&fds_lock);
 	if (e)
-		entry_end(e);
+		entry_end(e, -1);
 	slow_end(&s);
 	return true;
 }
@@ -515,7 +543,7 @@ bool fds_end(int fd)
 		return true;
 	}
 	s = slow_begin();
-	entry_end(e);
+	entry_end(e, fd);
 	slow_end(&s);
 	return true;
 }
@@ -526,6 +554,8 @@ void fds_ended(int fd)
 
 	if (!is_known(fd))
 		return;
+	if (!is_other_process())
+		entries_ended(fd);
 	before = atomic_load(&table->slots[fd]);
 	do {
 		if (before <= SLOT_ENDS || before >= SLOT_ENTRY)
@@ -590,7 +620,7 @@ static void unfit_add(uint64_t dev, uint64_t ino)
 				e = NULL;
 			pthread_mutex_unlock(&fds_lock);
 			if (e)
-				entry_end(e);
+				entry_end(e, -1);
 		}
 	slow_end(&s);
 }
@@ -601,7 +631,7 @@ bool fds_mapped(int fd)
 	struct statfs fs;
 	struct slow s;
 
-	if (!is_known(fd) || depth > 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) ||
+	if (!is_known(fd) || depth > 0 || fd_about(fd, &st) || !S_ISREG(st.st_mode) || fstatfs(fd, &fs) ||
 	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
 		return false;
 	unfit_add(st.st_dev, st.st_ino);
@@ -627,7 +657,7 @@ static void others_learn(int fd, const struct stat *st)
 		if (entry->d_name[0] == '.' || n == fd || n == dirfd(dir) || !is_known(n) || own_is(n))
 			continue;
 		slot = atomic_load(&table->slots[n]);
-		if (slot >= SLOT_KERNEL || fstat(n, &other) || other.st_ino != st->st_ino ||
+		if (slot >= SLOT_KERNEL || fd_about(n, &other) || other.st_ino != st->st_ino ||
 		    other.st_dev != st->st_dev ||
 		    !atomic_compare_exchange_strong(&table->slots[n], &slot, SLOT_BUSY))
 			continue;
@@ -643,7 +673,7 @@ struct umbra_file *fds_attach(int fd, bool worth, bool store)
 {
 	struct umbra_file *file = NULL;
 	struct stat st;
-	int flags;
+	int flags, own;
 
 	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !is_ours(fd, &st, &flags))
 		return NULL;
@@ -655,15 +685,13 @@ struct umbra_file *fds_attach(int fd, bool worth, bool store)
 	} else {
 		if (store)
 			others_learn(fd, &st);
-		file = attach(fd, flags);
+		own = client_calls.fd_dup(fd);
+		file = own >= 0 ? attach(own, flags) : NULL;
+		if (own >= 0 && !file)
+			client_calls.fd_close(own);
 	}
 	pthread_mutex_unlock(&fds_lock);
 	return file;
-}
-
-void fds_maps_directly(void)
-{
-	atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed);
 }
 
 int fds_flags_seen(int fd, int flags)
@@ -702,21 +730,13 @@ bool fds_are_own(void)
 	return !is_other_process();
 }
 
-/* Programs close their standard error before they end. */
-static void stats_begin(void)
-{
-	stats_fd = own_copy(2);
-}
-
 bool fds_init(void)
 {
-	const char *wanted = getenv("UMBRA_DIRECT"), *stats = getenv("UMBRA_STATS");
+	const char *wanted = getenv("UMBRA_DIRECT");
 	struct rlimit limit;
 	struct table *t;
 
-	shows_counts = stats && strcmp(stats, "1") == 0;
-	if (shows_counts)
-		stats_begin();
+	fds_counts_begin();
 	if (wanted && strcmp(wanted, "0") == 0)
 		return false;
 	if (wanted && strcmp(wanted, "all") == 0)
@@ -742,32 +762,4 @@ bool fds_init(void)
 	}
 	table = t;
 	return true;
-}
-
-__attribute__((destructor)) void fds_say_counts(void)
-{
-	int fd = stats_fd >= 0 ? stats_fd : 2;
-	struct umbra_counts c;
-	bool any;
-
-	/* A child by vfork() has nothing to say of its own. */
-	if (!shows_counts || is_other_process())
-		return;
-	shows_counts = false;
-	umbra_get_counts(&c);
-	any = c.reads || c.writes || c.kernel_reads || c.kernel_writes || mappings;
-	for (size_t i = 0; i < WHY_COUNT; i++)
-		any |= atomic_load(&counts[i]) > 0;
-	if (!any)
-		return;
-	dprintf(fd,
-		"umbra: directly %llu reads of %llu bytes, %llu writes of %llu bytes\n"
-		"umbra: by the kernel %llu reads, %llu writes of the same files\n",
-		c.reads, c.read_bytes, c.writes, c.written_bytes, c.kernel_reads, c.kernel_writes);
-	if (mappings)
-		dprintf(fd, "umbra: directly %llu mappings\n", (unsigned long long)mappings);
-	for (size_t i = 0; i < WHY_COUNT; i++)
-		if (atomic_load(&counts[i]))
-			dprintf(fd, "umbra: by the kernel %llu calls: %s\n",
-				(unsigned long long)atomic_load(&counts[i]), why_names[i]);
 }

@@ -77,7 +77,7 @@ void fds_ended_range(unsigned first, unsigned last);
  * is no file of ours. */
 bool fds_mapped(int fd);
 /*
- * For a mapping of it by umbra_mmap(), and then to be detached; worth: for that one it pays to begin with direct calls. Between slow_begin() and slow_end(). NULL: the kernel's.
+ * For a mapping of it by mmap_own(), with a descriptor of the library's; worth: for that one it pays to begin with direct calls. Between slow_begin() and slow_end(). NULL: the kernel's.
  */
 struct umbra_file *fds_attach(int fd, bool worth, bool store);
 /* One has been made. */
@@ -89,7 +89,8 @@ int fds_flags_set(int fd, int flags);
 void fds_no_writes(void);
 /* No direct calls from now on. */
 void fds_off(void);
-/* What the process has done, if it is to say so: once, at its end. */
+/* Before main(), if the process is to say at its end what it has done; and that end, once. */
+void fds_counts_begin(void);
 void fds_say_counts(void);
 
 #endif

@@ -15,7 +15,9 @@ struct fd_entry {
 		pins; /* calls that use it without a section: what would end the descriptor waits for them */
 	struct offset offset;
 	uint64_t dev, ino;
-	struct fd_entry *next; /* of all, under fds_lock */
+	int fd;                /* of those that are ending */
+	const void *ended_by;  /* the thread */
+	struct fd_entry *next; /* of all, or of those that are ending; under fds_lock */
 };
 
 /* Before all else. False: it is the kernel's. Until fds_done() calls in handlers of this thread are the kernel's. */

@@ -14,7 +14,11 @@
 
 #include "client/calls.h"
 #include "client/fds.h"
+#include "client/next.h"
 #include "client/session.h"
+
+NEXT(close, int, (int))
+NEXT(dup3, int, (int, int, int))
 
 #define SOCKETS 32u /* of the descriptors that there may be */
 #define KEPT_MAX 2u /* for reading; for both */
@@ -262,6 +266,30 @@ static void fd_close(int fd)
 		own_close(fd);
 }
 
+/* Without a look at slots: no call of the program's is made on them. */
+static int fd_own(int fd)
+{
+	struct locked name;
+	int moved = -1;
+
+	pthread_mutex_lock(&locks_lock);
+	/* Closing one would end them: it stays where it is. */
+	if (!atomic_load(&locks_unknown) && name_of(fd, &name) && !*locked_at(&name))
+		moved = far_up(fd, 4, SOCKETS);
+	if (moved >= 0)
+		next_of_close()(fd);
+	pthread_mutex_unlock(&locks_lock);
+	return own_add(moved >= 0 ? moved : fd);
+}
+
+static int fd_move(int fd, int to)
+{
+	int rc = next_of_dup3()(fd, to, O_CLOEXEC) < 0 ? -errno : 0;
+
+	fd_close(fd);
+	return rc;
+}
+
 void own_fork_prepare(void)
 {
 	pthread_mutex_lock(&locks_lock);
@@ -290,4 +318,6 @@ void own_init(void)
 	client_socket_ends = socket_ends;
 	client_calls.fd_dup = fd_dup;
 	client_calls.fd_close = fd_close;
+	client_calls.fd_own = fd_own;
+	client_calls.fd_move = fd_move;
 }

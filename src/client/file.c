@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "client/calls.h"
 #include "client/guard.h"
 #include "client/home.h"
 #include "client/mapping.h"
@@ -20,6 +22,18 @@
 #define exported __attribute__((visibility("default")))
 
 struct holding *client_holdings;
+
+int fd_about(int fd, struct stat *st)
+{
+	struct statx about;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &about))
+		return -1;
+	*st = (struct stat){ .st_dev = makedev(about.stx_dev_major, about.stx_dev_minor),
+			     .st_ino = about.stx_ino,
+			     .st_mode = about.stx_mode };
+	return 0;
+}
 
 /* ---- views ---- */
 
@@ -284,7 +298,7 @@ static int file_attach(struct umbra_file *f, struct session *s)
 
 	if (f->attached)
 		return 0;
-	if (f->closed || fstat(file_fd(f), &st) || st.st_dev != f->holding->dev ||
+	if (f->closed || fd_about(file_fd(f), &st) || st.st_dev != f->holding->dev ||
 	    st.st_ino != f->holding->ino)
 		return -ESTALE;
 	if (ioctl(file_fd(f), f->can_read ? UMBRA_IOC_TOKEN : UMBRA_IOC_MAP_TOKEN, &attach.token))
@@ -428,7 +442,7 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	struct umbra_file *f;
 	struct stat st;
 
-	if (flags < 0 || (flags & O_PATH) || fstat(fd, &st))
+	if (flags < 0 || (flags & O_PATH) || fd_about(fd, &st))
 		return -EBADF;
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
@@ -497,6 +511,8 @@ void holding_leave(struct holding *h)
 	if (attached > 0) {
 		s = h->session;
 		session_get_locked(s);
+		/* While the slot is known: they may have been stored to. */
+		mappings_void(h, 0, UINT64_MAX);
 		holding_void(h, &old);
 	}
 	pthread_mutex_unlock(&client_lock);
@@ -516,36 +532,48 @@ void holding_leave(struct holding *h)
 	holding_end(h);
 }
 
-exported void umbra_detach(struct umbra_file *f)
+void file_detach_begin(struct umbra_file *f)
 {
-	struct umbra_msg_detach detach = { .msg = { .size = sizeof(detach), .type = UMBRA_MSG_DETACH } };
-	struct session *s = NULL;
+	struct holding *h = f->holding;
 	struct view *old = NULL;
-	struct request r = { 0 };
 
-	if (!f)
-		return;
-	holding_begin(f->holding);
+	holding_begin(h);
 	pthread_mutex_lock(&client_lock);
-	detach.handle = f->holding->handle;
-	if (f->attached) {
-		s = f->holding->session;
-		session_get_locked(s);
-	}
+	f->told_handle = h->handle;
+	f->told = f->attached ? h->session : NULL;
+	if (f->told)
+		session_get_locked(f->told);
 	file_unlink(f, &old);
 	pthread_mutex_unlock(&client_lock);
 	if (old)
 		section_wait();
 	views_retire(old);
-	if (s) {
-		/* Pages that the kernel has may be older than what is there: data.c. */
+	/* Pages that the kernel has may be older than what is there: data.c. */
+	if (f->told)
 		(void)!posix_fadvise(file_fd(f), 0, 0, POSIX_FADV_DONTNEED);
-		(void)!session_ask(s, &detach.msg, UMBRA_MSG_DONE, &r);
-		session_put(s);
-	}
-	holding_end(f->holding);
-	holding_put(f->holding);
+	holding_end(h);
+}
+
+void file_detach_end(struct umbra_file *f)
+{
+	struct umbra_msg_detach detach = { .msg = { .size = sizeof(detach), .type = UMBRA_MSG_DETACH },
+					   .handle = f->told_handle };
+	struct request r = { 0 };
+
 	if (f->own_fd >= 0)
-		close(f->own_fd);
+		client_calls.fd_close(f->own_fd);
+	if (f->told) {
+		(void)!session_ask(f->told, &detach.msg, UMBRA_MSG_DONE, &r);
+		session_put(f->told);
+	}
+	holding_put(f->holding);
 	free(f);
+}
+
+exported void umbra_detach(struct umbra_file *f)
+{
+	if (!f)
+		return;
+	file_detach_begin(f);
+	file_detach_end(f);
 }

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include <umbra/direct.h>
 #include <umbra/umbra.h>
@@ -65,7 +66,13 @@ struct umbra_file {
 	atomic_bool closed; /* fd is not ours any more, though the file has not been detached */
 	struct holding *holding;
 	struct umbra_file *next; /* of the holding */
+	/* Between file_detach_begin() and file_detach_end(): who is to hear of it. */
+	struct session *told;
+	uint32_t told_handle;
 };
+
+/* fstat(2) for what of a file never changes (type, number, device), without a question to whoever serves it. -1: errno. */
+must_check int fd_about(int fd, struct stat *st);
 
 /* Everything that is not a data call. Before it: connect_lock (session.h). Never held around a message, a wait for sections, or a call of the kernel's that the daemon answers. */
 extern pthread_mutex_t client_lock;
@@ -80,6 +87,13 @@ void holding_end(struct holding *h);
  * holding_end(). wait: as session_get(). 0, or an error: not now.
  */
 must_check int file_ready(struct umbra_file *f, bool wait);
+
+/*
+ * umbra_detach() in two steps: nobody uses it any more after the first, and then the daemon hears of it. A descriptor of the file, which has
+ * been excused until then, ends in between if it can: one that stays holds up all others who store.
+ */
+void file_detach_begin(struct umbra_file *f);
+void file_detach_end(struct umbra_file *f);
 
 /*
  * What the functions below have replaced goes to *old. After client_lock has been given back: views_retire().

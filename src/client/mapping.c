@@ -231,6 +231,7 @@ static void off_limits(const struct mapping *m, uint64_t lo, uint64_t hi)
 static void areas_forget(struct mapping *m)
 {
 	m->placed_lo = m->placed_hi = 0;
+	m->storable = false;
 	areas -= m->areas - 1;
 	m->areas = 1;
 }
@@ -262,14 +263,11 @@ void mapping_void(struct mapping *m)
 
 void mappings_void(struct holding *h, uint64_t lo, uint64_t hi)
 {
-	const struct view *v = atomic_load_explicit(&h->view, memory_order_relaxed);
-
 	for (struct mapping *m = h->mappings; m; m = m->next) {
 		if (!sabotage_point("mapping-void"))
 			void_range(m, lo, hi);
 		/* Stores until just now: whoever hears that we have let go knows of them. */
-		if (v && v->slot && m->stored_lo < m->stored_hi)
-			atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);
+		mapping_stored_note(m);
 	}
 }
 
@@ -303,10 +301,12 @@ static void areas_make(void)
 		void_range(set_of()->entries[turn++ % all_count].m, 0, UINT64_MAX);
 }
 
-static bool place_piece(struct mapping *m, const struct view *v, const struct umbra_piece *p, uint64_t lo,
-			uint64_t hi)
+/* wanted: to be stored to. To be read only, what could be is not made so: who stores later comes again, and the file is marked then. */
+static bool place_piece(struct mapping *m, const struct view *v, const struct umbra_piece *p, bool wanted,
+			uint64_t lo, uint64_t hi)
 {
-	bool store = m->shared && (m->prot & PROT_WRITE) && (p->flags & UMBRA_PIECE_WRITE);
+	bool store = m->shared && (m->prot & PROT_WRITE) && (p->flags & UMBRA_PIECE_WRITE) &&
+		     (wanted || m->marks);
 	uint8_t *from = (store ? v->base : v->read_base) + p->dev_off + (lo - p->file_off);
 	void *to = address(m, lo);
 
@@ -324,6 +324,7 @@ static bool place_piece(struct mapping *m, const struct view *v, const struct um
 
 		m->stored_lo = none ? lo : u64_min(m->stored_lo, lo);
 		m->stored_hi = none ? hi : u64_max(m->stored_hi, hi);
+		m->storable = m->marks = true;
 		atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);
 	}
 	return true;
@@ -375,7 +376,7 @@ enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t l
 	while (found == PLACE_DONE && p.file_off <= lo && lo < hi && count < PIECES_AT_ONCE) {
 		uint64_t to = u64_min(hi, p.file_off + p.len);
 
-		if (!place_piece(m, v, &p, lo, to))
+		if (!place_piece(m, v, &p, store, lo, to))
 			break;
 		if (*end == lo && (!store || (p.flags & UMBRA_PIECE_WRITE)))
 			*end = to;
@@ -428,15 +429,18 @@ void mapping_spares_free(struct mapping *spares[2])
 	free(spares[1]);
 }
 
-void mapping_stored_note(const struct mapping *m)
+void mapping_stored_note(struct mapping *m)
 {
 	const struct view *v = atomic_load_explicit(&m->mapped->file->holding->view, memory_order_relaxed);
 
-	if (v && v->slot && m->stored_lo < m->stored_hi)
-		atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);
+	if (!v || !v->slot || !m->marks)
+		return;
+	atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);
+	/* What may still be stored to may be at any time. */
+	m->marks = m->storable;
 }
 
-void mappings_cut_end(const struct mapping *cut, uintptr_t lo, uintptr_t hi)
+void mappings_cut_end(struct mapping *cut, uintptr_t lo, uintptr_t hi)
 {
 	for (; cut; cut = cut->next) {
 		mapping_stored_note(cut);
@@ -444,8 +448,7 @@ void mappings_cut_end(const struct mapping *cut, uintptr_t lo, uintptr_t hi)
 	}
 }
 
-void mapping_part_get(uintptr_t lo, uintptr_t hi,
-		      void (*look)(struct mapping_part *part, const struct mapping *m),
+void mapping_part_get(uintptr_t lo, uintptr_t hi, void (*look)(struct mapping_part *part, struct mapping *m),
 		      struct mapping_part *part)
 {
 	struct mapping *m;
@@ -540,11 +543,37 @@ int mapped_get(struct umbra_file *file, struct mapped **out)
 	return 0;
 }
 
+/* Of a descriptor of the library's own. */
+static void file_end(struct umbra_file *file)
+{
+	file_detach_begin(file);
+	client_calls.fd_close(file->fd);
+	file_detach_end(file);
+}
+
+int mapped_adopt(struct umbra_file *file, struct mapped **out)
+{
+	struct mapped *new = calloc(1, sizeof(*new));
+
+	pthread_mutex_lock(&client_lock);
+	*out = mapped_find(file);
+	if (!*out && new) {
+		*new = (struct mapped){ .file = file, .users = 1, .next = mapped_all };
+		mapped_all = *out = new;
+		new = NULL;
+		file = NULL;
+	}
+	pthread_mutex_unlock(&client_lock);
+	free(new);
+	if (file)
+		file_end(file);
+	return *out ? 0 : -ENOMEM;
+}
+
 void mapped_put(struct mapped *mapped)
 {
 	struct mapped **at = &mapped_all;
 	bool last;
-	int fd;
 
 	pthread_mutex_lock(&client_lock);
 	last = --mapped->users == 0;
@@ -556,9 +585,7 @@ void mapped_put(struct mapped *mapped)
 	pthread_mutex_unlock(&client_lock);
 	if (!last)
 		return;
-	fd = mapped->file->fd;
-	umbra_detach(mapped->file);
-	client_calls.fd_close(fd);
+	file_end(mapped->file);
 	free(mapped);
 }
 
@@ -609,6 +636,8 @@ void mappings_forked(void)
 	for (size_t i = 0; i < all_count;) {
 		struct mapping *m = set_of()->entries[i].m;
 
+		/* What the parent has stored it says itself. */
+		m->marks = false;
 		if (!m->dont_fork) {
 			i++;
 			continue;

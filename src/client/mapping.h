@@ -37,6 +37,8 @@ struct mapping {
 	/* Where something may be in place, and where it may have been stored to: offsets in the file */
 	uint64_t placed_lo, placed_hi;
 	uint64_t stored_lo, stored_hi;
+	bool storable;         /* some of what is in place may be stored to */
+	bool marks;            /* it may have been, since the file was marked for it */
 	uint64_t areas;        /* at most so many the kernel has of it */
 	uint64_t window_bytes; /* of what is known and not in place */
 	uint64_t window_end;
@@ -89,11 +91,11 @@ must_check int mapping_range(const void *addr, size_t len, uintptr_t *lo, uintpt
 /* Two for mappings_cut(), and those that it left. -ENOMEM. */
 must_check int mapping_spares_make(struct mapping *spares[2]);
 void mapping_spares_free(struct mapping *spares[2]);
-/* The file knows of what was stored. Under client_lock. */
-void mapping_stored_note(const struct mapping *m);
+/* The file is marked if something may have been stored since it was, there or in other mappings. Under client_lock. */
+void mapping_stored_note(struct mapping *m);
 
 /* Under client_lock: of what mappings_cut() has left over. [lo, hi) is somebody else's by now, or nobody's. */
-void mappings_cut_end(const struct mapping *cut, uintptr_t lo, uintptr_t hi);
+void mappings_cut_end(struct mapping *cut, uintptr_t lo, uintptr_t hi);
 
 /* A range begins with: a part of one of ours, or addresses up to the next one of ours (which one that is the kernel's now may also be). */
 struct mapping_part {
@@ -102,8 +104,7 @@ struct mapping_part {
 	uint64_t off, end;     /* the caller's */
 };
 /* look, if not NULL, is called under client_lock, where the part is of m. To be put. */
-void mapping_part_get(uintptr_t lo, uintptr_t hi,
-		      void (*look)(struct mapping_part *part, const struct mapping *m),
+void mapping_part_get(uintptr_t lo, uintptr_t hi, void (*look)(struct mapping_part *part, struct mapping *m),
 		      struct mapping_part *part);
 void mapping_part_put(struct mapping_part *part);
 
@@ -112,6 +113,8 @@ must_check int addresses_reserve(uintptr_t hint, size_t len, uint64_t off, int f
 
 /* With one user more. Outside of client_lock. */
 must_check int mapped_get(struct umbra_file *file, struct mapped **out);
+/* The same for a file with a descriptor that is the library's own, and is not used otherwise: it becomes this one's, or ends. */
+must_check int mapped_adopt(struct umbra_file *file, struct mapped **out);
 void mapped_put(struct mapped *mapped);
 /* Frees mappings that are in no set any more, and puts their files. Outside of client_lock. */
 void mappings_put(struct mapping *list);
@@ -124,6 +127,11 @@ bool mappings_alive(void);
 void mappings_forked(void);
 /* What the child does not have of them. Outside of client_lock. */
 void mappings_left_put(void);
+
+/* ---- mapping_calls.c ---- */
+
+/* umbra_mmap() of a file as of mapped_adopt(). */
+void *mmap_own(void *addr, size_t len, int prot, int flags, struct umbra_file *file, off_t off);
 
 /* ---- mapping_more.c ---- */
 

@@ -108,30 +108,29 @@ static int mapping_begin(struct mapping *m, void *hint, size_t len, int fixed, u
 	return rc;
 }
 
-exported void *umbra_mmap(void *addr, size_t len, int prot, int flags, struct umbra_file *file, off_t off)
+static int arguments_check(const struct umbra_file *file, const void *addr, size_t len, int prot, int flags,
+			   off_t off)
 {
-	int rc = flags_check(file, prot, flags), fixed = flags & FLAGS_FIXED;
-	struct mapped *mapped = NULL;
-	struct mapping *m = NULL;
-	uint64_t unit = BLOCK;
+	int rc = flags_check(file, prot, flags);
 	uintptr_t lo, hi;
 
-	if (rc == 0 &&
-	    (len == 0 || off < 0 || off % BLOCK || mapping_range(fixed ? addr : NULL, len, &lo, &hi)))
+	if (rc == 0 && (len == 0 || off < 0 || off % BLOCK ||
+			mapping_range(flags & FLAGS_FIXED ? addr : NULL, len, &lo, &hi)))
 		rc = -EINVAL;
-	len = u64_align_up(len, BLOCK);
-	if (rc == 0 && (uint64_t)off > INT64_MAX - len)
+	if (rc == 0 && (uint64_t)off > INT64_MAX - u64_align_up(len, BLOCK))
 		rc = -EOVERFLOW;
-	if (rc)
-		return failure(rc);
-	mappings_left_put();
-	rc = guard_install_mappings();
-	if (rc == 0)
-		rc = mappings_init();
-	if (rc == 0)
-		rc = mapped_get(file, &mapped);
-	if (rc)
-		return failure(rc);
+	return rc;
+}
+
+/* The user of mapped is the mapping's, or ends. */
+static void *map(void *addr, size_t len, int prot, int flags, struct mapped *mapped, off_t off)
+{
+	struct mapping *m = NULL;
+	uint64_t unit = BLOCK;
+	uintptr_t lo = 0;
+	int rc;
+
+	len = u64_align_up(len, BLOCK);
 	rc = mappable(mapped, (uint64_t)off, len, prot & PROT_WRITE, &unit);
 	if (rc == 0) {
 		m = calloc(1, sizeof(*m));
@@ -143,7 +142,7 @@ exported void *umbra_mmap(void *addr, size_t len, int prot, int flags, struct um
 		m->prot = prot & PROT_WRITE ? PROT_READ | PROT_WRITE : prot;
 		m->shared = (flags & MAP_TYPE) != MAP_PRIVATE;
 		m->mapped = mapped;
-		rc = mapping_begin(m, addr, len, fixed, &lo);
+		rc = mapping_begin(m, addr, len, flags & FLAGS_FIXED, &lo);
 	}
 	if (rc == 0) {
 		if (flags & MAP_POPULATE)
@@ -153,6 +152,43 @@ exported void *umbra_mmap(void *addr, size_t len, int prot, int flags, struct um
 	free(m);
 	mapped_put(mapped);
 	return failure(rc);
+}
+
+static int map_prepare(void)
+{
+	int rc;
+
+	mappings_left_put();
+	rc = guard_install_mappings();
+	return rc ? rc : mappings_init();
+}
+
+exported void *umbra_mmap(void *addr, size_t len, int prot, int flags, struct umbra_file *file, off_t off)
+{
+	int rc = arguments_check(file, addr, len, prot, flags, off);
+	struct mapped *mapped;
+
+	if (rc == 0)
+		rc = map_prepare();
+	if (rc == 0)
+		rc = mapped_get(file, &mapped);
+	return rc ? failure(rc) : map(addr, len, prot, flags, mapped, off);
+}
+
+void *mmap_own(void *addr, size_t len, int prot, int flags, struct umbra_file *file, off_t off)
+{
+	struct mapped *mapped;
+	int wrong = arguments_check(file, addr, len, prot, flags, off), rc;
+
+	if (!wrong)
+		wrong = map_prepare();
+	rc = mapped_adopt(file, &mapped);
+	if (rc)
+		return failure(rc);
+	if (!wrong)
+		return map(addr, len, prot, flags, mapped, off);
+	mapped_put(mapped);
+	return failure(wrong);
 }
 
 exported int umbra_munmap(void *addr, size_t len)
@@ -249,7 +285,7 @@ static int part_flush(const struct mapping_part *part)
 }
 
 /* Under client_lock. */
-static void part_stored(struct mapping_part *part, const struct mapping *m)
+static void part_stored(struct mapping_part *part, struct mapping *m)
 {
 	part->off = u64_max(m->off + (part->lo - m->lo), m->stored_lo);
 	part->end = u64_min(m->off + (part->hi - m->lo), m->stored_hi);
@@ -310,10 +346,10 @@ static int protect(uintptr_t lo, uintptr_t hi, int prot, struct mapping *spares[
 	mappings_cut(lo, hi, spares, &cut);
 	for (m = cut; m; m = next) {
 		next = m->next;
-		mapping_stored_note(m);
 		m->prot = prot;
 		mapping_add(m);
 		mapping_void(m);
+		mapping_stored_note(m);
 	}
 	return 0;
 }

@@ -186,6 +186,7 @@ static int move_locked(const struct move *mv, struct mapping *new, struct mappin
 	*new = *m;
 	new->off = m->off + (mv->old - m->lo);
 	new->placed_lo = new->placed_hi = 0;
+	new->storable = new->marks = false;
 	new->areas = 1;
 	if (mv->flags & MREMAP_FIXED) {
 		whole_cut(mv->target, mv->target + mv->new_len);
@@ -338,7 +339,7 @@ exported void *umbra_mremap(void *addr, size_t old_len, size_t new_len, int flag
 /* ---- madvise ---- */
 
 /* What holes are made in. */
-static void part_removed(struct mapping_part *part, const struct mapping *m)
+static void part_removed(struct mapping_part *part, struct mapping *m)
 {
 	if (!m->shared || !(m->prot & PROT_WRITE))
 		return;
@@ -397,8 +398,7 @@ static int part_advise(const struct mapping_part *part, int advice)
 	case MADV_PAGEOUT:
 		return 0;
 	case MADV_WILLNEED:
-		(void)!mapping_prefault(part->lo, part->hi, false);
-		return 0;
+		return mapping_prefault(part->lo, part->hi, false) == -EAGAIN ? -EAGAIN : 0;
 	case MADV_POPULATE_READ:
 		return mapping_prefault(part->lo, part->hi, false);
 	case MADV_POPULATE_WRITE:

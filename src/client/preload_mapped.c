@@ -109,9 +109,7 @@ static bool map_directly(void *at, size_t size, int prot, int flags, int fd, off
 		return false;
 	s = slow_begin();
 	file = fds_attach(fd, worth, store);
-	*result = file ? umbra_mmap(at, size, prot, flags, file, off) : MAP_FAILED;
-	if (file)
-		umbra_detach(file);
+	*result = file ? mmap_own(at, size, prot, flags, file, off) : MAP_FAILED;
 	slow_end(&s);
 	if (!file || umbra_mmap_error(*result))
 		return false;

@@ -140,16 +140,15 @@ static int open_at(void *arg, int dir, const char *root)
 /* Others may use its number meanwhile: it stays the same from the first one on. */
 static int fd_install(struct umbra_file *f, int fd)
 {
-	int own = f->own_fd, rc = 0;
+	int own = f->own_fd;
 
-	if (own < 0) {
-		atomic_store_explicit(&f->own_fd, fd, memory_order_release);
-		return 0;
-	}
-	if (dup3(fd, own, O_CLOEXEC) < 0)
-		rc = -errno;
-	close(fd);
-	return rc;
+	fd = client_calls.fd_own(fd);
+	if (fd < 0)
+		return -errno;
+	if (own >= 0)
+		return client_calls.fd_move(fd, own);
+	atomic_store_explicit(&f->own_fd, fd, memory_order_release);
+	return 0;
 }
 
 static int reopen(struct umbra_file *f)

@@ -389,7 +389,7 @@ static int mount_of(int fd, struct mount **m, uint32_t *rights)
 	struct umbra_direct direct = { 0 };
 	struct stat st;
 
-	if (fstat(fd, &st) || ioctl(fd, UMBRA_IOC_DIRECT, &direct))
+	if (fd_about(fd, &st) || ioctl(fd, UMBRA_IOC_DIRECT, &direct))
 		return -errno;
 	*rights = direct.rights & (UMBRA_DIRECT_READ | UMBRA_DIRECT_WRITE);
 	if (direct.version != UMBRA_DIRECT_VERSION || !(*rights & UMBRA_DIRECT_READ) || !direct.socket[0])

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "mapped.h"
 
+#include <linux/falloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -369,6 +370,7 @@ static void case_by_number(void)
 	OK(syscall(SYS_mprotect, map, PAGE, PROT_READ));
 	EQ(SIGSEGV, mapped_touch(map, true));
 	OK(syscall(SYS_madvise, map, BYTES, MADV_WILLNEED));
+	is_page(map + (PAGES - 1) * PAGE, PAGES - 1);
 	OK(syscall(SYS_mincore, map, BYTES, vec));
 	EQ(1, vec[PAGES - 1] & 1);
 	map = (unsigned char *)syscall(SYS_mremap, map + PAGE, PAGE, 2 * PAGE, MREMAP_MAYMOVE, NULL);
@@ -443,6 +445,84 @@ static void case_record_locks(void)
 	}
 }
 
+/* ---- times ---- */
+
+static struct stat times_before;
+
+/* The time of the last change: where it is now is where it has to stay, whenever that is looked at. */
+static void times_begin(int fd)
+{
+	clock_tick();
+	times_before = fd_stat(fd);
+	clock_tick();
+}
+
+static void times_have_moved(int fd, bool moved)
+{
+	struct stat now = fd_stat(fd);
+
+	EQ(!moved, mtime_same(&times_before, &now));
+}
+
+static void read_in_child(void *arg)
+{
+	unsigned char *map = arg;
+
+	is_page(map + 9 * PAGE, 9);
+	EQ(0x21, map[30 * PAGE + 5]);
+	OK(msync(map, BYTES, MS_SYNC));
+	OK(munmap(map, BYTES));
+}
+
+/* They move where something may have been stored since they did last, and not by reading. */
+static void case_times(void)
+{
+	int fd = mapped_file("f", O_RDWR);
+	unsigned char *map = mapped_make(NULL, BYTES, RW, MAP_SHARED, fd, 0);
+
+	check_context("%s", "nothing but read");
+	times_begin(fd);
+	is_page(map + 7 * PAGE, 7);
+	OK(msync(map, BYTES, MS_SYNC));
+	times_have_moved(fd, false);
+	check_context("%s", "stored");
+	map[30 * PAGE + 5] = 0x21;
+	OK(msync(map, BYTES, MS_SYNC));
+	times_have_moved(fd, true);
+	check_context("%s", "a child that reads");
+	times_begin(fd);
+	child_run(read_in_child, map);
+	times_have_moved(fd, false);
+	check_context("%s", "another part");
+	OK(msync(map + 40 * PAGE, PAGE, MS_SYNC));
+	check_context("%s", "for reading only");
+	OK(mprotect(map, BYTES, PROT_READ));
+	times_begin(fd);
+	is_page(map + 8 * PAGE, 8);
+	OK(msync(map, BYTES, MS_SYNC));
+	times_have_moved(fd, false);
+	OK(mprotect(map, BYTES, RW));
+	is_page(map + 8 * PAGE, 8);
+	EQ(0x21, map[30 * PAGE + 5]);
+	OK(msync(map, BYTES, MS_SYNC));
+	times_have_moved(fd, false);
+	check_context("%s", "stored again");
+	map[50 * PAGE + 6] = 0x22;
+	OK(msync(map, BYTES, MS_SYNC));
+	times_have_moved(fd, true);
+	check_context("%s", "what it had is taken away");
+	OK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, BYTES));
+	times_begin(fd);
+	EQ(0, map[50 * PAGE + 6]);
+	OK(munmap(map, BYTES));
+	times_have_moved(fd, false);
+	check_context("%s", "the end of one that was stored to");
+	map = mapped_make(NULL, BYTES, RW, MAP_SHARED, fd, 0);
+	map[0] = 1;
+	OK(munmap(map, BYTES));
+	times_have_moved(fd, true);
+}
+
 /* ---- threads ---- */
 
 enum { THREADS = 6, ROUNDS = 300 };
@@ -514,6 +594,7 @@ static const struct check_case cases[] = {
 	{ "by_number", case_by_number },
 	{ "descriptors", case_descriptors },
 	{ "record_locks", case_record_locks },
+	{ "times", case_times },
 	{ "threads", case_threads },
 };
 

@@ -50,6 +50,9 @@ static unsigned char *map_new(int fd, unsigned first, unsigned count)
 	return map;
 }
 
+/* Another process stores to it directly, and this one perhaps not: what it stores is to be synchronized (umbra-run(1)). */
+static bool has_others;
+
 /* Pages lo to hi are there, as of page first of the file, can be stored to, and others see that; what the file has is what is stored. */
 static void is_there(const char *name, unsigned char *map, unsigned first, unsigned lo, unsigned hi)
 {
@@ -61,6 +64,8 @@ static void is_there(const char *name, unsigned char *map, unsigned first, unsig
 			return;
 	for (unsigned i = lo; i < hi; i += 37) {
 		map[(size_t)i * PAGE + 100] = turn;
+		if (has_others)
+			OK(msync(map + (size_t)i * PAGE, PAGE, MS_SYNC));
 		if (!EQ(turn, mapped_read(name, (off_t)(first + i) * PAGE + 100)))
 			return;
 	}
@@ -252,6 +257,7 @@ static void case_fork(void)
 	int fd = file_new("f");
 	unsigned char *map = map_new(fd, FIRST, COUNT), *second = map_new(fd, 0, NUMBERS);
 
+	has_others = true;
 	OK(munmap(map + (size_t)700 * PAGE, (size_t)100 * PAGE));
 	OK(mprotect(map + (size_t)200 * PAGE, (size_t)100 * PAGE, PROT_READ));
 	child_run(fork_child, map);
@@ -288,6 +294,7 @@ static void case_dont_fork(void)
 	int fd = file_new("f");
 	unsigned char *map = map_new(fd, FIRST, COUNT);
 
+	has_others = true;
 	OK(madvise(map + (size_t)50 * PAGE, (size_t)20 * PAGE, MADV_DONTFORK));
 	child_run(without, map);
 	is_there("f", map, FIRST, 0, COUNT);

@@ -76,9 +76,10 @@ case_units()
 	by_units 1 mapped_units
 }
 
+# But for times: what is set aside for the end of a file, when it is touched first, is a change of it.
 case_units_calls()
 {
-	by_units 0 mapped
+	by_units 0 mapped errors hints mapped_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
 }
 
 # But for signals past the end of a file: there is memory, up to the next 2 MiB.
@@ -135,6 +136,95 @@ assert again[4096] == 9
 	is 'those of the kernel' "$(by_kernel 'only the kernel')" 1 || return 1
 	is 'mapped by the kernel' "$(by_kernel 'that the kernel maps')" 1 || return 1
 	sound
+}
+
+# What is open when the daemon is told that a file is not used any more: nothing that would hold up others who store.
+case_closed_first()
+{
+	mounted && head -c 300000 /dev/urandom >"$mnt/a" || return 1
+	LD_PRELOAD=$programs/libdetach_preload.so UMBRA_DETACH_DIR=$mnt UMBRA_DETACH_LOG=$work/detached UMBRA_DIRECT=all "$run" python3 -c 'import mmap, os, sys
+def opened(): return os.open(sys.argv[1], os.O_RDWR)
+def mapped(fd): return mmap.mmap(fd, 0)
+def ended(*wanted):
+    with open(sys.argv[2]) as log: was = [int(line) for line in log]
+    open(sys.argv[2], "w").close()
+    assert was == list(wanted), (was, wanted)
+open(sys.argv[2], "w").close()
+fd = opened()
+os.pread(fd, 10, 5)
+os.close(fd)
+ended(0)
+fd = opened()
+os.pwrite(fd, b"xy", 5)
+os.dup2(0, fd)
+ended(0)
+os.close(fd)
+fd = opened()
+m = mapped(fd)
+ended()
+m[9] = 1
+os.close(fd)
+m.close()
+ended(1, 0)  # that of mmap.mmap() was open still
+fd = opened()
+os.pread(fd, 10, 5)
+os.closerange(3, 60000)
+ended(0)
+' "$mnt/a" "$work/detached" 2>"$work/stats" || { tail -3 "$work/stats"; return 1; }
+	sound
+}
+
+# The library's own descriptor of the next daemon's mount is not the program's: it has its numbers for itself, and closes all that it has.
+case_next_daemon()
+{
+	local pid client said line rc
+	fresh && mkfifo "$work/go" "$work/said" || return 1
+	"$umbrafs" -f -o direct=rw "$pool" "$mnt" >/dev/null 2>&1 &
+	pid=$!
+	wait_for mountpoint -q "$mnt" && head -c 300000 /dev/urandom >"$mnt/a" || return 1
+	UMBRA_DIRECT=all timeout 200 "$run" python3 -c 'import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+m = mmap.mmap(-1, 10)
+m.close()
+m = mmap.mmap(fd, 0)
+m[9] = 1
+lowest = os.dup(0)
+os.close(lowest)
+sys.stdout.write("mapped\n"); sys.stdout.flush()
+sys.stdin.readline()
+m[10] = 2
+assert os.dup(0) == lowest, "a number is taken"
+os.closerange(3, 70000)
+for i in range(3, 66000):
+    try: os.close(i)
+    except OSError: pass
+assert os.dup(0) == 3
+m[4096] = 3
+assert bytes(m[9:11]) == b"\x01\x02"
+sys.stdout.write("done\n"); sys.stdout.flush()
+sys.stdin.readline()
+m[8192] = 4
+assert os.dup(0) == 4
+' "$mnt/a" <"$work/go" >"$work/said" 2>"$work/stats" &
+	client=$!
+	exec 5>"$work/go" 6<"$work/said"
+	for said in mapped done; do
+		read -r -t 100 line <&6
+		is said "$line" $said || { tail -2 "$work/stats"; return 1; }
+		kill -9 $pid
+		wait $pid 2>/dev/null
+		umount -l "$mnt"
+		"$umbrafs" -f -o direct=rw "$pool" "$mnt" >/dev/null 2>&1 &
+		pid=$!
+		wait_for mountpoint -q "$mnt" || return 1
+		echo >&5
+	done
+	wait $client
+	rc=$?
+	exec 5>&- 6<&-
+	[ $rc = 0 ] || { tail -2 "$work/stats"; return 1; }
+	is stored "$(od -An -tx1 -j8192 -N1 "$mnt/a")" ' 04' || return 1
+	umount "$mnt" && wait $pid && works "$bin/fsck.umbrafs" -n "$pool"
 }
 
 # A library on the mount.

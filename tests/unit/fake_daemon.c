@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fake_daemon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -356,6 +357,22 @@ static void on_bad(struct fake_conn *c, const struct umbra_msg_bad *bad)
 	say(c, &lost, sizeof(lost));
 }
 
+unsigned fake_opens(struct fake *f)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	struct stat own, st;
+	unsigned count = 0;
+
+	MUST(dir && fstat(f->fd, &own) == 0);
+	while ((entry = readdir(dir)))
+		count += entry->d_name[0] != '.' && atoi(entry->d_name) != f->fd &&
+			 fstat(atoi(entry->d_name), &st) == 0 && st.st_dev == own.st_dev &&
+			 st.st_ino == own.st_ino;
+	closedir(dir);
+	return count;
+}
+
 union any_message {
 	struct umbra_msg msg;
 	struct umbra_msg_hello hello;
@@ -378,6 +395,7 @@ static void on_message(struct fake_conn *c, const union any_message *m)
 		say_attached(c, &m->attach);
 		break;
 	case UMBRA_MSG_DETACH:
+		c->fake->open_then = fake_opens(c->fake);
 		c->fake->detaches++;
 		MUST(m->detach.handle == FAKE_HANDLE && c->attached > 0);
 		if (--c->attached == 0)

@@ -72,11 +72,14 @@ struct fake {
 	atomic_bool mends;       /* BAD: nothing is lost, the block moves. Otherwise line 3 of it is */
 	/* What it has seen */
 	atomic_uint connects, attaches, detaches, maps, releases, bads, kernel_reads, kernel_writes;
-	bool late; /* something was stored after an acknowledgement */
+	atomic_uint open_then; /* descriptors of the file that the process had at the last DETACH */
+	bool late;             /* something was stored after an acknowledgement */
 };
 
 struct fake *fake_new(uint32_t dev_blocks, uint32_t blocks_max);
 void fake_free(struct fake *f);
+/* How many descriptors of the file there are, but for the fake's own. */
+unsigned fake_opens(struct fake *f);
 /* The same file, opened anew. */
 int fake_open(struct fake *f, int flags);
 /* All connections end; nobody can connect until fake_up(). */

@@ -115,6 +115,25 @@ static void test_reading(void **state)
 	assert_int_equal(umbra_munmap(other, 5 * BLOCK), 0);
 }
 
+/* A descriptor that is there after the file has been detached holds up others who store. */
+static void test_closed_before_detached(void **state)
+{
+	uint8_t *at = map(NULL, 32 * BLOCK, BOTH, MAP_SHARED, 0);
+
+	(void)state;
+	assert_int_equal(touch(at, true), 0);
+	assert_int_equal(fake_opens(fake), 2);
+	umbra_detach(file);
+	close(fd);
+	assert_int_equal(fake_opens(fake), 1);
+	assert_int_equal(umbra_munmap(at, 32 * BLOCK), 0);
+	assert_int_equal(fake->detaches, 2);
+	assert_int_equal(fake->open_then, 0);
+	assert_int_equal(fake_opens(fake), 0);
+	fd = fake_open(fake, O_RDWR);
+	assert_int_equal(umbra_attach(fd, &file), 0);
+}
+
 static void test_storing(void **state)
 {
 	uint8_t *at = map(NULL, 32 * BLOCK, BOTH, MAP_SHARED, 0), got[3];
@@ -482,6 +501,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_reading, up, down),
+		cmocka_unit_test_setup_teardown(test_closed_before_detached, up, down),
 		cmocka_unit_test_setup_teardown(test_storing, up, down),
 		cmocka_unit_test_setup_teardown(test_little_space, up, down),
 		cmocka_unit_test_setup_teardown(test_window, up, down),

@@ -254,6 +254,13 @@ static void test_attached_again(void **state)
 	umbra_detach(other);
 	close(other_fd);
 	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
+	/* The library's own end before the daemon hears that the file is detached. */
+	umbra_detach(file);
+	close(fd);
+	assert_int_equal(fake_opens(fake), 0);
+	assert_int_equal(fake->open_then, 1);
+	fd = fake_open(fake, O_RDWR);
+	assert_int_equal(umbra_attach(fd, &file), 0);
 }
 
 /* ---- threads ---- */
