@@ -227,7 +227,7 @@ void poison_let_go(struct fs *fs, uint64_t blk, uint64_t count_blk)
 		if (!fs->bad[i].data)
 			continue;
 		fs->bad[i].due = true;
-		any = true;
+		any |= !fs->bad[i].in_work;
 	}
 	if (any)
 		due_tell(fs);
@@ -356,6 +356,8 @@ static void place_done(struct fs *fs, struct round *r, const struct bad_place *t
 	if (rc == 0) {
 		r->helped |= place->for_space;
 		place_remove(fs, place);
+	} else if (place->due) { /* meanwhile: in another round */
+		worker_tell(fs);
 	}
 	pthread_mutex_unlock(&fs->work_lock);
 }
