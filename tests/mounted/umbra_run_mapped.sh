@@ -208,7 +208,7 @@ assert os.dup(0) == 4
 ' "$mnt/a" <"$work/go" >"$work/said" 2>"$work/stats" &
 	client=$!
 	exec 5>"$work/go" 6<"$work/said"
-	for said in mapped done; do
+	for said in mapped "done"; do
 		read -r -t 100 line <&6
 		is said "$line" $said || { tail -2 "$work/stats"; return 1; }
 		kill -9 $pid
