@@ -24,6 +24,18 @@
 
 /* ---- who it is, for the message ---- */
 
+/*
+ * Of a descriptor of another process, which may be on any file system: what the kernel knows without asking a server, who may not answer, or wait for
+ * this mount.
+ */
+static bool descriptor_is(int fds, const char *name, const struct stat *st)
+{
+	struct statx other;
+
+	return statx(fds, name, AT_STATX_DONT_SYNC, STATX_INO, &other) == 0 && other.stx_ino == st->st_ino &&
+	       makedev(other.stx_dev_major, other.stx_dev_minor) == st->st_dev;
+}
+
 /* Whether a process maps the file, or has it open. */
 static bool process_has(const char *pid, const struct stat *st)
 {
@@ -43,12 +55,8 @@ static bool process_has(const char *pid, const struct stat *st)
 		fclose(maps);
 	snprintf(path, sizeof(path), "/proc/%.16s/fd", pid);
 	fds = found ? NULL : opendir(path);
-	while (fds && !found && (entry = readdir(fds))) {
-		struct stat other;
-
-		found = fstatat(dirfd(fds), entry->d_name, &other, 0) == 0 && other.st_dev == st->st_dev &&
-			other.st_ino == st->st_ino;
-	}
+	while (fds && !found && (entry = readdir(fds)))
+		found = descriptor_is(dirfd(fds), entry->d_name, st);
 	if (fds)
 		closedir(fds);
 	return found;

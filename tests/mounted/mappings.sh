@@ -154,6 +154,33 @@ case_left()
 	[ $rc = 0 ] && daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
+all_stopped()
+{
+	! cat "/proc/$1"/task/*/stat | sed 's/.*) //' | grep -q '^[^T]'
+}
+
+# Whoever is looked for in /proc may have files of a server that does not answer: it is said all the same who still maps.
+case_left_beside_silent()
+{
+	local rc=0 other
+	fresh && daemon_up && blocks "$mnt/file" 16 && holder_up stay || return 1
+	mkdir -p "$work/other" && works "$mkfs" --size 64M "$shm/other" || return 1
+	"$umbrafs" -f "$shm/other" "$work/other" >/dev/null 2>&1 </dev/null &
+	other=$!
+	wait_for mountpoint -q "$work/other" && exec 8<>"$work/other/file" && echo text >&8 || return 1
+	kill -STOP "$other"
+	wait_for all_stopped "$other" || rc=1
+	kill -9 "$daemon"
+	wait "$daemon" 2>/dev/null
+	umount -l "$mnt"
+	says 32 "still have its memory mapped.* $holder \(python3\)" timeout -s KILL 60 "$umbrafs" "$pool" "$mnt" || rc=1
+	kill -CONT "$other"
+	exec 8>&-
+	unmount "$work/other" && wait "$other" || rc=1
+	holder_down
+	return $rc
+}
+
 # An unmount under mappings.
 case_unmount()
 {

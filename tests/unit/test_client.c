@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -499,12 +500,12 @@ static void test_bus_of_others(void **state)
 	assert_int_equal(ftruncate(s.fake->dev, (off_t)s.fake->dev_blocks * BLOCK), 0);
 }
 
-static volatile sig_atomic_t told;
+static atomic_int told;
 
 static void on_told(int sig)
 {
 	(void)sig;
-	told = 1;
+	atomic_store(&told, 1);
 }
 
 /* The application is not told of bad memory in the library's own mappings of the device that nobody has touched: in each of them. */
@@ -537,10 +538,10 @@ static void test_early_word(void **state)
 		is_own = lo != (uintptr_t)s.fake->base;
 		*(is_own ? &own : &others) += 1;
 		info.si_addr = (void *)(lo + BLOCK);
-		told = 0;
+		atomic_store(&told, 0);
 		assert_int_equal(syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), SIGBUS, &info),
 				 0);
-		assert_int_equal(told, !is_own);
+		assert_int_equal(atomic_load(&told), !is_own);
 	}
 	fclose(maps);
 	assert_int_equal(others, 1);
@@ -592,13 +593,13 @@ static void test_calls_go_on(void **state)
 	do
 		retry_comes();
 	while (umbra_attach(s.fd, &s.file));
-	told = 0;
+	atomic_store(&told, 0);
 	atomic_store(&reader_tid, 0);
 	assert_int_equal(pthread_create(&reader, NULL, reader_run, NULL), 0);
 	while (atomic_load(&reader_tid) == 0 || !is_reading(atomic_load(&reader_tid)))
 		sched_yield();
 	assert_int_equal(pthread_kill(reader, SIGBUS), 0);
-	while (!told)
+	while (!atomic_load(&told))
 		sched_yield();
 	assert_int_equal(write(in_read[1], "x", 1), 1);
 	pthread_join(reader, &failed);
