@@ -76,7 +76,7 @@ case_units()
 	by_units 1 mapped_units
 }
 
-# But for times: what is set aside for the end of a file, when it is touched first, is a change of it.
+# But for times: what may be stored to is so from the first touch on.
 case_units_calls()
 {
 	by_units 0 mapped errors hints mapped_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
@@ -208,7 +208,7 @@ assert os.dup(0) == 4
 ' "$mnt/a" <"$work/go" >"$work/said" 2>"$work/stats" &
 	client=$!
 	exec 5>"$work/go" 6<"$work/said"
-	for said in mapped done; do
+	for said in mapped "done"; do
 		read -r -t 100 line <&6
 		is said "$line" $said || { tail -2 "$work/stats"; return 1; }
 		kill -9 $pid
