@@ -301,12 +301,15 @@ static void areas_make(void)
 		void_range(set_of()->entries[turn++ % all_count].m, 0, UINT64_MAX);
 }
 
-/* wanted: to be stored to. To be read only, what could be is not made so: who stores later comes again, and the file is marked then. */
+/*
+ * wanted: to be stored to. To be read only, what could be is not made so: who stores later comes again, and the file is marked then. But for whole units: past the end of the file
+ * nobody comes again.
+ */
 static bool place_piece(struct mapping *m, const struct view *v, const struct umbra_piece *p, bool wanted,
 			uint64_t lo, uint64_t hi)
 {
 	bool store = m->shared && (m->prot & PROT_WRITE) && (p->flags & UMBRA_PIECE_WRITE) &&
-		     (wanted || m->marks);
+		     (wanted || m->marks || m->unit > BLOCK);
 	uint8_t *from = (store ? v->base : v->read_base) + p->dev_off + (lo - p->file_off);
 	void *to = address(m, lo);
 

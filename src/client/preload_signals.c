@@ -5,10 +5,12 @@
  * program sees masks as it has set them, and what is sent to it (kill(2)) while it thinks that it has blocked it comes later.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,6 +33,9 @@ NEXT(sigignore, int, (int))
 NEXT(sigprocmask, int, (int, const sigset_t *, sigset_t *))
 NEXT(pthread_sigmask, int, (int, const sigset_t *, sigset_t *))
 NEXT(sigsuspend, int, (const sigset_t *))
+NEXT(sigpending, int, (sigset_t *))
+NEXT(sigtimedwait, int, (const sigset_t *, siginfo_t *, const struct timespec *))
+NEXT(pthread_create, int, (pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))
 NEXT(syscall, long, (long, ...))
 
 /* Which of the two: */
@@ -234,6 +239,119 @@ exported int sigsuspend(const sigset_t *mask)
 	rc = next_of_sigsuspend()(&without);
 	blocked = before;
 	return rc;
+}
+
+/* A thread begins with the mask of who has made it. */
+struct beginning {
+	void *(*run)(void *);
+	void *arg;
+	unsigned blocked;
+};
+
+static void *thread_begin(void *arg)
+{
+	struct beginning b = *(struct beginning *)arg;
+
+	free(arg);
+	blocked = b.blocked;
+	return b.run(b.arg);
+}
+
+exported int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+{
+	struct beginning *b;
+	int rc;
+
+	if (!is_on || !blocked)
+		return next_of_pthread_create()(thread, attr, run, arg);
+	b = malloc(sizeof(*b));
+	if (!b)
+		return EAGAIN;
+	*b = (struct beginning){ run, arg, blocked };
+	rc = next_of_pthread_create()(thread, attr, thread_begin, b);
+	if (rc)
+		free(b);
+	return rc;
+}
+
+/* ---- waiting for them ---- */
+
+exported int sigpending(sigset_t *set)
+{
+	int rc = next_of_sigpending()(set);
+
+	if (rc == 0)
+		kinds_add(set, pending & blocked);
+	return rc;
+}
+
+static int pending_take(unsigned kinds, siginfo_t *info)
+{
+	unsigned found = pending & kinds;
+	int sig = found & OF_BUS ? SIGBUS : SIGSEGV;
+
+	if (!found)
+		return 0;
+	pending &= ~kind_of(sig);
+	if (info)
+		*info = pending_info[sig == SIGBUS];
+	return sig;
+}
+
+/*
+ * The kernel has them blocked for as long as this takes, so that none comes between the look at those that have been put off and the wait. The thread touches no mapping
+ * meanwhile: info may be in one.
+ */
+static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec *limit)
+{
+	sigset_t two, before;
+	siginfo_t got = { 0 };
+	int sig, error;
+
+	sigemptyset(&two);
+	kinds_add(&two, kinds_in(set));
+	next_of_pthread_sigmask()(SIG_BLOCK, &two, &before);
+	sig = pending_take(kinds_in(set), &got);
+	if (!sig)
+		sig = next_of_sigtimedwait()(set, &got, limit);
+	error = errno;
+	next_of_pthread_sigmask()(SIG_SETMASK, &before, NULL);
+	if (sig > 0 && info)
+		*info = got;
+	errno = error;
+	return sig;
+}
+
+exported int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *limit)
+{
+	struct timespec copy = limit ? *limit : (struct timespec){ 0 };
+	sigset_t wanted = *set;
+
+	if (!is_on || !kinds_in(&wanted))
+		return next_of_sigtimedwait()(set, info, limit);
+	return wait_for(&wanted, info, limit ? &copy : NULL);
+}
+
+exported int sigwaitinfo(const sigset_t *set, siginfo_t *info)
+{
+	return sigtimedwait(set, info, NULL);
+}
+
+exported int sigwait(const sigset_t *set, int *sig)
+{
+	int before = errno, got;
+
+	do
+		got = sigtimedwait(set, NULL, NULL);
+	while (got < 0 && errno == EINTR);
+	if (got < 0) {
+		got = errno;
+		errno = before;
+		return got;
+	}
+	errno = before;
+	*sig = got;
+	return 0;
 }
 
 /* ---- of System V ---- */

@@ -4,6 +4,7 @@
 #include "mapped.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -228,6 +229,68 @@ static void case_blocked(void)
 }
 
 /* On a stack of the thread's own. */
+static sem_t first_taken;
+
+static void *wait_in_thread(void *arg)
+{
+	sigset_t *set = arg;
+	siginfo_t info;
+	int sig = 0;
+
+	/* From before, and what comes while it waits. */
+	EQ(0, pthread_kill(pthread_self(), SIGSEGV));
+	EQ(0, sigwait(set, &sig));
+	EQ(SIGSEGV, sig);
+	next_is_there(true);
+	OK(sem_post(&first_taken));
+	EQ(SIGBUS, sigwaitinfo(set, &info));
+	EQ(getpid(), info.si_pid);
+	return NULL;
+}
+
+/* Those that are blocked, and waited for; mappings are there all the time. */
+static void case_waited_for(void)
+{
+	const struct timespec none = { 0 };
+	sigset_t set, now;
+	siginfo_t info;
+	pthread_t thread;
+	pid_t pid;
+
+	map_begin();
+	next_is_there(true);
+	sigemptyset(&set);
+	sigaddset(&set, SIGSEGV);
+	sigaddset(&set, SIGBUS);
+	OK(sigprocmask(SIG_BLOCK, &set, NULL));
+	next_is_there(true);
+	ERR(EAGAIN, sigtimedwait(&set, NULL, &none));
+	OK(raise(SIGBUS));
+	OK(sigpending(&now));
+	EQ(1, sigismember(&now, SIGBUS));
+	EQ(0, sigismember(&now, SIGSEGV));
+	next_is_there(true);
+	EQ(SIGBUS, sigtimedwait(&set, &info, &none));
+	EQ(getpid(), info.si_pid);
+	OK(sigpending(&now));
+	EQ(0, sigismember(&now, SIGBUS));
+	ERR(EAGAIN, sigtimedwait(&set, NULL, &none));
+	pid = (pid_t)MUST(fork());
+	if (pid == 0)
+		_exit(kill(getppid(), SIGSEGV) != 0);
+	EQ(SIGSEGV, sigwaitinfo(&set, &info));
+	EQ(pid, info.si_pid);
+	child_wait(pid);
+	OK(sem_init(&first_taken, 0, 0));
+	EQ(0, pthread_create(&thread, NULL, wait_in_thread, &set));
+	OK(sem_wait(&first_taken));
+	EQ(0, pthread_kill(thread, SIGBUS));
+	EQ(0, pthread_join(thread, NULL));
+	next_is_there(true);
+	OK(sigprocmask(SIG_UNBLOCK, &set, NULL));
+	next_is_there(true);
+}
+
 static void case_alternate_stack(void)
 {
 	enum { STACK = 8192 };
@@ -403,10 +466,15 @@ static void case_processes(void)
 }
 
 static const struct check_case cases[] = {
-	{ "actions", case_actions }, { "default", case_default },
-	{ "blocked", case_blocked }, { "alternate_stack", case_alternate_stack },
-	{ "fork", case_fork },       { "dont_fork", case_dont_fork },
-	{ "vfork", case_vfork },     { "processes", case_processes },
+	{ "actions", case_actions },
+	{ "default", case_default },
+	{ "blocked", case_blocked },
+	{ "waited_for", case_waited_for },
+	{ "alternate_stack", case_alternate_stack },
+	{ "fork", case_fork },
+	{ "dont_fork", case_dont_fork },
+	{ "vfork", case_vfork },
+	{ "processes", case_processes },
 };
 
 CHECK_MAIN(cases)

@@ -76,7 +76,7 @@ case_units()
 	by_units 1 mapped_units
 }
 
-# But for times: what is set aside for the end of a file, when it is touched first, is a change of it.
+# But for times: what may be stored to is so from the first touch on.
 case_units_calls()
 {
 	by_units 0 mapped errors hints mapped_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
