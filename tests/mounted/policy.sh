@@ -290,7 +290,7 @@ case_blast()
 		        units += len(mine)
 		s = all_[-1]
 		want = {"kind": "summary", "dev_off": 0, "len": 64 << 20, "files": len(files), "data_bytes": len(data) * 4096, "file_bytes": of_files,
-		        "metadata_units": units, "free_bytes": (64 << 20) - len(blocks) * 4096, "bad_bytes": bad}
+		        "metadata_units": units, "free_bytes": (64 << 20) - len(blocks) * 4096, "bad_bytes": bad, "bad_kept_bytes": 0}
 		if s != want or len(files) < 2:
 		    sys.exit(f"{s}, not {want}")
 	END
