@@ -318,6 +318,7 @@ struct access {
 	int fd, pipes[2];
 	struct umbra_file *file;
 	volatile uint64_t *at;
+	bool is_kernels; /* at */
 };
 
 static void access_begin(struct access *a, enum way way)
@@ -326,19 +327,22 @@ static void access_begin(struct access *a, enum way way)
 	MUST(pipe(a->pipes));
 	if (way == DIRECT || way == DIRECT_MAP)
 		a->file = attach(a->fd);
-	if (way == KERNEL_MAP)
-		a->at = kernel_map(a->fd, PROT_READ | PROT_WRITE, MAP_SHARED);
+	a->is_kernels = way == KERNEL_MAP;
 	if (way == DIRECT_MAP) {
 		a->at = umbra_mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, a->file, 0);
-		MUST(umbra_mmap_error((const void *)(uintptr_t)a->at) ? -1 : 0);
+		/* Somebody else has just had the page cache: the kernel's serves then. */
+		a->is_kernels = umbra_mmap_error((const void *)(uintptr_t)a->at) == -EOPNOTSUPP;
+		MUST(umbra_mmap_error((const void *)(uintptr_t)a->at) && !a->is_kernels ? -1 : 0);
 	}
+	if (a->is_kernels)
+		a->at = kernel_map(a->fd, PROT_READ | PROT_WRITE, MAP_SHARED);
 }
 
 static void access_end(struct access *a, enum way way)
 {
-	if (way == DIRECT_MAP)
+	if (way == DIRECT_MAP && !a->is_kernels)
 		EQ(0, umbra_munmap((void *)(uintptr_t)a->at, BYTES));
-	if (way == KERNEL_MAP)
+	if (a->is_kernels)
 		MUST(munmap((void *)(uintptr_t)a->at, BYTES));
 	umbra_detach(a->file);
 	close(a->pipes[0]);
