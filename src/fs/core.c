@@ -213,12 +213,10 @@ static void round_lost(struct fs *fs, struct op_rounds *r)
 	r->slow = true;
 }
 
-static int space_gain(struct fs *fs, struct op_rounds *r)
+int op_gain_space(struct fs *fs)
 {
 	int rc;
 
-	r->drained = true;
-	slow_leave(fs, r);
 	evacuate_idle(fs);
 	orphan_drain(fs);
 	rc = space_trim(fs->pool);
@@ -245,10 +243,14 @@ static int round_again(struct fs *fs, struct op_rounds *r, int rc)
 		rc = intents_wait(fs);
 	if (rc == -ENOBUFS)
 		rc = r->refills++ < REFILLS_MAX ? space_refill(fs->pool) : -ENOSPC;
-	return rc == -ENOSPC && !r->drained ? space_gain(fs, r) : rc;
+	if (rc != -ENOSPC || r->drained)
+		return rc;
+	r->drained = true;
+	slow_leave(fs, r);
+	return op_gain_space(fs);
 }
 
-int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
+static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg, bool drain)
 {
 	struct op_rounds r;
 	int rc;
@@ -259,7 +261,7 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 	r.changes = (struct changes){ .count = 0 };
 	r.lost = r.refills = r.poisons = 0;
 	r.slow = false;
-	r.drained = mode != TXN_WRITE;
+	r.drained = !drain;
 	do {
 		rc = op_round(fs, mode, cred, fn, arg, &r.locks, &r.end);
 	} while (rc < 0 && r.end.retry && (rc = round_again(fs, &r, rc)) == 0);
@@ -271,6 +273,16 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 	if (mode != TXN_READ && rc >= 0)
 		poison_has_room(fs);
 	return rc;
+}
+
+int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
+{
+	return run(fs, mode, cred, fn, arg, mode == TXN_WRITE);
+}
+
+int op_run_poison(struct fs *fs, enum txn_mode mode, op_fn fn, void *arg)
+{
+	return run(fs, mode, NULL, fn, arg, false);
 }
 
 static int held_add(struct op *op, struct inode *inode)
