@@ -192,7 +192,7 @@ struct op_rounds {
 	struct changes changes;
 	struct op_ending end;
 	unsigned lost, refills, poisons;
-	bool slow, drained;
+	bool slow, drained, store;
 };
 
 /* Others may need the slow lock before they can help. */
@@ -213,12 +213,10 @@ static void round_lost(struct fs *fs, struct op_rounds *r)
 	r->slow = true;
 }
 
-static int space_gain(struct fs *fs, struct op_rounds *r)
+int op_gain_space(struct fs *fs)
 {
 	int rc;
 
-	r->drained = true;
-	slow_leave(fs, r);
 	evacuate_idle(fs);
 	orphan_drain(fs);
 	rc = space_trim(fs->pool);
@@ -236,7 +234,7 @@ static int round_again(struct fs *fs, struct op_rounds *r, int rc)
 		rc = r->poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
 	} else if (rc == -EHWPOISON) {
 		slow_leave(fs, r);
-		rc = r->poisons++ < POOL_GUARD_TRIES ? poison_met(fs, &r->end.bad) : -EIO;
+		rc = r->poisons++ < POOL_GUARD_TRIES ? poison_met(fs, &r->end.bad, r->store) : -EIO;
 	} else if (rc == -EUSERS) {
 		slow_leave(fs, r);
 		rc = changes_begin(fs, &r->changes, r->end.changes, r->end.change_count);
@@ -245,10 +243,14 @@ static int round_again(struct fs *fs, struct op_rounds *r, int rc)
 		rc = intents_wait(fs);
 	if (rc == -ENOBUFS)
 		rc = r->refills++ < REFILLS_MAX ? space_refill(fs->pool) : -ENOSPC;
-	return rc == -ENOSPC && !r->drained ? space_gain(fs, r) : rc;
+	if (rc != -ENOSPC || r->drained)
+		return rc;
+	r->drained = true;
+	slow_leave(fs, r);
+	return op_gain_space(fs);
 }
 
-int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
+static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg, bool drain)
 {
 	struct op_rounds r;
 	int rc;
@@ -259,7 +261,8 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 	r.changes = (struct changes){ .count = 0 };
 	r.lost = r.refills = r.poisons = 0;
 	r.slow = false;
-	r.drained = mode != TXN_WRITE;
+	r.drained = !drain;
+	r.store = mode != TXN_READ;
 	do {
 		rc = op_round(fs, mode, cred, fn, arg, &r.locks, &r.end);
 	} while (rc < 0 && r.end.retry && (rc = round_again(fs, &r, rc)) == 0);
@@ -271,6 +274,16 @@ int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn 
 	if (mode != TXN_READ && rc >= 0)
 		poison_has_room(fs);
 	return rc;
+}
+
+int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
+{
+	return run(fs, mode, cred, fn, arg, mode == TXN_WRITE);
+}
+
+int op_run_poison(struct fs *fs, enum txn_mode mode, op_fn fn, void *arg)
+{
+	return run(fs, mode, NULL, fn, arg, false);
 }
 
 static int held_add(struct op *op, struct inode *inode)

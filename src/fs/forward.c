@@ -240,7 +240,14 @@ int forward_move(struct fs *fs, uint64_t blk, uint64_t *count_blk, bool bad, uin
 		return -ENOMEM;
 	*r = (struct run){ .old_blk = blk, .count_blk = *count_blk, .bad = bad, .goal_blk = *goal_blk };
 	poison_enter(fs);
-	rc = op_run(fs, TXN_WRITE, NULL, run_begin, r);
+	rc = op_run_poison(fs, TXN_WRITE, run_begin, r);
+	if (rc == -ENOSPC) { /* whoever drains comes before poison_lock, and may take long */
+		poison_leave(fs);
+		rc = op_gain_space(fs);
+		poison_enter(fs);
+		if (!rc)
+			rc = op_run_poison(fs, TXN_WRITE, run_begin, r);
+	}
 	if (rc == 2) {
 		rc = forward_settle(fs, blk);
 		if (rc == 0) { /* that block alone */

@@ -247,6 +247,9 @@ static int mend(struct run *run)
 	if (rc)
 		return rc;
 	rc = failed(run, repair_look(rp, NULL, &now), "walk");
+	/* What has been made anew may lie in bad memory too. */
+	if (!rc)
+		run->stuck = now.by_kind[CHECK_UNIT_COPY];
 	/* Copies that cannot be written are no matter of names. */
 	if (rc || now.findings == now.by_kind[CHECK_UNIT_COPY] + now.by_kind[CHECK_SUPER])
 		return rc;

@@ -355,12 +355,65 @@ static void test_counts_too(void **state)
 	lose_more(counts, counts_count, FREE, FREE + FILES);
 }
 
+/* Of the nodes that a repair makes one that has not been there before. */
+static uint64_t node_made(void)
+{
+	static uint64_t now[NODES_MAX];
+	static struct run r;
+	uint64_t found = 0;
+	size_t count;
+
+	run_make(&r);
+	lose(&r, nodes, node_count_all);
+	mend(&r, NULL);
+	count = testrepair_nodes(&r.e, 0, AG_RMAP, false, now);
+	for (size_t i = 0; i < count; i++) {
+		bool old = false;
+
+		for (size_t k = 0; k < node_count_all; k++)
+			old |= nodes[k] == now[i];
+		found = old ? found : now[i];
+	}
+	testfs_free(&r.e.t);
+	return found;
+}
+
+/* What is made anew goes on to where it can be read, in the same run. */
+static void test_made_in_bad(void **state)
+{
+	uint64_t laddr = node_made(), off;
+	struct testpoison *poison;
+	static struct run r;
+
+	(void)state;
+	assert_int_not_equal(laddr, 0);
+	for (unsigned copy = 0; copy < 2; copy++) {
+		const struct pool_opts opts = { .readonly = true };
+		char why[256];
+
+		run_make(&r);
+		lose(&r, nodes, node_count_all);
+		assert_int_equal(pool_open(r.e.t.dax, &opts, &r.e.t.pool, why, sizeof(why)), 0);
+		assert_int_equal(pool_place(r.e.t.pool, laddr, copy, &off), 0);
+		pool_close(r.e.t.pool, false);
+		poison = testpoison_open(r.e.t.dax);
+		if (!poison) {
+			dax_close(r.e.t.dax);
+			skip();
+		}
+		testpoison_page(poison, off);
+		mend(&r, poison);
+		assert_string_equal(r.lost, "");
+		verify(&r, 0, ALL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_leaf),       cmocka_unit_test(test_all),
 		cmocka_unit_test(test_header),     cmocka_unit_test(test_bitmap_too),
-		cmocka_unit_test(test_counts_too),
+		cmocka_unit_test(test_counts_too), cmocka_unit_test(test_made_in_bad),
 	};
 
 	return cmocka_run_group_tests(tests, make, drop);
