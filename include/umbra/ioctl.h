@@ -433,4 +433,26 @@ struct umbra_shadows {
 };
 #define UMBRA_IOC_SHADOWS _IOWR(UMBRA_IOC_TYPE, 22, struct umbra_shadows)
 
+/*
+ * Another program takes over the mount, which goes on (umbrafs -o keeper; else EOPNOTSUPP). For root. START only begins it: it is over when a daemon answers STATUS
+ * whose starts are others, and state is not RUNS.
+ */
+#define UMBRA_UPGRADE_STATUS 0
+#define UMBRA_UPGRADE_START 1
+#define UMBRA_UPGRADE_NONE 0
+#define UMBRA_UPGRADE_RUNS 1
+#define UMBRA_UPGRADE_DONE 2
+#define UMBRA_UPGRADE_FAILED 3 /* the program does not take over; the daemon before serves again */
+struct umbra_upgrade {
+	__u32 op;             /* (in) */
+	__u32 state;          /* (out) of the last one */
+	__u32 starts, deaths; /* (out) daemons of this mount so far, and those that ended badly */
+	__u32 pid;            /* (out) of the daemon */
+	__u32 pad;
+	char version[24];   /* (out) of the daemon */
+	char program[1024]; /* (in) its path; "": as this daemon's; (out) which one */
+	char why[256];      /* (out) it has failed */
+};
+#define UMBRA_IOC_UPGRADE _IOWR(UMBRA_IOC_TYPE, 23, struct umbra_upgrade)
+
 #endif

@@ -61,12 +61,10 @@ int background_start(struct background *bg, void (*died)(void *arg), void *arg)
 	return 0;
 }
 
-void background_up(struct background *bg)
+void background_detach(void)
 {
 	int null;
 
-	if (bg->fd < 0)
-		return;
 	fflush(NULL);
 	if (chdir("/"))
 		fprintf(stderr, "umbrafs: cannot leave the working directory\n");
@@ -77,6 +75,13 @@ void background_up(struct background *bg)
 		dup2(null, STDERR_FILENO);
 		close(null);
 	}
+}
+
+void background_up(struct background *bg)
+{
+	if (bg->fd < 0)
+		return;
+	background_detach();
 	if (write(bg->fd, "", 1) != 1) {
 		/* The parent was killed: the mount stands all the same. */
 	}

@@ -19,6 +19,8 @@ struct background {
  * died(arg) before it exits.
  */
 must_check int background_start(struct background *bg, void (*died)(void *arg), void *arg);
+/* Leaves the terminal and the working directory. */
+void background_detach(void);
 /* The child is up: leaves the terminal, and the parent exits with status 0. */
 void background_up(struct background *bg);
 

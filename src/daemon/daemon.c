@@ -31,9 +31,12 @@
 #include "daemon/direct.h"
 #include "daemon/direct_device.h"
 #include "daemon/early.h"
+#include "daemon/keeper.h"
 #include "daemon/options.h"
 #include "fs/fs.h"
+#include "fs/ledger.h"
 #include "fuse/hook.h"
+#include "fuse/kept.h"
 #include "fuse/session.h"
 #include "txn/pool.h"
 #include "util/log.h"
@@ -62,7 +65,9 @@ struct daemon {
 	struct early *early;
 	struct badblocks *badblocks;
 	struct hook *hook;
-	_Atomic bool is_over; /* nothing more for signals to end */
+	struct keeper_child keeper; /* that has started us */
+	struct kept *kept;          /* for it; NULL: there is none */
+	_Atomic bool is_over;       /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
 
@@ -181,6 +186,11 @@ static int dax_up(struct daemon *d, bool readonly)
 	char why[1024];
 	int rc;
 
+	if (d->keeper.is_taking) {
+		opts.taken_fd = fcntl(d->keeper.pool, F_DUPFD_CLOEXEC, 0);
+		if (opts.taken_fd < 0)
+			return -errno;
+	}
 	for (int waited_ms = 0;; waited_ms += BUSY_STEP_MS) {
 		rc = dax_open(d->pool_path, &opts, &d->dax, d->why, sizeof(d->why));
 		if (rc != -EBUSY || waited_ms >= BUSY_WAIT_MS)
@@ -201,7 +211,11 @@ static int dax_up(struct daemon *d, bool readonly)
 
 static int pool_up(struct daemon *d, bool readonly)
 {
-	struct pool_opts opts = { .readonly = readonly };
+	struct pool_opts opts = {
+		.readonly = readonly,
+		.applied = d->kept ? kept_applied : NULL,
+		.applied_arg = d->kept,
+	};
 	char why[512];
 	int rc = dax_up(d, readonly);
 
@@ -251,6 +265,41 @@ static int pool_up_readonly(struct daemon *d)
 	return pool_up(d, true);
 }
 
+/* What another daemon has kept for us. */
+static int kept_up(struct daemon *d)
+{
+	int rc;
+
+	if (!d->keeper.is_taking)
+		return 0;
+	rc = kept_take(d->keeper.memory, &d->kept);
+	if (rc) {
+		snprintf(d->why, sizeof(d->why), "cannot take over: %s",
+			 rc == -EPROTO ? "the daemon before was of a build too different" : strerror(-rc));
+		return rc;
+	}
+	memcpy(d->dir, kept_head(d->kept)->dir, sizeof(d->dir));
+	memcpy(d->pool_path, kept_head(d->kept)->source, sizeof(d->pool_path));
+	return 0;
+}
+
+/* For whoever takes over from us. */
+static int kept_make(struct daemon *d)
+{
+	int rc;
+
+	if (d->keeper.control < 0 || d->kept)
+		return 0;
+	rc = kept_new(fs_ledger_cells(d->pool), &d->kept);
+	if (rc) {
+		snprintf(d->why, sizeof(d->why), "no memory for a keeper: %s", strerror(-rc));
+		return rc;
+	}
+	memcpy(kept_head(d->kept)->dir, d->dir, sizeof(d->dir));
+	memcpy(kept_head(d->kept)->source, d->pool_path, sizeof(d->pool_path));
+	return 0;
+}
+
 static int fs_up(struct daemon *d)
 {
 	bool readonly = d->opts.mount_flags & MS_RDONLY;
@@ -261,10 +310,18 @@ static int fs_up(struct daemon *d)
 		.background = true,
 	};
 	struct inode_attr root;
-	int rc = readonly ? pool_up_readonly(d) : pool_up(d, false);
+	int rc = kept_up(d);
 
+	if (!rc)
+		rc = readonly ? pool_up_readonly(d) : pool_up(d, false);
+	if (!rc)
+		rc = kept_make(d);
 	if (rc)
 		return rc;
+	if (d->kept) {
+		fs_ledger_settle(kept_ledger(d->kept));
+		opts.ledger = kept_ledger(d->kept);
+	}
 	if (pool_super(d->pool)->ro_compat & ~FEATURE_RO_COMPAT_KNOWN)
 		d->opts.mount_flags |= MS_RDONLY; /* as the pool has said */
 	rc = fs_open(d->pool, &opts, &d->fs);
@@ -320,16 +377,27 @@ static int mount_up(struct daemon *d)
 		.dax = d->opts.dax,
 		.placement = d->opts.placement,
 		.transport = d->opts.transport,
+		.kept = d->kept,
+		.connection_fd = d->keeper.connection,
 	};
 	int rc = session_open(d->fs, &opts, &d->session, d->why, sizeof(d->why)), direct_rc;
 
 	if (rc)
 		return rc;
+	if (d->kept && !d->keeper.is_taking) {
+		rc = keeper_mounted(&d->keeper, kept_fd(d->kept), session_connection(d->session),
+				    dax_fd(d->dax));
+		if (rc)
+			log_warn("the keeper is gone: %s", strerror(-rc));
+	}
 	direct_rc = direct_open(d->fs, d->session, &d->opts, d->opts.mount_flags & MS_RDONLY, &d->direct);
 	rc = session_run(d->session);
 	if (rc == 0 && d->direct)
 		direct_rc = direct_run(d->direct);
-	if (rc) {
+	if (rc == -EOPNOTSUPP && d->kept) {
+		snprintf(d->why, sizeof(d->why),
+			 "%s: keeper: this kernel cannot send requests again (Linux 6.9)", d->dir);
+	} else if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: the mount cannot be served: %s", d->dir, strerror(-rc));
 	} else if (direct_rc && d->opts.socket) {
 		rc = direct_rc;
@@ -359,6 +427,7 @@ static void all_down(struct daemon *d)
 	if (d->fs)
 		fs_close(d->fs);
 	pool_down(d, true);
+	kept_close(d->kept);
 }
 
 /* ---- serving ---- */
@@ -388,6 +457,16 @@ static void *signals_wait(void *arg)
 	return NULL;
 }
 
+/* Another program takes over. What is not answered now it is asked again, as after a kill. */
+static void leave(struct daemon *d)
+{
+	session_quiet(d->session);
+	fs_flush(d->fs);
+	log_info("%s: makes room for %s", d->dir, session_leaving(d->session));
+	keeper_upgrade(&d->keeper, session_leaving(d->session));
+	_exit(KEEPER_STATUS_UPGRADE);
+}
+
 static int serve(struct daemon *d, struct background *bg)
 {
 	pthread_t thread;
@@ -409,11 +488,16 @@ static int serve(struct daemon *d, struct background *bg)
 	/* Until here the one who waits for the command reads what there is to say. */
 	if (!d->opts.foreground)
 		log_syslog();
+	if (d->kept && !d->opts.foreground)
+		background_detach();
 	background_up(bg);
+	keeper_up(&d->keeper);
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);
 	if (rc)
 		log_warn("the device's list of bad memory is not read: %s", strerror(-rc));
 	session_wait(d->session);
+	if (session_leaving(d->session))
+		leave(d);
 	atomic_store(&d->is_over, true);
 	pthread_kill(thread, SIGUSR2);
 	pthread_join(thread, NULL);
@@ -461,7 +545,7 @@ static int run(struct daemon *d, struct background *bg)
 	process_setup();
 	rc = fs_up(d);
 	/* A daemon that was killed gives up the pool's lock before the kernel is told that its mount is dead. */
-	while (rc == 0 && !(d->opts.mount_flags & MS_RDONLY) &&
+	while (rc == 0 && !(d->opts.mount_flags & MS_RDONLY) && !d->keeper.is_taking &&
 	       session_detach_former(d->dir, d->pool_path) == 0)
 		log_info("%s: detached the mount of a daemon that is dead", d->dir);
 	if (rc == 0)
@@ -481,10 +565,29 @@ static void died(void *arg)
 		log_info("%s: detached again", d->dir);
 }
 
+/* Reading options cuts their lists to pieces. NULL: no memory. */
+static char **arguments_copy(int argc, char **argv)
+{
+	char **copy = calloc((size_t)argc + 1, sizeof(*copy));
+
+	for (int i = 0; copy && i < argc; i++)
+		if (!(copy[i] = strdup(argv[i])))
+			return NULL;
+	return copy;
+}
+
 int daemon_main(int argc, char **argv)
 {
 	static struct daemon d;
+	static char **arguments; /* for a daemon that a keeper starts */
 	struct background bg = { .fd = -1 };
+	bool is_kept = keeper_child(&d.keeper);
+
+	arguments = arguments_copy(argc, argv);
+	if (!arguments) {
+		fprintf(stderr, "umbrafs: out of memory\n");
+		return STATUS_SYSTEM;
+	}
 
 	log_setup("umbrafs", LOG_LEVEL_INFO, false);
 	if (options_parse(argc, argv, &d.opts, d.why, sizeof(d.why))) {
@@ -508,9 +611,10 @@ int daemon_main(int argc, char **argv)
 		snprintf(d.pool_path, sizeof(d.pool_path), "%s", d.opts.pool);
 	if (d.opts.on_event && hook_check(d.opts.on_event, d.why, sizeof(d.why)))
 		goto failed;
-	if (dir_resolve(&d))
+	/* Nobody answers there before we do. */
+	if (!d.keeper.is_taking && dir_resolve(&d))
 		goto failed;
-	if (!d.opts.foreground) {
+	if (!d.opts.foreground && !is_kept) {
 		int rc = background_start(&bg, died, &d);
 
 		if (rc) {
@@ -518,6 +622,8 @@ int daemon_main(int argc, char **argv)
 			return STATUS_SYSTEM;
 		}
 	}
+	if (d.opts.keeper && !is_kept)
+		return keeper_run(arguments, &bg);
 	if (run(&d, &bg) == 0)
 		return 0;
 failed:

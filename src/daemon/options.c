@@ -31,6 +31,7 @@ const char options_help[] =
 	"     direct=HOW           off, ro, rw, ro:LIST or rw:LIST: who may map pages of the device directly\n"
 	"     direct_unit=SIZE     4K or 2M: they map in multiples of it (2M: by large pages only)\n"
 	"     socket=PATH          where they ask for it\n"
+	"     keeper               a daemon that ends badly, or is replaced, is followed by another one\n"
 	"     on_event=PROGRAM     run PROGRAM for each event of bad memory, also --on-event PROGRAM\n"
 	"     allow_other          other users may use the mount (always so if root mounts)\n"
 	"     noatime, relatime, strictatime   when reading changes access times\n"
@@ -238,9 +239,9 @@ static int set_direct_unit(struct daemon_opts *opts, const char *value, char *wh
 }
 
 /* Options that a mount has from its start to its end. */
-static const char *const fixed_options[] = { "durability=", "dax=",         "placement=",
-					     "transport=",  "threads=",     "on_event=",
-					     "direct=",     "direct_unit=", "socket=" };
+static const char *const fixed_options[] = { "durability=", "dax=",      "placement=", "transport=",
+					     "threads=",    "on_event=", "direct=",    "direct_unit=",
+					     "socket=",     "keeper" };
 
 static int option_take(struct daemon_opts *opts, const char *option, char *why, size_t why_size)
 {
@@ -259,14 +260,20 @@ static int option_take(struct daemon_opts *opts, const char *option, char *why, 
 		return set_threads(opts, option + 8, why, why_size);
 	if (strncmp(option, "on_event=", 9) == 0)
 		return set_on_event(opts, option + 9, why, why_size);
-	if (strncmp(option, "direct=", 7) == 0)
+	if (strncmp(option, "direct=", 7) == 0) {
+		opts->direct_given = true;
 		return direct_rights_parse(option + 7, &opts->direct, why, why_size);
+	}
 	if (strncmp(option, "direct_unit=", 12) == 0)
 		return set_direct_unit(opts, option + 12, why, why_size);
 	if (strncmp(option, "socket=", 7) == 0)
 		return set_socket(opts, option + 7, why, why_size);
 	if (strcmp(option, "allow_other") == 0) {
 		opts->allow_other = true;
+		return 0;
+	}
+	if (strcmp(option, "keeper") == 0) {
+		opts->keeper = true;
 		return 0;
 	}
 	if (strcmp(option, "remount") == 0) {
@@ -327,6 +334,24 @@ static int positionals_take(struct daemon_opts *opts, int argc, char **argv, cha
 		return 0;
 	}
 	return -EINVAL;
+}
+
+/* What a daemon that takes over could not go on with. */
+static int keeper_check(struct daemon_opts *opts, char *why, size_t why_size)
+{
+	if (!opts->keeper)
+		return 0;
+	if (opts->transport == SESSION_TRANSPORT_URING) {
+		snprintf(why, why_size, "keeper: not with transport=uring: what was under way would be lost");
+		return -EINVAL;
+	}
+	if (opts->direct_given && (opts->direct.owners || opts->direct.count)) {
+		snprintf(why, why_size,
+			 "keeper: not with direct=: nobody maps pages directly in such a mount");
+		return -EINVAL;
+	}
+	opts->direct = (struct direct_rights){ 0 };
+	return 0;
 }
 
 int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, size_t why_size)
@@ -391,7 +416,7 @@ int options_parse(int argc, char **argv, struct daemon_opts *opts, char *why, si
 		rc = options_take(opts, lists[i], why, why_size);
 	if (on_event && rc == 0)
 		rc = set_on_event(opts, on_event, why, why_size);
-	if (rc)
+	if (rc || (rc = keeper_check(opts, why, why_size)))
 		return rc;
 	if (geteuid() == 0)
 		opts->allow_other = true;

@@ -2,6 +2,7 @@
 /* Memory for copies out of the device, and memory that is shared with other processes. */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -20,6 +21,12 @@ void *dax_buffer_alloc(size_t len_bytes)
 	return buffer;
 }
 
+void dax_buffer_hold(void *buffer, size_t len_bytes)
+{
+	(void)!mlock(buffer, len_bytes);
+	memset(buffer, 0, len_bytes);
+}
+
 void *dax_shared_alloc(size_t len_bytes, int *fd)
 {
 	int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
@@ -32,12 +39,22 @@ void *dax_shared_alloc(size_t len_bytes, int *fd)
 		close(made);
 		return NULL;
 	}
-	shared = mmap(NULL, len_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, made, 0);
-	if (shared == MAP_FAILED) {
+	shared = dax_shared_map(made, len_bytes);
+	if (!shared) {
 		close(made);
 		return NULL;
 	}
 	*fd = made;
+	return shared;
+}
+
+void *dax_shared_map(int fd, size_t len_bytes)
+{
+	void *shared = mmap(NULL, len_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+	if (shared == MAP_FAILED)
+		return NULL;
+	(void)madvise(shared, len_bytes, MADV_DONTDUMP);
 	return shared;
 }
 

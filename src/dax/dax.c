@@ -98,6 +98,17 @@ static int open_why(const struct dax_opening *o, int error)
 	}
 }
 
+/* What a process before this has opened: the lock came with it. */
+static int taken_open(const struct dax_opening *o, struct dax *dax, struct stat *st)
+{
+	dax->fd = o->opts->taken_fd;
+	if (fstat(dax->fd, st))
+		return dax_why(o, -errno, "cannot be taken over: %s", strerror(errno));
+	if (flock(dax->fd, (o->opts->readonly ? LOCK_SH : LOCK_EX) | LOCK_NB))
+		return dax_why(o, -errno, "cannot be taken over: %s", strerror(errno));
+	return S_ISCHR(st->st_mode) ? device_check(o, st->st_rdev) : 0;
+}
+
 static int path_open(const struct dax_opening *o, const struct stat *looked, struct dax *dax, bool *created)
 {
 	int flags = (o->opts->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
@@ -135,13 +146,16 @@ int dax_open(const char *path, const struct dax_opts *opts, struct dax **out, ch
 	int rc;
 
 	assert(!(opts->create && opts->readonly));
-	rc = path_check(&o, &st);
+	rc = opts->taken_fd ? 0 : path_check(&o, &st);
 	if (rc)
 		return rc;
 	dax = calloc(1, sizeof(*dax));
 	if (!dax)
 		return dax_why(&o, -ENOMEM, "out of memory");
 	dax->fd = -1;
+	rc = opts->taken_fd ? taken_open(&o, dax, &st) : 0;
+	if (rc)
+		goto out_close;
 	dax->id = atomic_fetch_add(&last_id, 1) + 1;
 	dax->readonly = opts->readonly;
 	dax->device = S_ISCHR(st.st_mode);
@@ -150,7 +164,8 @@ int dax_open(const char *path, const struct dax_opts *opts, struct dax **out, ch
 		rc = dax_why(&o, -ENOMEM, "out of memory");
 		goto out_close;
 	}
-	rc = path_open(&o, &st, dax, &created);
+	if (!opts->taken_fd)
+		rc = path_open(&o, &st, dax, &created);
 	if (rc)
 		goto out_close;
 	rc = dax->device ? device_map(&o, dax, st.st_rdev) : file_map(&o, dax);

@@ -34,6 +34,11 @@ struct dax_opts {
 	bool create; /* plain file: create or resize it to size_bytes */
 	uint64_t size_bytes; /* with create: a multiple of 4096, or 0: as large as it is; a device must have as much */
 	bool lent_ok; /* processes may still have descriptors of it (dax_lend()): the caller sees to that */
+	/*
+	 * 0, or: a descriptor of the pool that a process before this has opened so and locked. It is taken instead of opening path, which is then a name for
+	 * messages; it is closed by dax_close(), or by a dax_open() that fails.
+	 */
+	int taken_fd;
 	uint64_t limit_bytes; /* 0, or: map no more than this of the pool (a superblock says how much is in use) */
 };
 
@@ -124,12 +129,16 @@ must_check int dax_load(const struct dax *dax, void *dst, uint64_t off, size_t l
  * page by page, and finds a huge one faster. For free(3); NULL without memory.
  */
 void *dax_buffer_alloc(size_t len_bytes);
+/* Its pages (of any ordinary memory, which is zero then) are there from now on and stay, as far as it may be: who copies there does not have to wait for them. */
+void dax_buffer_hold(void *buffer, size_t len_bytes);
 
 /*
  * Ordinary memory, zero at first, that other processes may map too: through *fd, which is the caller's to close and of which nobody can change the size.
  * NULL without memory.
  */
 void *dax_shared_alloc(size_t len_bytes, int *fd);
+/* What another process, or one before this, has made so. fd stays the caller's. */
+void *dax_shared_map(int fd, size_t len_bytes);
 void dax_shared_free(void *shared, size_t len_bytes); /* may be NULL */
 
 /* Guarded compare of len_bytes: *same set; -EIO as dax_load. */

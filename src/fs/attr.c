@@ -231,6 +231,7 @@ static int open_op(struct op *op, void *arg)
 		rc = open_truncate(op, a, inode, &attr);
 	if (rc)
 		return rc;
+	ledger_open(inode->cell, a->flags);
 	atomic_fetch_add(&inode->pins, 1);
 	atomic_fetch_add(&inode->opens, 1);
 	atomic_fetch_add(&inode->write_opens, write);
@@ -246,6 +247,7 @@ static void open_undo(struct fs *fs, struct inode *inode, unsigned flags)
 	atomic_fetch_sub(&inode->map_opens, !!(flags & FS_OPEN_MAP));
 	atomic_fetch_sub(&inode->cached_opens, !!(flags & FS_OPEN_CACHED));
 	atomic_fetch_sub(&inode->opens, 1);
+	ledger_close(inode->cell, flags);
 	inode_unpin(fs, inode, 1);
 }
 
@@ -284,12 +286,11 @@ static bool count_down(_Atomic uint32_t *count)
 	return false;
 }
 
-void fs_closed(struct fs *fs, uint64_t ino, unsigned flags)
+/* The inode is pinned once more for this. */
+static void open_end(struct fs *fs, struct inode *inode, unsigned flags)
 {
-	struct inode *inode = inode_pin(fs, ino, 1, false);
+	uint64_t ino = inode->ino;
 
-	if (!inode)
-		return;
 	if (flags & FS_OPEN_MAP)
 		(void)count_down(&inode->map_opens);
 	if (flags & FS_OPEN_CACHED)
@@ -304,9 +305,27 @@ void fs_closed(struct fs *fs, uint64_t ino, unsigned flags)
 	inode_unpin(fs, inode, count_down(&inode->opens) ? 2 : 1);
 }
 
-bool fs_is_mappable(struct fs *fs, uint64_t ino)
+void fs_closed(struct fs *fs, uint64_t ino, unsigned flags)
+{
+	struct inode *inode = inode_pin_known(fs, ino);
+
+	if (!inode)
+		return;
+	ledger_close(inode->cell, flags);
+	open_end(fs, inode, flags);
+}
+
+void open_unhold(struct fs *fs, uint64_t ino)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);
+
+	if (inode)
+		open_end(fs, inode, 0);
+}
+
+bool fs_is_mappable(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin_known(fs, ino);
 	bool mappable = inode && atomic_load(&inode->map_opens) > 0;
 
 	if (inode)
@@ -316,10 +335,11 @@ bool fs_is_mappable(struct fs *fs, uint64_t ino)
 
 void fs_uncached(struct fs *fs, uint64_t ino)
 {
-	struct inode *inode = inode_pin(fs, ino, 1, false);
+	struct inode *inode = inode_pin_known(fs, ino);
 
 	if (!inode)
 		return;
+	ledger_uncache(inode->cell);
 	(void)count_down(&inode->cached_opens);
 	inode_unpin(fs, inode, 1);
 }
@@ -336,7 +356,7 @@ void fs_cached(struct fs *fs, uint64_t ino)
 
 uint32_t fs_cached_opens(struct fs *fs, uint64_t ino)
 {
-	struct inode *inode = inode_pin(fs, ino, 1, false);
+	struct inode *inode = inode_pin_known(fs, ino);
 	uint32_t count = inode ? atomic_load(&inode->cached_opens) : 0;
 
 	if (inode)

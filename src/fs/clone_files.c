@@ -19,6 +19,7 @@
 struct files_call {
 	uint64_t dir;
 	struct fs_clone_item *items;
+	int64_t before; /* items of the same request that are there already */
 	unsigned first, count;
 	unsigned limit; /* of items in one transaction */
 	unsigned done;  /* out: of items from first on */
@@ -233,6 +234,7 @@ static int files_once(struct op *op, void *arg)
 	}
 	if (!rc)
 		rc = inode_put(op, &dir);
+	op->answer = c->before + c->first + done; /* that are there */
 	if (!rc || rc == -EOVERFLOW)
 		c->done = done; /* never 0 with -EOVERFLOW: alone there is another way */
 	return rc;
@@ -244,6 +246,7 @@ int fs_clone_files(struct fs *fs, const struct fs_cred *cred, uint64_t dir, stru
 	struct files_call c = { .dir = dir, .items = items, .count = count, .limit = count };
 	int rc = 0, failed = 0;
 
+	c.before = cred && cred->receipt ? cred->receipt->value : 0;
 	while (c.first < c.count) {
 		c.done = 0;
 		c.at = 0;

@@ -108,6 +108,18 @@ static void op_release(struct op *op)
 		free(op->held);
 }
 
+static _Thread_local struct fs_cred request_cred;
+
+void fs_receipt_set(struct txn_receipt *receipt)
+{
+	request_cred.receipt = receipt;
+}
+
+const struct fs_cred *op_request(void)
+{
+	return request_cred.receipt ? &request_cred : NULL;
+}
+
 struct op_call {
 	struct op *op;
 	const struct op_locks *locks;
@@ -166,9 +178,13 @@ static int op_round(struct fs *fs, enum txn_mode mode, const struct fs_cred *cre
 
 		if (cred)
 			txn_set_request(op.tx, cred->request_id, rc);
+		if (cred && cred->receipt)
+			txn_set_receipt(op.tx, cred->receipt, rc, op.answer, op.answer_flags);
 		err = txn_commit(op.tx);
 		if (err)
 			rc = err;
+		else if (cred && op.answer_flags & RECEIPT_MAKES) /* the end hooks have counted it */
+			receipt_note(cred->receipt, RECEIPT_REF);
 	}
 	op_release(&op);
 	return rc;
@@ -512,6 +528,7 @@ static void locks_init(struct fs *fs)
 	pthread_mutex_init(&fs->rename_lock, NULL);
 	pthread_mutex_init(&fs->drain_lock, NULL);
 	pthread_mutex_init(&fs->work_lock, NULL);
+	pthread_mutex_init(&fs->adopt_lock, NULL);
 	CDS_INIT_LIST_HEAD(&fs->orphans);
 	CDS_INIT_LIST_HEAD(&fs->atimes);
 	events_open(fs);
@@ -527,6 +544,7 @@ static void locks_destroy(struct fs *fs)
 	pthread_mutex_destroy(&fs->rename_lock);
 	pthread_mutex_destroy(&fs->drain_lock);
 	pthread_mutex_destroy(&fs->work_lock);
+	pthread_mutex_destroy(&fs->adopt_lock);
 }
 
 int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)

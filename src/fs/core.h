@@ -20,6 +20,7 @@
 #include "fs/copies.h"
 #include "fs/fs.h"
 #include "fs/holders.h"
+#include "fs/ledger.h"
 #include "space/space.h"
 #include "txn/txn.h"
 
@@ -27,6 +28,8 @@
 struct inode {
 	struct txn_lock lock; /* covers the inode's record and trees, and the fields marked (l) */
 	uint64_t ino;
+	struct ledger_cell *cell; /* NULL: there is no ledger */
+	_Atomic bool adopted;     /* what its cell says has been counted */
 	_Atomic uint64_t
 		pins; /* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
 	_Atomic uint64_t refs;                          /* lookups of the kernel */
@@ -78,6 +81,8 @@ struct fs {
 
 	struct cds_lfht *inodes;
 	_Atomic uint64_t inode_count;
+	pthread_mutex_t
+		adopt_lock; /* inodes that come into the table and have a cell; nothing is taken under it */
 
 	_Atomic(const struct fs_holders *) holders; /* NULL: nobody maps files */
 	_Atomic uint64_t holder_count;              /* of all inodes */
@@ -152,7 +157,12 @@ struct op {
 	unsigned change_count;
 	bool bad_data;      /* this run met bad memory in file data */
 	struct dax_bad bad; /* there */
+	int64_t answer; /* for the receipt, if it has one: an inode that is made (RECEIPT_MAKES), or how far the request has come */
+	uint32_t answer_flags;
 };
+
+/* The cred of a call that is given none: with the receipt of this thread; NULL: it has none. */
+const struct fs_cred *op_request(void);
 
 typedef int (*op_fn)(struct op *op, void *arg);
 
@@ -225,6 +235,8 @@ void itable_disown_all(struct fs *fs);
 void itable_close(struct fs *fs);
 /* The inode with one more pin (or as many as given), made if it is not there; make = false: NULL then. NULL: no memory. */
 struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make);
+/* One that is there, or that the kernel knows from another daemon. */
+struct inode *inode_pin_known(struct fs *fs, uint64_t ino);
 void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count);
 /* One more reference (with its pin) to an inode that is pinned; back again. Both may free an orphan: hold no lock in inode_unref. */
 void inode_ref(struct inode *inode);
@@ -276,6 +288,11 @@ must_check int name_drop(struct op *op, struct inode *inode, struct inode_attr *
  * the first of them, and read again. The caller puts it at the end. */
 must_check int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t size);
 must_check int data_resume(struct fs *fs); /* continues all intents */
+
+/* ---- attr.c ---- */
+
+/* One open less that was a holder's, not the kernel's. */
+void open_unhold(struct fs *fs, uint64_t ino);
 
 /* ---- orphan.c ---- */
 

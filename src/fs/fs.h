@@ -23,18 +23,23 @@
 #include "util/util.h"
 
 struct fs;
+struct fs_ledger;
 
 struct fs_opts {
 	bool readonly;
 	bool noatime;
 	bool strictatime;
 	bool background; /* a thread that frees orphans and batches access times; else fs_work() does */
+	const struct fs_ledger
+		*ledger; /* of a mount that another daemon can take over (ledger.h); NULL: none */
 };
 
 /* Opens the file system in an open pool (and the space floor under it), continues intents. */
 must_check int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out);
 /* Gives back orphans that nobody references any more, writes pending access times. */
 void fs_close(struct fs *fs);
+/* Writes pending access times. */
+void fs_flush(struct fs *fs);
 /* Background work by hand: orphans, access times. For tests and fs_opts.background = false. */
 void fs_work(struct fs *fs);
 struct pool *fs_pool(const struct fs *fs);
@@ -54,7 +59,12 @@ struct fs_cred {
 	/* Whether the group is one of his others. NULL: he has none. Asked inside of transactions. */
 	bool (*has_group)(void *arg, uint32_t gid);
 	void *group_arg;
+	struct txn_receipt *
+		receipt; /* of the request, for a daemon that is asked the same again (txn/receipt.h); NULL: none */
 };
+
+/* The same for calls without a cred that this thread makes from now on, until it is NULL again. */
+void fs_receipt_set(struct txn_receipt *receipt);
 
 /* inode_attr of media/inode.h is what getattr gives. A name is len bytes, any but NUL and '/'. */
 must_check int fs_lookup(struct fs *fs, uint64_t dir, const char *name, size_t len, struct inode_attr *attr);

@@ -251,7 +251,7 @@ void fs_unhold(struct fs *fs, uint64_t ino)
 		;
 	if (held > 0) {
 		atomic_fetch_sub(&fs->holder_count, 1);
-		fs_closed(fs, ino, 0);
+		open_unhold(fs, ino);
 	}
 	inode_unpin(fs, inode, 1);
 }

@@ -76,7 +76,7 @@ static void inode_destroy_rcu(struct rcu_head *head)
 	inode_destroy(inode);
 }
 
-static struct inode *inode_fresh(uint64_t ino, uint64_t pins)
+static struct inode *inode_fresh(struct fs *fs, uint64_t ino, uint64_t pins)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
 
@@ -85,6 +85,8 @@ static struct inode *inode_fresh(uint64_t ino, uint64_t pins)
 	txn_lock_init(&inode->lock, ino);
 	inode->ino = ino;
 	lend_init(inode);
+	inode->cell = ledger_cell(fs, ino);
+	atomic_init(&inode->adopted, !inode->cell);
 	cds_lfht_node_init(&inode->node);
 	atomic_store(&inode->pins, pins); /* last: whoever pins it sees the rest */
 	return inode;
@@ -114,7 +116,7 @@ struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make)
 		cds_lfht_lookup(fs->inodes, hash, node_is_ino, &ino, &iter);
 		node = cds_lfht_iter_get_node(&iter);
 		if (!node) {
-			if (!make || (!fresh && !(fresh = inode_fresh(ino, count))))
+			if (!make || (!fresh && !(fresh = inode_fresh(fs, ino, count))))
 				break;
 			node = cds_lfht_add_unique(fs->inodes, hash, node_is_ino, &ino, &fresh->node);
 			if (node == &fresh->node) {
@@ -134,7 +136,14 @@ struct inode *inode_pin(struct fs *fs, uint64_t ino, uint64_t count, bool make)
 	if (fresh)
 		inode_destroy(fresh); /* nobody has seen it */
 	assert(!found || atomic_load(&found->pins) >= count);
+	if (found && !atomic_load(&found->adopted))
+		ledger_adopt(fs, found);
 	return found;
+}
+
+struct inode *inode_pin_known(struct fs *fs, uint64_t ino)
+{
+	return inode_pin(fs, ino, 1, ledger_knows(fs, ino));
 }
 
 void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count)
@@ -160,6 +169,7 @@ void inode_unpin(struct fs *fs, struct inode *inode, uint64_t count)
 
 void inode_ref(struct inode *inode)
 {
+	ledger_ref(inode->cell);
 	atomic_fetch_add(&inode->pins, 1);
 	atomic_fetch_add(&inode->refs, 1);
 }
@@ -168,8 +178,10 @@ struct inode *inode_pin_ref(struct fs *fs, uint64_t ino)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, true);
 
-	if (inode)
-		atomic_fetch_add(&inode->refs, 1);
+	if (!inode)
+		return NULL;
+	ledger_ref(inode->cell);
+	atomic_fetch_add(&inode->refs, 1);
 	return inode;
 }
 
@@ -181,6 +193,7 @@ void inode_unref(struct fs *fs, struct inode *inode, uint64_t count)
 	do {
 		gone = u64_min(refs, count);
 	} while (!atomic_compare_exchange_weak(&inode->refs, &refs, refs - gone));
+	ledger_unref(inode->cell, gone);
 	if (gone)
 		inode_unpin(fs, inode, gone);
 }
@@ -194,7 +207,7 @@ int inode_compare(const void *a, const void *b)
 
 void fs_forget(struct fs *fs, uint64_t ino, uint64_t count)
 {
-	struct inode *inode = inode_pin(fs, ino, 1, false);
+	struct inode *inode = inode_pin_known(fs, ino);
 
 	if (!inode)
 		return;

@@ -54,6 +54,8 @@ static int link_op(struct op *op, void *arg)
 	if (rc)
 		return rc;
 	inode_on_commit(op, inode, INODE_REF);
+	op->answer = (int64_t)a->ino;
+	op->answer_flags = RECEIPT_MAKES;
 	inode_show(inode, &attr);
 	*a->attr = attr;
 	return 0;
@@ -64,7 +66,7 @@ int fs_link(struct fs *fs, uint64_t ino, uint64_t dir, const char *name, size_t 
 	struct link_arg a = { ino, dir, name, len, attr };
 	int rc = name_check_new(name, len);
 
-	return rc ? rc : op_run(fs, TXN_WRITE, NULL, link_op, &a);
+	return rc ? rc : op_run(fs, TXN_WRITE, op_request(), link_op, &a);
 }
 
 int name_drop(struct op *op, struct inode *inode, struct inode_attr *attr, uint64_t dir, uint64_t key)
@@ -162,7 +164,7 @@ int fs_unlink(struct fs *fs, uint64_t dir, const char *name, size_t len)
 
 	if (!rc && name_is_dots(name, len))
 		rc = -EISDIR;
-	return rc ? rc : op_run(fs, TXN_FREEING, NULL, unlink_op, &a);
+	return rc ? rc : op_run(fs, TXN_FREEING, op_request(), unlink_op, &a);
 }
 
 int fs_rmdir(struct fs *fs, uint64_t dir, const char *name, size_t len)
@@ -172,5 +174,5 @@ int fs_rmdir(struct fs *fs, uint64_t dir, const char *name, size_t len)
 
 	if (!rc && name_is_dots(name, len))
 		rc = len == 1 ? -EINVAL : -ENOTEMPTY;
-	return rc ? rc : op_run(fs, TXN_FREEING, NULL, unlink_op, &a);
+	return rc ? rc : op_run(fs, TXN_FREEING, op_request(), unlink_op, &a);
 }

@@ -375,6 +375,8 @@ static int make_op(struct op *op, void *arg)
 	if (rc)
 		return rc;
 	inode_on_commit(op, inode, INODE_REF);
+	op->answer = (int64_t)attr.ino;
+	op->answer_flags = RECEIPT_MAKES;
 	*a->attr = attr;
 	return 0;
 }

@@ -208,7 +208,7 @@ ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes,
 
 uint64_t fs_page_reads(struct fs *fs, uint64_t ino)
 {
-	struct inode *inode = inode_pin(fs, ino, 1, false);
+	struct inode *inode = inode_pin_known(fs, ino);
 	uint64_t count = inode ? atomic_load(&inode->page_reads) : 0;
 
 	if (inode)

@@ -213,6 +213,9 @@ int data_shift(struct op *op, struct inode *inode, struct inode_attr *attr, int 
 		rc = intent_make(op, attr, INTENT_SHIFT, args, &ref);
 	if (rc)
 		return rc;
+	/* From here on it comes to its end, whoever is killed. */
+	if (op->cred && op->cred->receipt && !sabotage_point("receipt-shift"))
+		txn_set_receipt(op->tx, op->cred->receipt, 0, 0, 0);
 	/* The chain may drop what was edited so far and try again: the intent must be there then. */
 	rc = txn_roll(op->tx);
 	if (rc)

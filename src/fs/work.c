@@ -160,6 +160,11 @@ void work_stop(struct fs *fs)
 	atomic_store(&fs->worker_stop, false);
 }
 
+void fs_flush(struct fs *fs)
+{
+	atime_flush(fs);
+}
+
 void fs_work(struct fs *fs)
 {
 	poison_stays_find(fs);

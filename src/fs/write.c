@@ -422,6 +422,9 @@ static int write_once(struct op *op, void *arg)
 		rc = inode_put(op, &attr);
 	if (!rc && w.direct && attr.mode != mode)
 		w.direct->mode_changed = true;
+	/* Of an append this is how much of it is there: it cannot be stored once more in the same place. */
+	if (op->cred && op->cred->receipt)
+		op->answer = op->cred->receipt->value + (int64_t)(end - w.off);
 	call->off = w.off;
 	call->done_bytes = w.flags & FS_WRITE_CACHED && end - w.off == w.size_bytes ? call->size_bytes :
 										      end - w.off;

@@ -431,7 +431,7 @@ int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value
 		rc = -E2BIG;
 	if (!rc && flags & ~(XATTR_CREATE | XATTR_REPLACE))
 		rc = -EINVAL;
-	return rc ? rc : op_run(fs, TXN_WRITE, NULL, change_op, &a);
+	return rc ? rc : op_run(fs, TXN_WRITE, op_request(), change_op, &a);
 }
 
 int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
@@ -439,7 +439,7 @@ int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
 	struct xattr_arg a = { .ino = ino, .name = name };
 	int rc = xattr_name_check(name);
 
-	return rc ? rc : op_run(fs, TXN_FREEING, NULL, change_op, &a);
+	return rc ? rc : op_run(fs, TXN_FREEING, op_request(), change_op, &a);
 }
 
 static int get_op(struct op *op, void *arg)

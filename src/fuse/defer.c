@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "fuse/kept.h"
+
 struct defer {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
@@ -39,8 +41,11 @@ static void *defer_run(void *arg)
 	struct defer *defer = arg;
 	struct defer_work *work;
 
-	while ((work = defer_take(defer)))
+	while ((work = defer_take(defer))) {
+		kept_now = work->receipt;
 		work->fn(work);
+		kept_now = NULL;
+	}
 	return NULL;
 }
 
@@ -73,6 +78,7 @@ bool defer_add(struct defer *defer, struct defer_work *work)
 	bool taken;
 
 	work->next = NULL;
+	work->receipt = kept_now;
 	pthread_mutex_lock(&defer->lock);
 	taken = !defer->closing;
 	if (taken) {

@@ -16,6 +16,7 @@ struct defer;
 struct defer_work {
 	void (*fn)(struct defer_work *work);
 	struct defer_work *next;
+	struct txn_receipt *receipt; /* of the request (kept.h): goes along from thread to thread */
 };
 
 must_check int defer_open(unsigned threads, struct defer **out);

@@ -13,6 +13,7 @@
 #include "fs/fs.h"
 #include "fuse/defer.h"
 #include "fuse/direct.h"
+#include "fuse/kept.h"
 #include "fuse/opens.h"
 #include "fuse/place.h"
 #include "fuse/session.h"
@@ -73,6 +74,9 @@ struct session {
 	int init_rc;            /* (lock) what became of it */
 	bool stop;              /* (lock) */
 	_Atomic bool exiting;
+	struct kept *kept;             /* or NULL */
+	bool is_taken;                 /* over, from another daemon */
+	char *_Atomic leave_path;      /* the program that takes over; NULL: none */
 	unsigned dev_major, dev_minor; /* of the mount: where its attributes are */
 };
 
@@ -162,6 +166,9 @@ void ops_shadows(fuse_req_t req, const void *in);
 /* ops_grow.c */
 void ops_grow(fuse_req_t req, const void *in);
 
+/* ops_upgrade.c */
+void ops_upgrade(fuse_req_t req, const void *in);
+
 /* ops_scrub.c */
 void ops_scrub(fuse_req_t req, const void *in);
 
@@ -190,6 +197,11 @@ void session_serve(struct worker *worker, char *request, size_t size);
  * 100 ms: the kernel sends them when the last RELEASE is answered. Whether any were carried out since there were before_count.
  */
 bool session_forgets_wait(struct session *session, unsigned before_count);
+/* resend.c: what a daemon before this one has not answered is, on this thread. Before the workers start. */
+must_check int resend_all(struct session *session);
+/* session.c: for one more of them, that has no seat. */
+must_check int worker_init(struct session *session, struct worker *worker);
+void worker_free(struct worker *worker);
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);
 /* session.c: sums of the workers' counters. */

@@ -13,6 +13,7 @@
 
 #include <umbra/ioctl.h>
 
+#include "fuse/again.h"
 #include "fuse/ops.h"
 
 struct change {
@@ -53,11 +54,18 @@ static int token_source(struct change *c, const struct umbra_token *token, struc
 
 	if (!(c->fh & OPS_FH_WRITE))
 		return -EBADF;
+	if (again_source()) /* a daemon before this one has taken the token */
+		return fs_getattr(c->session->fs, again_source(), attr);
+	/* Noted before it is used up: then it may go on without. */
+	if (kept_now && token_look(c->session->tokens, token, c->pid, &file))
+		again_took_token(file.ino);
 	rc = token_use(c->session->tokens, token, c->pid, &file);
-	if (rc)
+	if (!rc && !(file.mode & OPS_FH_READ)) /* a token for mapping alone */
+		rc = -EACCES;
+	if (rc) {
+		again_took_token(0);
 		return rc;
-	if (!(file.mode & OPS_FH_READ)) /* a token for mapping alone */
-		return -EACCES;
+	}
 	rc = fs_getattr(c->session->fs, file.ino, attr);
 	if (rc)
 		return rc;
@@ -144,7 +152,8 @@ static int change_fallocate(struct change *c)
 		return rc;
 	/* Collapse and insert move everything behind them. */
 	kernel_drop(c, arg->off, 0);
-	rc = fs_fallocate(c->session->fs, &c->cred, c->ino, (int)arg->mode, arg->off, arg->len);
+	if (!again_is_done(&rc))
+		rc = fs_fallocate(c->session->fs, &c->cred, c->ino, (int)arg->mode, arg->off, arg->len);
 	kernel_drop(c, arg->off, 0);
 	return rc;
 }
@@ -177,9 +186,9 @@ static int files_decode(const struct umbra_clone_files *arg, struct fs_clone_ite
 static int change_files(struct change *c)
 {
 	struct umbra_clone_files *arg = &c->arg->files;
+	unsigned before = (unsigned)u64_min(again_so_far(), arg->count), done = 0;
 	struct fs_clone_item *items;
-	unsigned done = 0;
-	int rc;
+	int rc = 0;
 
 	if (c->cred.uid != 0)
 		return -EPERM;
@@ -193,7 +202,10 @@ static int change_files(struct change *c)
 	rc = files_decode(arg, items);
 	if (rc)
 		goto out;
-	rc = fs_clone_files(c->session->fs, &c->cred, c->ino, items, arg->count, &done);
+	if (before < arg->count)
+		rc = fs_clone_files(c->session->fs, &c->cred, c->ino, items + before, arg->count - before,
+				    &done);
+	done += before;
 	/* The kernel may remember that there was no such name. */
 	for (unsigned i = 0; i < done; i++)
 		(void)fuse_lowlevel_notify_inval_entry(c->session->se, c->ino, items[i].name,

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "fs/holders.h"
+#include "fuse/again.h"
 #include "fuse/ops.h"
 
 /* FS_OPEN_* of an open, but for truncation. */
@@ -95,12 +96,14 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 	struct fs_cred cred = ops_cred(req);
 	struct fuse_entry_param entry;
 	struct inode_attr attr;
-	unsigned flags = open_flags(fi);
+	unsigned flags = open_flags(fi), was_open;
 	bool direct;
 	int rc;
 
 	mode = (mode & 07777) | S_IFREG;
-	if (wire_now.tmpfile)
+	if (again_is_made(fs, &attr, &rc))
+		;
+	else if (wire_now.tmpfile)
 		rc = fs_tmpfile(fs, &cred, dir, mode, &attr);
 	else
 		rc = fs_mknod(fs, &cred, dir, name, strlen(name), mode, 0, &attr);
@@ -109,14 +112,18 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 		rc = -ESTALE;
 	if (rc)
 		goto out;
+	if (again_is_opened(&was_open))
+		fs_closed(fs, attr.ino, was_open);
 	direct = open_is_direct(session, &attr, fi);
 	rc = fs_opened(fs, attr.ino, direct ? flags : flags | FS_OPEN_CACHED, &cred);
 	if (rc) {
 		fs_forget(fs, attr.ino, 1);
 		goto out;
 	}
+	again_opened(direct ? flags : flags | FS_OPEN_CACHED);
 	ops_entry(session, &attr, &entry);
 	open_fill(session, attr.ino, direct || open_must_bypass(session, attr.ino), fi);
+	again_opened(open_noted(fi));
 	if (fuse_reply_create(req, &entry, fi) < 0) {
 		fs_closed(fs, attr.ino, open_noted(fi));
 		fs_forget(fs, attr.ino, 1);
@@ -132,9 +139,12 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs *fs = session->fs;
 	struct fs_cred cred = ops_cred(req);
 	struct inode_attr attr;
-	unsigned flags = open_flags(fi);
+	unsigned flags = open_flags(fi), was_open;
 	bool direct = false;
 	int rc = fs_getattr(fs, ino, &attr);
+
+	if (again_is_opened(&was_open))
+		fs_closed(fs, ino, was_open);
 
 	if (wire_kill_flags(&session->wire))
 		cred.kill_priv_exempt = !wire_now.kill_suidgid;
@@ -150,7 +160,9 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		ops_reply(req, rc);
 		return;
 	}
+	again_opened(direct ? flags : flags | FS_OPEN_CACHED);
 	open_fill(session, ino, direct || open_must_bypass(session, ino), fi);
+	again_opened(open_noted(fi));
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, open_noted(fi));
 }
@@ -161,7 +173,8 @@ void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	bool has_pages = direct_closed(session, fi->fh);
 
-	fs_closed(session->fs, ino, has_pages ? open_noted(fi) | FS_OPEN_CACHED : open_noted(fi));
+	if (again_release())
+		fs_closed(session->fs, ino, has_pages ? open_noted(fi) | FS_OPEN_CACHED : open_noted(fi));
 	ops_reply(req, 0);
 }
 

@@ -7,14 +7,18 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "fuse/again.h"
 #include "fuse/ops.h"
 
 static void make_node(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, uint32_t rdev)
 {
 	struct fs_cred cred = ops_cred(req);
+	struct fs *fs = req_session(req)->fs;
 	struct inode_attr attr;
-	int rc = fs_mknod(req_session(req)->fs, &cred, dir, name, strlen(name), mode, rdev, &attr);
+	int rc;
 
+	if (!again_is_made(fs, &attr, &rc))
+		rc = fs_mknod(fs, &cred, dir, name, strlen(name), mode, rdev, &attr);
 	if (rc)
 		ops_reply(req, rc);
 	else
@@ -36,10 +40,12 @@ void ops_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode)
 void ops_symlink(fuse_req_t req, const char *target, fuse_ino_t dir, const char *name)
 {
 	struct fs_cred cred = ops_cred(req);
+	struct fs *fs = req_session(req)->fs;
 	struct inode_attr attr;
-	int rc = fs_symlink(req_session(req)->fs, &cred, dir, name, strlen(name), target, strlen(target),
-			    &attr);
+	int rc;
 
+	if (!again_is_made(fs, &attr, &rc))
+		rc = fs_symlink(fs, &cred, dir, name, strlen(name), target, strlen(target), &attr);
 	if (rc)
 		ops_reply(req, rc);
 	else
@@ -48,9 +54,12 @@ void ops_symlink(fuse_req_t req, const char *target, fuse_ino_t dir, const char 
 
 void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *name)
 {
+	struct fs *fs = req_session(req)->fs;
 	struct inode_attr attr;
-	int rc = fs_link(req_session(req)->fs, ino, dir, name, strlen(name), &attr);
+	int rc;
 
+	if (!again_is_made(fs, &attr, &rc))
+		rc = fs_link(fs, ino, dir, name, strlen(name), &attr);
 	if (rc)
 		ops_reply(req, rc);
 	else
@@ -59,21 +68,32 @@ void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir, const char *name)
 
 void ops_unlink(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
-	ops_reply(req, fs_unlink(req_session(req)->fs, dir, name, strlen(name)));
+	int rc;
+
+	if (!again_is_done(&rc))
+		rc = fs_unlink(req_session(req)->fs, dir, name, strlen(name));
+	ops_reply(req, rc);
 }
 
 void ops_rmdir(fuse_req_t req, fuse_ino_t dir, const char *name)
 {
-	ops_reply(req, fs_rmdir(req_session(req)->fs, dir, name, strlen(name)));
+	int rc;
+
+	if (!again_is_done(&rc))
+		rc = fs_rmdir(req_session(req)->fs, dir, name, strlen(name));
+	ops_reply(req, rc);
 }
 
 void ops_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t new_dir, const char *new_name,
 		unsigned flags)
 {
 	struct fs_cred cred = ops_cred(req);
+	int rc;
 
-	ops_reply(req, fs_rename(req_session(req)->fs, &cred, dir, name, strlen(name), new_dir, new_name,
-				 strlen(new_name), flags));
+	if (!again_is_done(&rc))
+		rc = fs_rename(req_session(req)->fs, &cred, dir, name, strlen(name), new_dir, new_name,
+			       strlen(new_name), flags);
+	ops_reply(req, rc);
 }
 
 void ops_opendir(fuse_req_t req, fuse_ino_t dir, struct fuse_file_info *fi)

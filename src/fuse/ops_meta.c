@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
+#include "fuse/again.h"
 #include "fuse/ops.h"
 
 #define RDEV_MAJOR(rdev) ((rdev) >> 20)
@@ -47,6 +48,7 @@ struct fs_cred ops_cred(fuse_req_t req)
 		.umask = ctx->umask,
 		.kill_priv_exempt = ctx->uid == 0,
 		.request_id = wire_now.unique,
+		.receipt = kept_now,
 		.has_group = req_has_group,
 		.group_arg = req,
 	};
@@ -144,11 +146,13 @@ void ops_lookup(fuse_req_t req, fuse_ino_t dir, const char *name)
 	size_t len = strlen(name);
 	int rc;
 
+	again_lookup(fs);
 	if (len <= 2 && name[0] == '.' && (len == 1 || name[1] == '.'))
 		rc = lookup_dots(fs, dir, len == 2, &attr);
 	else
 		rc = fs_lookup(fs, dir, name, len, &attr);
 	if (rc == 0) {
+		again_looked_up(attr.ino);
 		ops_reply_entry(req, &attr);
 	} else if (rc == -ENOENT) { /* cached too */
 		struct fuse_entry_param none = { .entry_timeout = OPS_TIMEOUT_S };

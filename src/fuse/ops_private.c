@@ -329,6 +329,9 @@ bool ops_private(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fuse
 	case UMBRA_IOC_GROW:
 		ops_grow(req, in);
 		return true;
+	case UMBRA_IOC_UPGRADE:
+		ops_upgrade(req, in);
+		return true;
 	case UMBRA_IOC_SCRUB:
 		ops_scrub(req, in);
 		return true;

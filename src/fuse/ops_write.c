@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/again.h"
 #include "fuse/ops.h"
 
 struct direct_write {
@@ -121,6 +122,7 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 	struct fs_cred cred = ops_cred(req);
 	struct fs_direct direct = { 0 };
 	unsigned flags = 0;
+	size_t before = u64_min(again_so_far(), size); /* of an append */
 	ssize_t n;
 
 	if (fi->writepage) /* a dirty page of a mapping; who dirtied it is not known */
@@ -133,21 +135,25 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 		flags |= FS_WRITE_DROP_CAPS;
 	if (wire_kill_flags(&session->wire) ? wire_now.kill_suidgid : !fi->writepage && cred.uid != 0)
 		flags |= FS_WRITE_KILLPRIV;
-	if (!wire_now.direct) {
-		n = fs_write(session->fs, &cred, ino, buf, size, (uint64_t)off, flags);
+	if (before == size && size > 0) {
+		n = 0;
+	} else if (!wire_now.direct) {
+		n = fs_write(session->fs, &cred, ino, buf + before, size - before, (uint64_t)off, flags);
 	} else {
-		n = fs_write_direct(session->fs, &cred, ino, buf, size, (uint64_t)off, flags, &direct);
+		n = fs_write_direct(session->fs, &cred, ino, buf + before, size - before, (uint64_t)off,
+				    flags, &direct);
 		mode_tell(session, ino, &direct);
 	}
-	if (n > 0)
+	if (n > 0) {
 		worker_count(&worker_now->written_bytes, (uint64_t)n);
-	if (wire_now.direct && (n == -EAGAIN || (n > 0 && (size_t)n < size))) {
-		size_t before = n > 0 ? (size_t)n : 0;
+		before += (size_t)n;
+	}
+	if (wire_now.direct && (n == -EAGAIN || (n > 0 && before < size))) {
 		int rc = write_defer(req, &cred, ino, buf, size, (uint64_t)off, flags, before);
 
 		if (rc == 0)
 			return;
-		n = n > 0 ? n : rc;
+		n = rc;
 	}
-	write_reply(req, n);
+	write_reply(req, before > 0 || n >= 0 ? (ssize_t)before : n);
 }

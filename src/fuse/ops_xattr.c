@@ -5,18 +5,23 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fuse/again.h"
 #include "fuse/ops.h"
 
 void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
+	int rc;
+
 	if (size > OPS_WRITE_MAX) {
 		ops_reply(req, -E2BIG);
 		return;
 	}
 	/* It stands behind the name, at any address; ACLs are looked at as structures. */
 	memcpy(worker_now->buf, value, size);
-	ops_reply(req, fs_setxattr(req_session(req)->fs, ino, name, worker_now->buf, size, flags,
-				   wire_now.acl_kill_sgid));
+	if (!again_is_done(&rc))
+		rc = fs_setxattr(req_session(req)->fs, ino, name, worker_now->buf, size, flags,
+				 wire_now.acl_kill_sgid);
+	ops_reply(req, rc);
 }
 
 /* n: what the file system said for a buffer of size bytes; 0 asks for the length. */
@@ -67,5 +72,9 @@ void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-	ops_reply(req, fs_removexattr(req_session(req)->fs, ino, name));
+	int rc;
+
+	if (!again_is_done(&rc))
+		rc = fs_removexattr(req_session(req)->fs, ino, name);
+	ops_reply(req, rc);
 }

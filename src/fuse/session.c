@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <signal.h>
@@ -21,7 +22,9 @@
 
 #include "dax/dax.h"
 #include "fuse/events.h"
+#include "fuse/again.h"
 #include "fuse/ops.h"
+#include "fuse/resend_wire.h"
 #include "util/log.h"
 
 #define PAGE 4096u
@@ -35,6 +38,8 @@
 #define FORGETS_STEP_NS 200000
 #define FORGETS_STEPS 500u
 #define REPLY_SMALL 512u
+#define KICK_MS 20
+#define QUIET_TIMES 5u
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
@@ -138,19 +143,62 @@ static bool session_replied(struct session *session, const struct iovec *iov, in
 	return false;
 }
 
+/* The kernel has had this answer from another daemon: is it the same? */
+static bool init_is_same(struct session *session, const struct iovec *iov, int count)
+{
+	const struct kept_head *head = kept_head(session->kept);
+	struct fuse_init_out was = { 0 }, now = { 0 };
+
+	if (count < 2)
+		return false;
+	memcpy(&was, head->answer, u64_min(head->answer_size, sizeof(was)));
+	memcpy(&now, iov[1].iov_base, u64_min(iov[1].iov_len, sizeof(now)));
+	return was.major == now.major && was.flags == now.flags && was.flags2 == now.flags2;
+}
+
+static ssize_t init_answer(struct session *session, int fd, struct iovec *iov, int count)
+{
+	const struct fuse_out_header *out = iov[0].iov_base;
+	ssize_t n = out->len;
+
+	if (session->kept && atomic_load(&kept_head(session->kept)->is_agreed)) {
+		init_over(session, init_is_same(session, iov, count) ? out->error : -EPROTO);
+		return n;
+	}
+	if (session->kept && !out->error)
+		kept_agree(session->kept, iov, count);
+	n = reply_write(fd, iov, count);
+	init_over(session, n < 0 ? -errno : out->error);
+	return n;
+}
+
+/* The receipt of what has been answered is of no use any more. */
+static void receipt_over(uint64_t unique)
+{
+	if (!kept_now || atomic_load_explicit(&kept_now->unique, memory_order_relaxed) != unique)
+		return;
+	kept_release(kept_now);
+	kept_now = NULL;
+	fs_receipt_set(NULL);
+}
+
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
 	struct session *session = userdata;
-	bool is_init;
 	ssize_t n;
 
 	if (session_replied(session, iov, count))
 		return 1;
-	is_init = wire_reply(&session->wire, iov, count);
+	if (wire_reply(&session->wire, iov, count))
+		return init_answer(session, fd, iov, count);
 	n = reply_write(fd, iov, count);
-	if (is_init)
-		init_over(session, n < 0 ? -errno : out->error);
+	if (kept_now) {
+		int error = errno;
+
+		receipt_over(out->unique & ~RESEND_UNIQUE);
+		errno = error;
+	}
 	return n;
 }
 
@@ -171,9 +219,13 @@ void session_serve(struct worker *worker, char *request, size_t size)
 {
 	struct session *session = worker->session;
 	struct fuse_buf buf = { .size = size };
+	enum wire_verdict verdict;
 
 	worker_count(&worker->requests, 1);
-	switch (wire_request(&session->wire, &request, &buf.size)) {
+	verdict = wire_request(&session->wire, &request, &buf.size);
+	if (session->kept && !again_begin(session, request, buf.size))
+		return;
+	switch (verdict) {
 	case WIRE_DROP:
 		break;
 	case WIRE_STATX:
@@ -184,6 +236,8 @@ void session_serve(struct worker *worker, char *request, size_t size)
 		fuse_session_process_buf(session->se, &buf);
 		break;
 	}
+	if (session->kept)
+		again_end();
 }
 
 static void forget_count(struct session *session, const struct fuse_in_header *in)
@@ -261,6 +315,22 @@ static void *worker_run(void *arg)
 
 /* ---- open ---- */
 
+int worker_init(struct session *session, struct worker *worker)
+{
+	worker->session = session;
+	worker->buf = dax_buffer_alloc(OPS_WRITE_MAX + PAGE);
+	worker->refs = calloc(OPS_WRITE_MAX / PLUS_ENTRY_MIN, sizeof(*worker->refs));
+	return worker->buf && worker->refs ? 0 : -ENOMEM;
+}
+
+void worker_free(struct worker *worker)
+{
+	if (worker->request)
+		free(worker->request - (PAGE - WRITE_HEAD));
+	free(worker->buf);
+	free(worker->refs);
+}
+
 /* Those of /dev/fuse come first. */
 static int workers_alloc(struct session *session)
 {
@@ -274,14 +344,14 @@ static int workers_alloc(struct session *session)
 		struct worker *worker = &session->workers[i];
 		char *request = i < readers_count ? aligned_alloc(PAGE, PAGE + REQUEST_SIZE) : NULL;
 
-		worker->session = session;
 		worker->seat = i < readers_count ? place_seat(session->place, i) : NULL;
-		worker->buf = dax_buffer_alloc(OPS_WRITE_MAX + PAGE);
-		worker->refs = calloc(OPS_WRITE_MAX / PLUS_ENTRY_MIN, sizeof(*worker->refs));
 		if (request)
 			worker->request = request + PAGE - WRITE_HEAD;
-		if ((!request && i < readers_count) || !worker->buf || !worker->refs)
+		if ((!request && i < readers_count) || worker_init(session, worker))
 			return -ENOMEM;
+		/* Killed while the kernel waits for a page to copy a request to, it would have that one fail. */
+		if (request && session->kept)
+			dax_buffer_hold(request, PAGE + REQUEST_SIZE);
 	}
 	if (session->uring)
 		uring_workers_set(session->uring, session->workers + readers_count);
@@ -290,14 +360,8 @@ static int workers_alloc(struct session *session)
 
 static void workers_free(struct session *session)
 {
-	for (unsigned i = 0; session->workers && i < session->workers_count; i++) {
-		struct worker *worker = &session->workers[i];
-
-		if (worker->request)
-			free(worker->request - (PAGE - WRITE_HEAD));
-		free(worker->buf);
-		free(worker->refs);
-	}
+	for (unsigned i = 0; session->workers && i < session->workers_count; i++)
+		worker_free(&session->workers[i]);
 	free(session->workers);
 }
 
@@ -328,12 +392,19 @@ static int session_attach(struct session *session, char *why, size_t why_size)
 		snprintf(why, why_size, "out of memory");
 		return -ENOMEM;
 	}
-	rc = mount_attach(session, why, why_size);
+	rc = session->is_taken ? 0 : mount_attach(session, why, why_size);
 	if (rc)
 		return rc;
-	if (statx(AT_FDCWD, session->opts.mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &sx) == 0) {
+	if (session->is_taken) {
+		session->dev_major = kept_head(session->kept)->dev_major;
+		session->dev_minor = kept_head(session->kept)->dev_minor;
+	} else if (statx(AT_FDCWD, session->opts.mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &sx) == 0) {
 		session->dev_major = sx.stx_dev_major;
 		session->dev_minor = sx.stx_dev_minor;
+	}
+	if (session->kept) {
+		kept_head(session->kept)->dev_major = session->dev_major;
+		kept_head(session->kept)->dev_minor = session->dev_minor;
 	}
 	if (fuse_session_custom_io(session->se, &io, session->fd)) {
 		mount_detach(session);
@@ -348,7 +419,8 @@ static int transport_open(struct session *session, char *why, size_t why_size)
 {
 	int rc;
 
-	if (session->opts.transport == SESSION_TRANSPORT_DEV)
+	/* What a dead daemon had read over io_uring is not sent again. */
+	if (session->opts.transport == SESSION_TRANSPORT_DEV || session->kept)
 		return 0;
 	rc = uring_open(session, &session->uring, session->transport_why, sizeof(session->transport_why));
 	session->wire.want_uring = rc == 0;
@@ -371,6 +443,12 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 	session->fs = fs;
 	session->opts = *opts;
 	session->fd = -1;
+	session->kept = opts->kept;
+	session->is_taken = kept_is_taken(opts->kept);
+	if (session->is_taken)
+		session->fd = opts->connection_fd;
+	if (session->kept) /* opens of different daemons have different numbers */
+		session->open_count = (uint64_t)atomic_fetch_add(&kept_head(session->kept)->starts, 1) << 32;
 	session->wire.want_direct_mmap = opts->dax != SESSION_DAX_NEVER;
 	pthread_mutex_init(&session->lock, NULL);
 	pthread_cond_init(&session->changed, NULL);
@@ -382,7 +460,7 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 	if (rc == 0)
 		rc = workers_alloc(session);
 	if (rc == 0)
-		rc = token_open(&session->tokens);
+		rc = token_open(session->kept ? kept_tokens(session->kept) : NULL, &session->tokens);
 	if (rc == 0)
 		rc = opens_new(&session->opens);
 	if (rc == 0) {
@@ -515,11 +593,15 @@ int session_run(struct session *session)
 		fs_on_poison(session->fs, events_note, session->events);
 	if (rc == 0 && session->uring)
 		rc = uring_start(session->uring);
-	if (rc == 0) {
+	if (rc == 0)
 		place_watch(session->place, session->fd);
+	if (rc == 0 && session->is_taken)
+		rc = resend_all(session);
+	if (rc == 0)
 		rc = workers_start(session);
-	}
 	rc = init_wait(session, rc);
+	if (rc == 0 && session->kept && !session->is_taken && !wire_resends(&session->wire))
+		rc = -EOPNOTSUPP;
 	if (rc == 0)
 		rc = transport_go(session);
 	if (rc == 0)
@@ -532,10 +614,15 @@ int session_run(struct session *session)
 	return rc;
 }
 
+int session_connection(const struct session *session)
+{
+	return session->fd;
+}
+
 void session_wait(struct session *session)
 {
 	pthread_mutex_lock(&session->lock);
-	while (atomic_load(&session->running) > 0)
+	while (atomic_load(&session->running) > 0 && !atomic_load(&session->leave_path))
 		pthread_cond_wait(&session->changed, &session->lock);
 	pthread_mutex_unlock(&session->lock);
 }
@@ -560,11 +647,9 @@ static bool session_wait_ms(struct session *session, long ms)
 	return rc == 0;
 }
 
-/* Somebody still has files open: they get ENOTCONN from now on. */
-static void workers_stop(struct session *session)
+/* So many times 20 ms at most; some may be at something longer. */
+static void workers_kick(struct session *session, unsigned times)
 {
-	defer_close(session->defer);
-	defer_close(session->mover);
 	fuse_session_exit(session->se);
 	atomic_store(&session->exiting, true);
 	place_end(session->place);
@@ -576,7 +661,38 @@ static void workers_stop(struct session *session)
 			if (worker->thread && !atomic_load(&worker->done))
 				pthread_kill(worker->thread, KICK_SIGNAL);
 		}
-	} while (!session_wait_ms(session, 20));
+	} while (!session_wait_ms(session, KICK_MS) && --times > 0);
+}
+
+/* Somebody still has files open: they get ENOTCONN from now on. */
+static void workers_stop(struct session *session)
+{
+	defer_close(session->defer);
+	defer_close(session->mover);
+	workers_kick(session, UINT_MAX);
+}
+
+void session_leave(struct session *session, const char *path)
+{
+	char *copy = strdup(path), *none = NULL;
+
+	if (!copy || !atomic_compare_exchange_strong(&session->leave_path, &none, copy)) {
+		free(copy);
+		return;
+	}
+	pthread_mutex_lock(&session->lock);
+	pthread_cond_broadcast(&session->changed);
+	pthread_mutex_unlock(&session->lock);
+}
+
+const char *session_leaving(const struct session *session)
+{
+	return atomic_load(&session->leave_path);
+}
+
+void session_quiet(struct session *session)
+{
+	workers_kick(session, QUIET_TIMES);
 }
 
 void session_stop(struct session *session)
@@ -631,6 +747,7 @@ void session_close(struct session *session)
 		token_close(session->tokens);
 	opens_free(session->opens);
 	workers_free(session);
+	free(session->leave_path);
 	pthread_cond_destroy(&session->changed);
 	pthread_mutex_destroy(&session->lock);
 	free(session);

@@ -16,6 +16,7 @@
 #include "fs/fs.h"
 #include "util/util.h"
 
+struct kept;
 struct session;
 
 /* Which opens bypass the kernel's page cache. */
@@ -47,6 +48,8 @@ struct session_opts {
 	enum session_dax dax;
 	enum session_placement placement;
 	enum session_transport transport;
+	struct kept *kept; /* what a daemon that takes over has to know (kept.h); NULL: nobody will */
+	int connection_fd; /* with a kept of a daemon before this one: that to the kernel, which it has mounted. Taken, also on errors */
 };
 
 /*
@@ -65,8 +68,23 @@ bool session_is_uring(const struct session *session, const char **why);
 /* The minor number of the mount's device: no other mount has it. */
 unsigned session_dev_minor(const struct session *session);
 
-/* Starts the workers. After an error: session_stop(), session_wait(), session_close(). */
+/* To the kernel: whoever else has it keeps the mount from ending with this process. */
+int session_connection(const struct session *session);
+
+/*
+ * Starts the workers. Of a mount that is taken over, first what the daemon before had not answered is carried out. After an error: session_stop(),
+ * session_wait(), session_close(). -EOPNOTSUPP with a kept: the kernel cannot send requests again.
+ */
 must_check int session_run(struct session *session);
+
+/*
+ * For a mount that another daemon is about to take over (path: its program): session_wait() returns, and the mount stays. NULL from session_leaving(): it
+ * is not so.
+ */
+void session_leave(struct session *session, const char *path);
+const char *session_leaving(const struct session *session);
+/* Then: no more requests are begun; those that are, 100 ms are waited for. The process ends now. */
+void session_quiet(struct session *session);
 
 /* Waits until the kernel has closed the connection (umount) or session_stop() has been called. */
 void session_wait(struct session *session);

@@ -34,10 +34,17 @@ struct token_ring {
 	struct token_slot *slots;
 };
 
+/* What may outlive the table. */
+struct token_kept {
+	struct token_ring rings[RINGS]; /* where their slots are is found out anew */
+	struct token_slot slots[ROOT_TOKENS + (RINGS - 1) * USER_TOKENS];
+};
+
 struct token_table {
 	pthread_mutex_t lock; /* of all that follows */
-	struct token_ring rings[RINGS];
-	struct token_slot slots[ROOT_TOKENS + (RINGS - 1) * USER_TOKENS];
+	struct token_ring *rings;
+	struct token_kept *kept;
+	bool is_own; /* its memory goes with it */
 };
 
 static time_t now_s(void)
@@ -57,16 +64,31 @@ static bool token_same(const struct umbra_token *a, const struct umbra_token *b)
 	return difference == 0;
 }
 
-int token_open(struct token_table **out)
+size_t token_table_size(void)
+{
+	return sizeof(struct token_kept);
+}
+
+int token_open(void *memory, struct token_table **out)
 {
 	struct token_table *table = calloc(1, sizeof(*table));
 
 	if (!table)
 		return -ENOMEM;
+	table->is_own = !memory;
+	table->kept = memory ? memory : calloc(1, sizeof(*table->kept));
+	if (!table->kept) {
+		free(table);
+		return -ENOMEM;
+	}
+	table->rings = table->kept->rings;
 	pthread_mutex_init(&table->lock, NULL);
 	for (unsigned i = 0; i < RINGS; i++) {
-		table->rings[i].size = i ? USER_TOKENS : ROOT_TOKENS;
-		table->rings[i].slots = table->slots + (i ? ROOT_TOKENS + (i - 1) * USER_TOKENS : 0);
+		struct token_ring *ring = &table->rings[i];
+
+		ring->size = i ? USER_TOKENS : ROOT_TOKENS;
+		ring->slots = table->kept->slots + (i ? ROOT_TOKENS + (i - 1) * USER_TOKENS : 0);
+		ring->next %= ring->size;
 	}
 	*out = table;
 	return 0;
@@ -75,6 +97,8 @@ int token_open(struct token_table **out)
 void token_close(struct token_table *table)
 {
 	pthread_mutex_destroy(&table->lock);
+	if (table->is_own)
+		free(table->kept);
 	free(table);
 }
 
@@ -116,7 +140,8 @@ int token_make(struct token_table *table, const struct token_file *file, struct 
 	return 0;
 }
 
-int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid, struct token_file *file)
+static int token_find(struct token_table *table, const struct umbra_token *token, pid_t pid, bool use,
+		      struct token_file *file)
 {
 	struct token_slot found = { .until_s = 0 };
 	struct token_ring *ring;
@@ -131,7 +156,8 @@ int token_use(struct token_table *table, const struct umbra_token *token, pid_t 
 
 		if (slot->until_s && token_same(&slot->token, token)) {
 			found = *slot;
-			slot->until_s = 0;
+			if (use)
+				slot->until_s = 0;
 		}
 	}
 	pthread_mutex_unlock(&table->lock);
@@ -139,6 +165,17 @@ int token_use(struct token_table *table, const struct umbra_token *token, pid_t 
 		return -EACCES;
 	*file = found.file;
 	return 0;
+}
+
+bool token_look(struct token_table *table, const struct umbra_token *token, pid_t pid,
+		struct token_file *file)
+{
+	return token_find(table, token, pid, false, file) == 0;
+}
+
+int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid, struct token_file *file)
+{
+	return token_find(table, token, pid, true, file);
 }
 
 pid_t token_process(pid_t thread)

@@ -7,6 +7,8 @@
 #ifndef UMBRA_FUSE_TOKEN_H
 #define UMBRA_FUSE_TOKEN_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -35,11 +37,16 @@ struct token_file {
 	pid_t pid;     /* process (not thread) that asked */
 };
 
-must_check int token_open(struct token_table **out);
+/* memory: NULL, or token_table_size() bytes, zero at first, that outlive the table: the next one that is opened on them has its tokens. */
+must_check int token_open(void *memory, struct token_table **out);
+size_t token_table_size(void);
 void token_close(struct token_table *table);
 
 must_check int token_make(struct token_table *table, const struct token_file *file,
 			  struct umbra_token *token);
+/* What token_use() would give, without using it up. False: an error. */
+bool token_look(struct token_table *table, const struct umbra_token *token, pid_t pid,
+		struct token_file *file);
 /* -EACCES: no such token, used, expired, or another process's. */
 must_check int token_use(struct token_table *table, const struct umbra_token *token, pid_t pid,
 			 struct token_file *file);

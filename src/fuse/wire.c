@@ -10,6 +10,7 @@
 #include <linux/fuse.h>
 #include <string.h>
 
+#include "fuse/resend_wire.h"
 #include "fuse/uring_wire.h"
 
 #define OPCODE_TMPFILE 51u
@@ -84,7 +85,10 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 		return WIRE_DROP;
 	size_t body_size = *size_bytes - sizeof(*in);
 
-	wire_now = (struct wire_now){ .unique = in->unique };
+	wire_now = (struct wire_now){
+		.unique = in->unique & ~RESEND_UNIQUE,
+		.is_again = in->unique & RESEND_UNIQUE,
+	};
 	switch (in->opcode) {
 	case FUSE_INIT:
 		take_init(wire, in, body, body_size);
@@ -162,6 +166,11 @@ bool wire_reply(struct wire *wire, const struct iovec *iov, int count)
 	wire->agreed = flags;
 	atomic_store_explicit(&wire->ready, true, memory_order_release);
 	return true;
+}
+
+bool wire_resends(const struct wire *wire)
+{
+	return wire->offered & RESEND_FEATURE;
 }
 
 bool wire_kill_flags(const struct wire *wire)

@@ -29,7 +29,8 @@ struct wire {
 
 /* Of the request that this thread is at. */
 struct wire_now {
-	uint64_t unique;
+	uint64_t unique;    /* as it was when it was asked first */
+	bool is_again;      /* a daemon before this one was at it */
 	bool kill_suidgid;  /* write, open, setattr: clear setuid and setgid */
 	bool acl_kill_sgid; /* setxattr of an access ACL: clear setgid */
 	bool tmpfile;       /* create without a name */
@@ -50,6 +51,8 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 /* Looks at a reply before it is written; adds features to the answer to INIT. Whether it is that answer. */
 bool wire_reply(struct wire *wire, const struct iovec *iov, int count);
 
+/* Whether requests that were not answered can be sent again. */
+bool wire_resends(const struct wire *wire);
 /* Whether the kernel says by itself when setuid and setgid bits have to go. */
 bool wire_kill_flags(const struct wire *wire);
 /* Whether files that bypass the page cache can still be mapped shared. */

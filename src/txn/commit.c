@@ -310,11 +310,16 @@ int commit_images(struct txn *tx)
 		return rc;
 	if (p.entries == 0)
 		goto done;
+	if (tx->receipt)
+		receipt_try(tx->receipt, tx->seq, tx->receipt_result, tx->receipt_value, tx->receipt_flags);
 	rc = record_make(tx, &p, &lane, &written);
 	if (!lane)
 		return rc;
 	if (rc)
 		goto out_lane;
+	/* While the record can still be found. */
+	if (tx->receipt)
+		receipt_do(tx->receipt);
 	/* What it edits of the unit that moves goes to the new place. */
 	if (tx->remap)
 		remap_put(pool, tx->remap);

@@ -124,6 +124,10 @@ struct txn {
 	bool data_stored;
 	uint64_t request_id;
 	int32_t result;
+	struct txn_receipt *receipt; /* of this commit; NULL: none */
+	int32_t receipt_result;
+	int64_t receipt_value;
+	uint32_t receipt_flags;
 	uint64_t blocked_on;
 	struct image *images, **images_tail;
 	unsigned image_count;

@@ -278,6 +278,11 @@ int journal_replay(struct pool *pool, const struct pool_opts *opts, bool dry, un
 		if (pass == 1 && rc == 0 && opts->mend)
 			rc = opts->mend(pool, opts->mend_arg);
 	}
+	for (uint32_t i = 0; i < pool->super.lane_count && rc == 0 && opts->applied; i++) {
+		if (live[i])
+			opts->applied(opts->applied_arg,
+				      le64_get(((const struct m_record *)pool->lanes[i].staging)->rc_seq));
+	}
 	for (uint32_t i = 0; i < pool->super.lane_count && rc == 0; i++) {
 		if (live[i] && !sabotage_point("replay-retire"))
 			lane_retire(pool, &pool->lanes[i]);

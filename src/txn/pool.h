@@ -33,6 +33,9 @@ struct pool_opts {
 	bool repair;
 	int (*mend)(struct pool *pool, void *arg);
 	void *mend_arg;
+	/* (may be NULL) The replay has applied the record of that transaction, and is about to retire it: so it has happened. */
+	void (*applied)(void *arg, uint64_t seq);
+	void *applied_arg;
 };
 
 struct pool_stats {

@@ -141,6 +141,7 @@ static void txn_clear(struct txn *tx)
 	tx->remap = NULL;
 	tx->moved = NULL;
 	tx->dropped = NULL;
+	tx->receipt = NULL;
 	tx->data_stored = false;
 }
 
@@ -448,4 +449,13 @@ void txn_set_request(struct txn *tx, uint64_t request_id, int32_t result)
 {
 	tx->request_id = request_id;
 	tx->result = result;
+}
+
+void txn_set_receipt(struct txn *tx, struct txn_receipt *receipt, int32_t result, int64_t value,
+		     uint32_t flags)
+{
+	tx->receipt = receipt;
+	tx->receipt_result = result;
+	tx->receipt_value = value;
+	tx->receipt_flags = flags;
 }

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "txn/pool.h"
+#include "txn/receipt.h"
 #include "util/util.h"
 
 struct txn;
@@ -134,7 +135,10 @@ void txn_on_end(struct txn *tx, void (*fn)(void *arg, bool committed), void *arg
 /* Whether about units more 4 KiB units may still be edited (upper bound on what the lane holds). Batches ask. */
 bool txn_has_room(const struct txn *tx, unsigned units);
 
-/* For the record: FUSE request id and its result (a daemon that takes over reads them). */
+/* For the record: FUSE request id and its result. */
 void txn_set_request(struct txn *tx, uint64_t request_id, int32_t result);
+/* The commit, or the next txn_roll(), says in the receipt that the request has been carried out (if it changes anything). See receipt.h. */
+void txn_set_receipt(struct txn *tx, struct txn_receipt *receipt, int32_t result, int64_t value,
+		     uint32_t flags);
 
 #endif

@@ -188,7 +188,7 @@ static void calls(struct input *in)
 	if (rc)
 		fuzz_stop("fs_open", rc, "");
 	session.scrub = scrub_new(session.fs);
-	rc = token_open(&session.tokens);
+	rc = token_open(NULL, &session.tokens);
 	if (!rc)
 		rc = events_new(&session, &session.events);
 	if (!rc)

@@ -33,6 +33,7 @@ int ctl_evacuate(int argc, char **argv);
 int ctl_repair(int argc, char **argv);
 int ctl_shadows(int argc, char **argv);
 int ctl_dax(int argc, char **argv);
+int ctl_upgrade(int argc, char **argv);
 
 /* ---- options ---- */
 

@@ -32,6 +32,7 @@ static const struct {
 	{ "shadows", ctl_shadows, "who has files mapped directly" },
 	{ "dax", ctl_dax, "which files are opened past the page cache" },
 	{ "evacuate", ctl_evacuate, "move all out of a range of the device" },
+	{ "upgrade", ctl_upgrade, "have another program take over the mount" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -1,0 +1,250 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck disable=SC1091,SC2154 # what tool_lib.sh sets
+# Mounts with a keeper: daemons that are killed and replaced under load, and nobody hears of it. See keeper.py.
+#
+#   keeper.sh [CASE...]     prints 'ok keeper/CASE', 'not ok keeper/CASE: why', 'skip keeper/CASE: why'
+#
+# UMBRA_KEEPER_ROUNDS: how often the daemon is killed in each case with load (20); UMBRA_KEEPER_PAUSES: a
+# file for the pauses that a caller saw (case all); UMBRA_SEED.
+set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/tool_lib.sh"
+. "$here/../lib/uring.sh"
+rounds=${UMBRA_KEEPER_ROUNDS:-20} seed=${UMBRA_SEED:-$((EPOCHSECONDS % 100000))}
+keeper=''
+
+# A mount with a keeper, which is this shell's child; its log in $work/log
+up()
+{
+	"$umbrafs" -f -v -o keeper "$pool" "$mnt" >>"$work/log" 2>&1 </dev/null &
+	keeper=$!
+	wait_for eval 'mountpoint -q "$mnt" || has_ended "$keeper"'
+	mountpoint -q "$mnt" || { tail -n 1 "$work/log"; return 1; }
+}
+
+daemon()
+{
+	awk '{ print $1 }' "/proc/$keeper/task/$keeper/children"
+}
+
+daemon_kill()
+{
+	wait_for eval 'kill -KILL "$(daemon)"' # there may be none for a moment, or one that is just gone
+}
+
+# The mount ends as any other, and nothing is wrong.
+ended_well()
+{
+	umount "$mnt" || return 1
+	wait "$keeper" || { echo "the keeper ended with $?: $(tail -n 1 "$work/log")"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# killed PART...: the daemon is killed again and again under these parts of keeper.py
+killed()
+{
+	fresh 1G && up || return 1
+	timeout $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" "$@" >"$work/said" 2>&1 ||
+		{ grep -v '^pauses' "$work/said" | tail -n 4; return 1; }
+	[ -z "${UMBRA_KEEPER_PAUSES:-}" ] || cp "$work/said" "$UMBRA_KEEPER_PAUSES"
+	# All that is unlinked is freed: no count is too high for ever, but of what was under way.
+	rm -rf "${mnt:?}"/*
+	ended_well
+}
+
+case_calls() { killed names names2 temporary append; }
+case_data() { killed data sqlite data2 append; }
+case_all() { killed names append data sqlite temporary pause; }
+
+# Each daemon ends with an answer: what was asked has been carried out, and nobody has heard of it.
+case_answers()
+{
+	local load
+	fresh 1G || return 1
+	: >"$work/deaths"
+	export ANSWERS_DEATHS=$work/deaths ANSWERS_DEATHS_MAX=$((rounds * 4))
+	LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libanswers_preload.so up || return 1
+	timeout 300 python3 "$here/keeper.py" "$mnt" "$keeper" 0 "$seed" names append temporary wait >"$work/said" 2>&1 &
+	load=$!
+	wait_for eval '[ "$(stat -c %s "$work/deaths")" = "$ANSWERS_DEATHS_MAX" ] || has_ended $load'
+	has_ended $load || kill -TERM "$(pgrep -P $load -f keeper.py)"
+	wait $load || { tail -n 3 "$work/said"; grep -vE 'debug|mounted on|another one' "$work/log" | tail -n 3; return 1; }
+	rm -rf "${mnt:?}"/*
+	ended_well
+}
+
+# What the kernel does: tests/mounted/kernel_resend.c. Over io_uring nothing is sent again, which is why a keeper does without.
+case_kernel()
+{
+	mkdir -p "$work/kernel"
+	timeout 60 "$UMBRA_BUILD/tests/mounted/kernel_resend" dev "$work/kernel" >"$work/out" 2>&1 ||
+		{ tail -n 2 "$work/out"; return 1; }
+	is 'it' "$(head -n 1 "$work/out")" 'sent again, marked'
+}
+
+case_kernel_uring()
+{
+	local rc
+	[ -z "$(uring_why)" ] || return 77
+	mkdir -p "$work/kernel"
+	uring_hold && uring_switch Y || return 1
+	timeout 60 "$UMBRA_BUILD/tests/mounted/kernel_resend" uring "$work/kernel" >"$work/out" 2>&1
+	rc=$?
+	uring_release
+	[ $rc = 0 ] || [ $rc = 3 ] || { tail -n 2 "$work/out"; return 1; }
+	[ $rc = 0 ] || is 'it' "$(head -n 1 "$work/out")" 'not sent again'
+}
+
+case_options()
+{
+	fresh || return 1
+	says 1 'keeper: not with transport=uring' "$umbrafs" -o keeper,transport=uring "$pool" "$mnt" || return 1
+	says 1 'keeper: not with direct=' "$umbrafs" -o keeper,direct=rw "$pool" "$mnt" || return 1
+	# In the background, as any mount: the command ends when it answers.
+	works "$umbrafs" -o keeper "$pool" "$mnt" && mountpoint -q "$mnt" || { echo "not mounted"; return 1; }
+	is 'processes' "$(pgrep -fc "$umbrafs.* $shm/")" 2 || return 1
+	umount "$mnt" && wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null
+	# The daemon has all options that were given, and the next one too.
+	works "$umbrafs" -o noatime,keeper,ro -o threads=3 "$pool" "$mnt" || return 1
+	for _ in 1 2; do
+		works "$ctl" info "$mnt" || return 1
+		grep -q '3 threads' "$work/out" && grep -q read-only "$work/out" || { echo "options are lost: $(tr '\n' '|' <"$work/out")"; return 1; }
+		if { echo x >"$mnt/file"; } 2>/dev/null; then echo "it is not read-only"; return 1; fi
+		keeper=$(pgrep -fo "$umbrafs.* $shm/")
+		daemon_kill || return 1
+	done
+	umount "$mnt" && wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null
+	# And without what it needs it fails as any.
+	says 32 'no such file|No such file' "$umbrafs" -o keeper "$shm/none" "$mnt"
+}
+
+# It tells systemd, or whoever listens there, when the mount answers.
+case_notify()
+{
+	fresh || return 1
+	python3 - "$work/notify" <<-'END' >"$work/told" &
+		import socket, sys
+		s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+		s.bind(sys.argv[1])
+		s.settimeout(60)
+		print(s.recv(100).decode())
+	END
+	wait_for test -S "$work/notify" || return 1
+	NOTIFY_SOCKET=$work/notify up || return 1
+	wait_for test -s "$work/told" || return 1
+	is 'what it was told' "$(tr '\n' ' ' <"$work/told")" "READY=1 MAINPID=$keeper " || return 1
+	ended_well
+}
+
+# All that fio has written is there, whoever was killed meanwhile.
+case_fio()
+{
+	local i
+	command -v fio >/dev/null || return 77
+	fresh 1G && up || return 1
+	mkdir "$mnt/fio"
+	fio --name=verify --directory="$mnt/fio" --rw=randwrite --bsrange=4k-128k --size=48m --numjobs=2 --verify=crc32c --verify_backlog=64 \
+		--loops=1000 --runtime=$((rounds / 2 + 3)) --time_based --verify_state_save=0 --output="$work/fio" >/dev/null 2>&1 &
+	local fio=$!
+	for ((i = 0; i < rounds; i++)); do
+		# One that lives shorter than a second, again and again, is started later and later.
+		sleep $((i % 5 / 4)).3
+		daemon_kill || return 1
+	done
+	wait $fio || { grep -m 3 -iE 'error|verify' "$work/fio"; return 1; }
+	rm -r "$mnt/fio"
+	ended_well
+}
+
+# upgrade OPTIONS...: and what it says
+upgrade()
+{
+	works "$ctl" upgrade "$@" "$mnt"
+}
+
+# Two builds with different code take turns under load.
+case_upgrade()
+{
+	local i load next=$UMBRA_BUILD/tests/mounted/umbrafs_next
+	fresh 1G && up || return 1
+	timeout 300 python3 "$here/keeper.py" "$mnt" "$keeper" 0 "$seed" names append data sqlite temporary wait >"$work/said" 2>&1 &
+	load=$!
+	wait_for test -e "$mnt/names" || return 1
+	for i in 1 2 3 4; do
+		upgrade --daemon "$next" || return 1
+		grep -q ' next has taken over' "$work/out" || { cat "$work/out"; return 1; }
+		works "$ctl" info "$mnt" || return 1
+		grep -q 'umbrafs next,' "$work/out" || { echo "it is not the next one that answers"; return 1; }
+		upgrade --daemon "$umbrafs" || return 1
+		grep -q 'has taken over from next' "$work/out" || { cat "$work/out"; return 1; }
+		# Killed, it is the one that ran last that comes again.
+		daemon_kill || return 1
+	done
+	kill -TERM "$(pgrep -P $load -f keeper.py)"
+	wait $load || { tail -n 3 "$work/said"; return 1; }
+	rm -rf "${mnt:?}"/*
+	ended_well
+}
+
+# Programs that do not take over: the one before serves again, and upgrade says so.
+case_upgrade_fails()
+{
+	local file=$mnt/file before
+	fresh && up || return 1
+	exec 8>"$file"
+	echo one >&8
+	before=$(daemon)
+	says 1 'does not take over .*status 1' "$ctl" upgrade --daemon "$(type -P false)" "$mnt" || return 1
+	says 1 'does not take over .*status 0' "$ctl" upgrade --daemon "$(type -P true)" "$mnt" || return 1
+	# It does not end by itself.
+	says 1 'does not take over .*signal 9' "$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/sleeper" "$mnt" || return 1
+	says 1 'No such file' "$ctl" upgrade --daemon "$work/none" "$mnt" || return 1
+	says 1 'Permission denied' "$ctl" upgrade --daemon /etc/passwd "$mnt" || return 1
+	[ "$(daemon)" != "$before" ] || { echo "it was never replaced"; return 1; }
+	echo two >&8
+	exec 8>&-
+	is 'the file' "$(tr '\n' ' ' <"$file")" 'one two ' || return 1
+	ended_well || return 1
+	# Without a keeper there is nobody who could.
+	works "$umbrafs" "$pool" "$mnt" || return 1
+	says 1 'not mounted with -o keeper' "$ctl" upgrade "$mnt"
+}
+
+# No daemon can come up any more: the mount ends as one without a keeper.
+case_gives_up()
+{
+	fresh && up || return 1
+	exec 8>"$mnt/file"
+	prlimit --pid "$keeper" --as=60000000 || return 1
+	kill -KILL "$(daemon)"
+	wait_for has_ended "$keeper" || return 1
+	grep -q 'could not take over: the mount ends' "$work/log" || { tail -n 2 "$work/log"; return 1; }
+	if { echo late >&8; } 2>/dev/null; then echo "a write went through"; exec 8>&-; return 1; fi
+	exec 8>&-
+	umount -l "$mnt" && works "$bin/fsck.umbrafs" -p "$pool"
+}
+
+# The keeper is told to end, or killed itself.
+case_ends()
+{
+	fresh && up || return 1
+	echo x >"$mnt/file"
+	kill -TERM "$keeper"
+	wait "$keeper" || { echo "ended with $?"; return 1; }
+	! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool" && up || return 1
+	kill -KILL "$keeper"
+	wait "$keeper"
+	is 'the file' "$(cat "$mnt/file")" x || return 1
+	echo y >"$mnt/file" || return 1
+	umount "$mnt" && wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+if [ $# -eq 0 ]; then
+	mapfile -t names < <(case_names)
+	set -- "${names[@]}"
+fi
+for name; do
+	case_run "$name"
+done
+exit $status
