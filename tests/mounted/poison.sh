@@ -449,6 +449,21 @@ case_repair_stays()
 	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
+# What cannot be read, and has not been saved for want of space, is no loss yet, and not well either.
+case_repair_unread()
+{
+	fresh && daemon_up || return 1
+	blocks "$mnt/file" 16 && cp "$mnt/file" "$work/want" || return 1
+	dd if=/dev/zero of="$mnt/fill" bs=1M status=none 2>/dev/null
+	dd if=/dev/zero of="$mnt/fill" bs=4096 oflag=append conv=notrunc status=none 2>/dev/null
+	page bad "$(place "$mnt/file" 4096)" || return
+	reads "$mnt/file" 4096 1 error direct || return 1
+	says 1 '1 blocks cannot be read' "$ctl" repair --from "$work/want" "$mnt/file" || return 1
+	rm "$mnt/fill" || return 1
+	wait_for "$ctl" repair --from "$work/want" "$mnt/file" && cmp "$mnt/file" "$work/want" && works "$ctl" losses "$mnt" || return 1
+	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
 # shellcheck disable=SC2046
 [ $# -gt 0 ] || set -- $(case_names)
 for name in "$@"; do

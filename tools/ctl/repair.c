@@ -25,7 +25,7 @@ static const char usage[] =
 	"Files that share them and are damaged themselves are named, and passed over.\n"
 	"\n"
 	"  -u, --unchecked  takes BACKUP at its word where nothing is left of FILE to compare it with; what differs is refused all the same\n"
-	"Exit status: 0 nothing is lost any more, 1 something could not be put back, 2 usage.\n";
+	"Exit status: 0 nothing is lost any more, 1 something could not be put back, or not be read yet, 2 usage.\n";
 
 /* A block of the file. */
 struct lost {
@@ -38,6 +38,7 @@ struct repair {
 	int fd, backup;
 	bool unchecked;
 	uint64_t ino, size_bytes, blocks, healed, failed;
+	uint64_t unread;   /* blocks that cannot be read, of which nobody knows yet what is lost */
 	struct lost *lost; /* in the order of the file */
 	size_t lost_count;
 	uint64_t *damaged; /* inodes that share the blocks, but cannot be healed */
@@ -287,6 +288,39 @@ static int losses_find(struct repair *r)
 	return rc;
 }
 
+/*
+ * What is in bad memory that the file could not leave has no loss recorded: it is not known to be lost before the file has another block. 0 or an errno.
+ */
+static int unread_find(struct repair *r)
+{
+	struct umbra_extents *page = calloc(1, sizeof(*page));
+	bool last = false;
+	int rc = page ? 0 : ENOMEM;
+
+	while (rc == 0 && !last) {
+		const struct umbra_extent *e = NULL;
+
+		page->count = 0;
+		page->flags = 0;
+		if (ioctl(r->fd, UMBRA_IOC_EXTENTS, page)) {
+			rc = errno;
+			break;
+		}
+		for (uint32_t i = 0; i < page->count; i++) {
+			uint8_t bytes[BLOCK_BYTES];
+
+			e = &page->extents[i];
+			for (uint64_t at = 0; e->flags & UMBRA_EXTENT_BAD && at < e->len; at += BLOCK_BYTES)
+				r->unread += bytes_read(r->fd, e->file_off + at, bytes, BLOCK_BYTES) == EIO;
+		}
+		last = !e || e->flags & UMBRA_EXTENT_LAST;
+		if (!last)
+			page->off = e->file_off + e->len;
+	}
+	free(page);
+	return rc;
+}
+
 static int repair_all(struct repair *r)
 {
 	struct stat st, backup;
@@ -307,6 +341,17 @@ static int repair_all(struct repair *r)
 			if (r->lost[end].off != r->lost[end - 1].off + BLOCK_BYTES)
 				break;
 		run_put_back(r, r->lost + i, end - i);
+	}
+	if (rc == 0)
+		rc = unread_find(r);
+	if (r->unread > 0) {
+		char text[256];
+
+		snprintf(
+			text, sizeof(text),
+			"%llu blocks cannot be read, in bad memory that the file could not leave yet, for want of space: free some, and try again (umbractl poison list)",
+			(unsigned long long)r->unread);
+		ctl_say(r->name, text);
 	}
 	if (rc == EPERM)
 		return ctl_say(r->name, "only root and the user who mounted it may do that");
@@ -353,13 +398,13 @@ int ctl_repair(int argc, char **argv)
 		fprintf(stderr,
 			"umbractl repair: and more damaged inodes: the log of the daemon names them all\n");
 	if (args.json)
-		printf("{ \"blocks\": %llu, \"healed\": %llu, \"failed\": %llu, \"damaged_sharers\": %zu }\n",
+		printf("{ \"blocks\": %llu, \"healed\": %llu, \"failed\": %llu, \"unread\": %llu, \"damaged_sharers\": %zu }\n",
 		       (unsigned long long)r.blocks, (unsigned long long)r.healed,
-		       (unsigned long long)r.failed, r.damaged_count);
+		       (unsigned long long)r.failed, (unsigned long long)r.unread, r.damaged_count);
 	else
 		printf("%llu lost blocks, %llu put back (%llu with those that share them), %llu not\n",
 		       (unsigned long long)r.blocks, (unsigned long long)(r.blocks - r.failed),
 		       (unsigned long long)r.healed, (unsigned long long)r.failed);
 	rc = ctl_finish();
-	return rc ? rc : r.failed || r.damaged_count ? STATUS_FAILED : 0;
+	return rc ? rc : r.failed || r.unread || r.damaged_count ? STATUS_FAILED : 0;
 }
