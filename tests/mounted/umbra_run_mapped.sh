@@ -397,7 +397,7 @@ machine()
 {
 	command -v qemu-system-x86_64 >/dev/null || return 77
 	mounted 512M || return 1
-	UMBRA_STATS=1 timeout 150 python3 "$here/guest_memory.py" "$mnt" 6 "$run" qemu-system-x86_64 -accel "$1" \
+	UMBRA_STATS=1 timeout 300 python3 "$here/guest_memory.py" "$mnt" 6 "$run" qemu-system-x86_64 -accel "$1" \
 		-nodefaults -display none -serial stdio -no-reboot -machine pc,memory-backend=m -m 32M \
 		-object memory-backend-file,id=m,share=on,mem-path="$mnt/ram",size=32M \
 		-drive format=raw,file="$mnt/disk" -device isa-debug-exit,iobase=0xf4,iosize=4 2>"$work/stats" ||
