@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "client/preload_mapped.h"
 #include "client/unpassed.h"
 
 #define exported __attribute__((visibility("default")))
@@ -78,6 +79,8 @@ exported int ioctl(int fd, unsigned long request, ...)
 	va_start(args, request);
 	arg = va_arg(args, void *);
 	va_end(args);
+	if (!preload_give(request, arg))
+		return -1;
 	rc = next_ioctl(fd, request, arg);
 	if (rc == 0 || errno != EOPNOTSUPP)
 		return rc;

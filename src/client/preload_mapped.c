@@ -107,6 +107,8 @@ static bool map_directly(void *at, size_t size, int prot, int flags, int fd, off
 
 	if (!fits(prot, flags) || size == 0 || off < 0 || off % BLOCK || !fds_is_quiet())
 		return false;
+	if (flags & MAP_FIXED && preload_has_given())
+		return false;
 	s = slow_begin();
 	file = fds_attach(fd, worth, store);
 	*result = file ? mmap_own(at, size, prot, flags, file, off) : MAP_FAILED;
@@ -199,6 +201,8 @@ exported void *mremap(void *addr, size_t old_len, size_t new_len, int flags, ...
 	}
 	if (!is_ours(addr, old_len) && (!(flags & MREMAP_FIXED) || !is_ours(to, new_len)))
 		return next_of_mremap()(addr, old_len, new_len, flags, to);
+	if (flags & MREMAP_FIXED && preload_has_given() && !preload_mapped_leave(addr, old_len))
+		return MAP_FAILED;
 	return pointer(SLOWLY(void *, umbra_mremap(addr, old_len, new_len, flags, to)));
 }
 
@@ -312,7 +316,7 @@ exported int munlock(const void *addr, size_t len)
 
 /* ---- what only the kernel can do ---- */
 
-static bool leave(const void *addr, size_t len)
+bool preload_mapped_leave(const void *addr, size_t len)
 {
 	uintptr_t lo = (uintptr_t)addr;
 	int rc;
@@ -326,14 +330,14 @@ static bool leave(const void *addr, size_t len)
 
 exported int remap_file_pages(void *addr, size_t len, int prot, size_t off, int flags)
 {
-	return leave(addr, len) ? next_of_remap_file_pages()(addr, len, prot, off, flags) : -1;
+	return preload_mapped_leave(addr, len) ? next_of_remap_file_pages()(addr, len, prot, off, flags) : -1;
 }
 
 exported int pkey_mprotect(void *addr, size_t len, int prot, int pkey)
 {
 	if (pkey == -1)
 		return mprotect(addr, len, prot);
-	return leave(addr, len) ? next_of_pkey_mprotect()(addr, len, prot, pkey) : -1;
+	return preload_mapped_leave(addr, len) ? next_of_pkey_mprotect()(addr, len, prot, pkey) : -1;
 }
 
 /* ---- by number ---- */
@@ -376,6 +380,10 @@ bool preload_mapped_call(long number, const long a[6], long *rc)
 	case SYS_munlock:
 		*rc = munlock(addr, len);
 		return true;
+	case SYS_ioctl:
+		*rc = -1;
+		return !preload_give((unsigned long)a[1],
+				     (void *)a[2]); /* NOLINT(performance-no-int-to-ptr) */
 	case SYS_remap_file_pages:
 		*rc = remap_file_pages(addr, len, (int)a[2], (size_t)a[3], (int)a[4]);
 		return true;

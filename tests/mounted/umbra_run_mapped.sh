@@ -392,6 +392,84 @@ case_git()
 	sound
 }
 
+# machine ACCELERATOR: a virtual machine whose memory is a file, which is cloned meanwhile
+machine()
+{
+	command -v qemu-system-x86_64 >/dev/null || return 77
+	mounted 512M || return 1
+	UMBRA_STATS=1 timeout 300 python3 "$here/guest_memory.py" "$mnt" 6 "$run" qemu-system-x86_64 -accel "$1" \
+		-nodefaults -display none -serial stdio -no-reboot -machine pc,memory-backend=m -m 32M \
+		-object memory-backend-file,id=m,share=on,mem-path="$mnt/ram",size=32M \
+		-drive format=raw,file="$mnt/disk" -device isa-debug-exit,iobase=0xf4,iosize=4 2>"$work/stats" ||
+		{ tail -4 "$work/stats"; return 1; }
+	has_mapped 1 || return 1
+}
+
+case_qemu()
+{
+	machine tcg && sound
+}
+
+# What the kernel does in the memory of a machine is no touch of the program's: such mappings are the kernel's.
+case_qemu_kvm()
+{
+	[ -w /dev/kvm ] || return 77
+	machine kvm || return
+	[ "$(by_kernel 'only the kernel')" -ge 1 ] || { cat "$work/stats"; return 1; }
+	sound
+}
+
+# What of a process is given to KVM, and what comes there later.
+case_given()
+{
+	[ -w /dev/kvm ] || return 77
+	mounted && head -c 3000000 /dev/urandom | tee "$mnt/a" "$mnt/b" "$mnt/c" "$mnt/d" >"$mnt/e" || return 1
+	timeout 100 "$run" python3 -c 'import ctypes, errno, fcntl, mmap, os, struct, sys
+SIZE, FIXED, SYS_IOCTL = 1 << 20, 16, 16
+CREATE_VM, SET_REGION, SET_REGION2 = 0xae01, 0x4020ae46, 0x40a0ae49
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+libc.ioctl.argtypes = ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p
+def by_kernel(at):
+    for line in open("/proc/self/maps"):
+        lo, hi = (int(x, 16) for x in line.split()[0].split("-"))
+        if lo <= at < hi:
+            return sys.argv[1] in line
+    raise AssertionError("nothing is there")
+def mapped(name, at=None):
+    fd = os.open(sys.argv[1] + name, os.O_RDWR)
+    at = libc.mmap(ctypes.c_void_p(at), SIZE, 3, mmap.MAP_SHARED | (FIXED if at else 0), fd, ctypes.c_long(0))
+    os.close(fd)
+    return at
+def bytes_at(at): return ctypes.string_at(at, SIZE) == before
+def region(slot, size, at): return struct.pack("<IIQQQ", slot, 0, slot << 30, size, at).ljust(160, b"\0")
+def give(request, arg): return libc.ioctl(vm, request, arg)
+before = open(sys.argv[1] + "/a", "rb").read(SIZE)
+kvm = os.open("/dev/kvm", os.O_RDWR)
+vm = fcntl.ioctl(kvm, CREATE_VM, 0)
+a, b, c = mapped("/a"), mapped("/b"), mapped("/c")
+over = mapped("/d", mapped("/d"))
+assert bytes_at(a) and bytes_at(b) and bytes_at(c) and bytes_at(over)
+assert not any(map(by_kernel, (a, b, c, over)))
+assert give(SET_REGION, 8) == -1 and ctypes.get_errno() == errno.EFAULT
+assert give(SET_REGION, region(7, 0, b)) == -1
+assert not by_kernel(b), "nothing was given"
+assert give(SET_REGION, region(1, SIZE, a)) == 0
+assert by_kernel(a) and bytes_at(a) and not by_kernel(b)
+give(SET_REGION2, region(2, SIZE, b))  # which the kernel may not know
+assert by_kernel(b) and bytes_at(b) and not by_kernel(c)
+assert libc.mremap(ctypes.c_void_p(c), SIZE, SIZE, 3, ctypes.c_void_p(a)) == a
+assert by_kernel(a) and bytes_at(a)
+assert not by_kernel(over) and mapped("/d", b) == b
+assert by_kernel(b) and by_kernel(over) and bytes_at(b)
+e = mapped("/e")
+assert not by_kernel(e) and bytes_at(e), "elsewhere it is direct"
+assert libc.syscall(SYS_IOCTL, ctypes.c_long(vm), ctypes.c_long(SET_REGION), region(3, SIZE, e)) == 0
+assert by_kernel(e) and bytes_at(e)
+' "$mnt" 2>"$work/stats" || { tail -3 "$work/stats"; return 1; }
+	sound
+}
+
 # shellcheck disable=SC2046
 [ $# -gt 0 ] || set -- $(case_names)
 for name in "$@"; do
