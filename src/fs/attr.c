@@ -346,10 +346,11 @@ void fs_uncached(struct fs *fs, uint64_t ino)
 
 void fs_cached(struct fs *fs, uint64_t ino)
 {
-	struct inode *inode = inode_pin(fs, ino, 1, false);
+	struct inode *inode = inode_pin_known(fs, ino);
 
 	if (!inode)
 		return;
+	ledger_cache(inode->cell);
 	atomic_fetch_add(&inode->cached_opens, 1);
 	inode_unpin(fs, inode, 1);
 }

@@ -125,3 +125,9 @@ void ledger_uncache(struct ledger_cell *cell)
 	if (cell)
 		ledger_down(&cell->cached_opens, true);
 }
+
+void ledger_cache(struct ledger_cell *cell)
+{
+	if (cell)
+		ledger_up(&cell->cached_opens, true);
+}

@@ -62,5 +62,6 @@ void ledger_unref(struct ledger_cell *cell, uint64_t count);
 void ledger_open(struct ledger_cell *cell, unsigned flags);
 void ledger_close(struct ledger_cell *cell, unsigned flags);
 void ledger_uncache(struct ledger_cell *cell);
+void ledger_cache(struct ledger_cell *cell);
 
 #endif
