@@ -422,8 +422,9 @@ void poison_drain(struct fs *fs, enum poison_when when)
 
 		poison_enter_last(fs);
 		rc = poison_again(fs, place.dev_off, place.clear);
-		poison_leave(fs);
+		/* Under the lock: whoever meets it again and cannot help it finds the entry as it will be. */
 		place_done(fs, &r, &place, freed, rc);
+		poison_leave(fs);
 	}
 	round_end(fs, &r);
 	kept_tell(fs);
