@@ -180,7 +180,7 @@ static void mapping_end(struct mapping *m)
 
 static void test_cut(void **state)
 {
-	struct holding h = { 0 };
+	struct holding h = { .ino = 1 };
 	struct umbra_file file = { .holding = &h };
 	struct mapped mapped = { .file = &file };
 	uintptr_t between;
@@ -213,7 +213,7 @@ static void test_cut(void **state)
 /* What somebody else has by now of what was reserved is left alone. */
 static void test_unreserve(void **state)
 {
-	struct holding h = { 0 };
+	struct holding h = { .ino = 1 };
 	struct umbra_file file = { .holding = &h };
 	struct mapped mapped = { .file = &file };
 	struct mapping m;
