@@ -608,8 +608,8 @@ int session_run(struct session *session)
 		readahead_set(session);
 	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
 		log_warn("dax=always: this kernel cannot map files shared that bypass its cache");
-	/* Without a worker there is nobody whom session_stop() could end. */
-	if (rc && atomic_load(&session->running) == 0)
+	/* Without a worker there is nobody whom session_stop() could end. A mount that is taken over goes on with another daemon. */
+	if (rc && atomic_load(&session->running) == 0 && !session->is_taken)
 		mount_detach(session);
 	return rc;
 }

@@ -73,7 +73,8 @@ int session_connection(const struct session *session);
 
 /*
  * Starts the workers. Of a mount that is taken over, first what the daemon before had not answered is carried out. After an error: session_stop(),
- * session_wait(), session_close(). -EOPNOTSUPP with a kept: the kernel cannot send requests again.
+ * session_wait(), session_close(); but of a mount that is taken over, which stays for whoever tries next: the process ends. -EOPNOTSUPP with a kept: the
+ * kernel cannot send requests again.
  */
 must_check int session_run(struct session *session);
 
