@@ -201,6 +201,9 @@ case_upgrade_fails()
 	says 1 'No such file' "$ctl" upgrade --daemon "$work/none" "$mnt" || return 1
 	says 1 'Permission denied' "$ctl" upgrade --daemon /etc/passwd "$mnt" || return 1
 	[ "$(daemon)" != "$before" ] || { echo "it was never replaced"; return 1; }
+	# Nobody could read it when it is started; and what root of a container names is another file here.
+	cp "$(type -P true)" "$mnt/program" && says 1 'lies on this mount' "$ctl" upgrade --daemon "$mnt/program" "$mnt" || return 1
+	says 1 'not from a container' unshare -m "$ctl" upgrade --daemon "$umbrafs" "$mnt" || return 1
 	echo two >&8
 	exec 8>&-
 	is 'the file' "$(tr '\n' ' ' <"$file")" 'one two ' || return 1
