@@ -84,7 +84,7 @@ must_check int session_run(struct session *session);
  */
 void session_leave(struct session *session, const char *path);
 const char *session_leaving(const struct session *session);
-/* Then: no more requests are begun; those that are, 100 ms are waited for. The process ends now. */
+/* Then: waits for what is told to the kernel. No more requests are begun; those that are, 100 ms are waited for. The process ends now. */
 void session_quiet(struct session *session);
 
 /* Waits until the kernel has closed the connection (umount) or session_stop() has been called. */
