@@ -54,6 +54,7 @@ struct keeper {
 	char next_path[KEEPER_PATH_MAX];
 	int64_t started_ms;
 	unsigned failures, quick;
+	uint64_t trying; /* the request at which the last one ended; 0: none */
 };
 
 static int64_t now_ms(void)
@@ -73,7 +74,7 @@ static int spawn(struct keeper *k, int program, int control)
 	posix_spawnattr_t attr;
 	size_t count = 0;
 	char **env;
-	sigset_t none;
+	sigset_t blocked;
 	int rc;
 
 	while (environ[count])
@@ -90,8 +91,12 @@ static int spawn(struct keeper *k, int program, int control)
 	for (int i = 0; i < KEEPER_FDS && k->kept[i] >= 0; i++)
 		posix_spawn_file_actions_adddup2(&actions, k->kept[i], KEEPER_FD + 1 + i);
 	posix_spawnattr_init(&attr);
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attr, &none);
+	/* The daemon blocks them too, and takes them when it answers: none ends it while it starts, and leaves a dead mount. */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGTERM);
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGHUP);
+	posix_spawnattr_setsigmask(&attr, &blocked);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
 	rc = -posix_spawn(&k->pid, path, &actions, &attr, k->argv, env);
 	posix_spawnattr_destroy(&attr);
@@ -288,8 +293,18 @@ static void daemon_died(struct keeper *k, bool signaled, int number)
 	}
 	if (k->head)
 		atomic_fetch_add(&k->head->deaths, 1);
+	/* It was about to make room, and ended before it had said for whom. */
+	if (k->head && atomic_load(&k->head->upgrade) == KEPT_UPGRADE_RUNS) {
+		snprintf(k->head->upgrade_why, sizeof(k->head->upgrade_why), "not begun: %s %d",
+			 signaled ? "signal" : "status", number);
+		atomic_store(&k->head->upgrade, KEPT_UPGRADE_FAILED);
+	}
+	/* One that came as far as to another request has got over the one before (fuse/resend.c). */
+	if (!k->is_up && k->head && k->head->trying != k->trying)
+		k->failures = 0;
 	if (!k->is_up)
 		k->failures++;
+	k->trying = k->head ? k->head->trying : 0;
 	log_warn("the daemon has ended (%s %d): another one takes over", signaled ? "signal" : "status",
 		 number);
 }
@@ -309,6 +324,9 @@ static bool go_on(struct keeper *k, int ended, int *status)
 			fprintf(stderr, "umbrafs: died while starting (signal %d)\n", number);
 		return false;
 	}
+	/* The first one has said why, and detached the mount: the next would only find that it is gone, and call it well. */
+	if (!signaled && !k->was_up)
+		return false;
 	if (k->is_ending)
 		return false;
 	if (!signaled && number == KEEPER_STATUS_UPGRADE && k->to_upgrade) {
