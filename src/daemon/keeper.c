@@ -34,6 +34,9 @@
 #define QUICK_FREE 8   /* ... so many times in a row, is started again at once */
 #define DELAY_MS 100   /* later; twice as long each time, up to: */
 #define DELAY_MAX_MS 5000
+#define LOOK_MS \
+	1000 /* whether the daemon is still there: no signal tells of a process of which a thread is left */
+#define LINGER_MS 2000 /* of such a thread */
 #define UPGRADE_STEP_MS 100
 #define UPGRADE_MAX_MS 15000 /* until another program answers */
 
@@ -52,7 +55,8 @@ struct keeper {
 	bool is_ending;     /* somebody wants it to end */
 	bool to_upgrade;
 	char next_path[KEEPER_PATH_MAX];
-	int64_t started_ms;
+	int64_t started_ms,
+		over_ms; /* over: the daemon has ended, but for threads in the kernel; 0: it has not */
 	unsigned failures, quick;
 	uint64_t trying; /* the request at which the last one ended; 0: none */
 };
@@ -379,6 +383,49 @@ static void signals_take(struct keeper *k)
 	}
 }
 
+/* Of a process that has ended, but for threads that wait in the kernel. */
+static bool leader_is_over(pid_t pid)
+{
+	char path[64], line[256] = "";
+	const char *name_end;
+	FILE *stat;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	stat = fopen(path, "re");
+	if (!stat)
+		return false;
+	if (!fgets(line, sizeof(line), stat))
+		line[0] = '\0';
+	fclose(stat);
+	name_end = strrchr(line, ')');
+	return name_end && strncmp(name_end, ") Z", 3) == 0;
+}
+
+/*
+ * True: the daemon has ended. A thread of it that had the kernel drop pages waits for a request that the daemon was at, and which the next one has to answer: it
+ * cannot end before, and runs no more of its program. It is left behind, and waited for when it ends.
+ */
+static bool has_ended(struct keeper *k, int *ended)
+{
+	pid_t pid;
+
+	while ((pid = waitpid(-1, ended, WNOHANG)) > 0)
+		if (pid == k->pid)
+			return true;
+	if (k->pid <= 0 || !leader_is_over(k->pid)) {
+		k->over_ms = 0;
+		return false;
+	}
+	if (!k->over_ms)
+		k->over_ms = now_ms();
+	if (now_ms() - k->over_ms < LINGER_MS)
+		return false;
+	log_warn("a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
+	k->over_ms = 0;
+	*ended = k->to_upgrade ? W_EXITCODE(KEEPER_STATUS_UPGRADE, 0) : W_EXITCODE(0, SIGKILL);
+	return true;
+}
+
 static int attend(struct keeper *k)
 {
 	int status = STATUS_SYSTEM, ended;
@@ -387,13 +434,13 @@ static int attend(struct keeper *k)
 		struct pollfd fds[2] = { { .fd = k->signals, .events = POLLIN },
 					 { .fd = k->control, .events = POLLIN } };
 
-		if (poll(fds, 2, k->next >= 0 ? UPGRADE_STEP_MS : -1) < 0 && errno != EINTR)
+		if (poll(fds, 2, k->next >= 0 ? UPGRADE_STEP_MS : LOOK_MS) < 0 && errno != EINTR)
 			return STATUS_SYSTEM;
 		hear(k);
 		if (k->next >= 0 && k->pid > 0 && now_ms() - k->started_ms > UPGRADE_MAX_MS)
 			kill(k->pid, SIGKILL); /* it is something else, or hangs */
 		signals_take(k);
-		if (k->pid <= 0 || waitpid(k->pid, &ended, WNOHANG) != k->pid)
+		if (!has_ended(k, &ended))
 			continue;
 		k->pid = 0;
 		hear(k); /* what it said last */
