@@ -57,7 +57,7 @@ static int token_source(struct change *c, const struct umbra_token *token, struc
 	if (again_source()) /* a daemon before this one has taken the token */
 		return fs_getattr(c->session->fs, again_source(), attr);
 	/* Noted before it is used up: then it may go on without. */
-	if (kept_now && token_look(c->session->tokens, token, c->pid, &file))
+	if (kept_now && token_look(c->session->tokens, token, c->pid, &file) && file.mode & OPS_FH_READ)
 		again_took_token(file.ino);
 	rc = token_use(c->session->tokens, token, c->pid, &file);
 	if (!rc && !(file.mode & OPS_FH_READ)) /* a token for mapping alone */
