@@ -642,7 +642,7 @@ int session_run(struct session *session)
 		rc = -EOPNOTSUPP;
 	if (rc == 0)
 		rc = transport_go(session);
-	if (rc == 0)
+	if (rc == 0 && !session->is_taken) /* once: root may have changed it since */
 		readahead_set(session);
 	if (rc == 0 && session->opts.dax == SESSION_DAX_ALWAYS && !wire_direct_mmap(&session->wire))
 		log_warn("dax=always: this kernel cannot map files shared that bypass its cache");
