@@ -408,11 +408,19 @@ static int mount_up(struct daemon *d)
 	} else if (direct_rc) {
 		log_warn("%s: no direct mappings: %s", d->dir, strerror(-direct_rc));
 	}
-	if (rc) {
+	if (rc && !d->keeper.is_taking) {
 		session_stop(d->session);
 		session_wait(d->session);
 	}
 	return rc;
+}
+
+/* Whoever takes over instead has to find all as it was left: the mount, orphans that are open, the pool's state. */
+static void take_failed(const struct daemon *d)
+{
+	fprintf(stderr, "umbrafs: %s\n", d->why);
+	fflush(NULL);
+	_exit(STATUS_MOUNT);
 }
 
 static void all_down(struct daemon *d)
@@ -474,6 +482,8 @@ static int serve(struct daemon *d, struct background *bg)
 
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "cannot start a thread: %s", strerror(-rc));
+		if (d->keeper.is_taking)
+			return rc;
 		session_stop(d->session);
 		session_wait(d->session);
 		return rc;
@@ -552,6 +562,8 @@ static int run(struct daemon *d, struct background *bg)
 		rc = mount_up(d);
 	if (rc == 0)
 		rc = serve(d, bg);
+	if (rc && d->keeper.is_taking)
+		take_failed(d);
 	all_down(d);
 	return rc;
 }
@@ -607,11 +619,11 @@ int daemon_main(int argc, char **argv)
 		goto failed;
 	}
 	/* A name that cannot be resolved is left to the floor that says why. */
-	if (!realpath(d.opts.pool, d.pool_path))
+	if (!d.keeper.is_taking && !realpath(d.opts.pool, d.pool_path))
 		snprintf(d.pool_path, sizeof(d.pool_path), "%s", d.opts.pool);
-	if (d.opts.on_event && hook_check(d.opts.on_event, d.why, sizeof(d.why)))
+	/* Any of these paths may lead through the mount, where nobody answers before we do; a program that is gone by now ends no mount. */
+	if (!d.keeper.is_taking && d.opts.on_event && hook_check(d.opts.on_event, d.why, sizeof(d.why)))
 		goto failed;
-	/* Nobody answers there before we do. */
 	if (!d.keeper.is_taking && dir_resolve(&d))
 		goto failed;
 	if (!d.opts.foreground && !is_kept) {

@@ -34,6 +34,9 @@
 #define QUICK_FREE 8   /* ... so many times in a row, is started again at once */
 #define DELAY_MS 100   /* later; twice as long each time, up to: */
 #define DELAY_MAX_MS 5000
+#define LOOK_MS \
+	1000 /* whether the daemon is still there: no signal tells of a process of which a thread is left */
+#define LINGER_MS 2000 /* of such a thread */
 #define UPGRADE_STEP_MS 100
 #define UPGRADE_MAX_MS 15000 /* until another program answers */
 
@@ -52,8 +55,10 @@ struct keeper {
 	bool is_ending;     /* somebody wants it to end */
 	bool to_upgrade;
 	char next_path[KEEPER_PATH_MAX];
-	int64_t started_ms;
+	int64_t started_ms,
+		over_ms; /* over: the daemon has ended, but for threads in the kernel; 0: it has not */
 	unsigned failures, quick;
+	uint64_t trying; /* the request at which the last one ended; 0: none */
 };
 
 static int64_t now_ms(void)
@@ -73,7 +78,7 @@ static int spawn(struct keeper *k, int program, int control)
 	posix_spawnattr_t attr;
 	size_t count = 0;
 	char **env;
-	sigset_t none;
+	sigset_t blocked;
 	int rc;
 
 	while (environ[count])
@@ -90,8 +95,12 @@ static int spawn(struct keeper *k, int program, int control)
 	for (int i = 0; i < KEEPER_FDS && k->kept[i] >= 0; i++)
 		posix_spawn_file_actions_adddup2(&actions, k->kept[i], KEEPER_FD + 1 + i);
 	posix_spawnattr_init(&attr);
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attr, &none);
+	/* The daemon blocks them too, and takes them when it answers: none ends it while it starts, and leaves a dead mount. */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGTERM);
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGHUP);
+	posix_spawnattr_setsigmask(&attr, &blocked);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
 	rc = -posix_spawn(&k->pid, path, &actions, &attr, k->argv, env);
 	posix_spawnattr_destroy(&attr);
@@ -288,8 +297,18 @@ static void daemon_died(struct keeper *k, bool signaled, int number)
 	}
 	if (k->head)
 		atomic_fetch_add(&k->head->deaths, 1);
+	/* It was about to make room, and ended before it had said for whom. */
+	if (k->head && atomic_load(&k->head->upgrade) == KEPT_UPGRADE_RUNS) {
+		snprintf(k->head->upgrade_why, sizeof(k->head->upgrade_why), "not begun: %s %d",
+			 signaled ? "signal" : "status", number);
+		atomic_store(&k->head->upgrade, KEPT_UPGRADE_FAILED);
+	}
+	/* One that came as far as to another request has got over the one before (fuse/resend.c). */
+	if (!k->is_up && k->head && k->head->trying != k->trying)
+		k->failures = 0;
 	if (!k->is_up)
 		k->failures++;
+	k->trying = k->head ? k->head->trying : 0;
 	log_warn("the daemon has ended (%s %d): another one takes over", signaled ? "signal" : "status",
 		 number);
 }
@@ -309,6 +328,9 @@ static bool go_on(struct keeper *k, int ended, int *status)
 			fprintf(stderr, "umbrafs: died while starting (signal %d)\n", number);
 		return false;
 	}
+	/* The first one has said why, and detached the mount: the next would only find that it is gone, and call it well. */
+	if (!signaled && !k->was_up)
+		return false;
 	if (k->is_ending)
 		return false;
 	if (!signaled && number == KEEPER_STATUS_UPGRADE && k->to_upgrade) {
@@ -361,6 +383,49 @@ static void signals_take(struct keeper *k)
 	}
 }
 
+/* Of a process that has ended, but for threads that wait in the kernel. */
+static bool leader_is_over(pid_t pid)
+{
+	char path[64], line[256] = "";
+	const char *name_end;
+	FILE *stat;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	stat = fopen(path, "re");
+	if (!stat)
+		return false;
+	if (!fgets(line, sizeof(line), stat))
+		line[0] = '\0';
+	fclose(stat);
+	name_end = strrchr(line, ')');
+	return name_end && strncmp(name_end, ") Z", 3) == 0;
+}
+
+/*
+ * True: the daemon has ended. A thread of it that had the kernel drop pages waits for a request that the daemon was at, and which the next one has to answer: it
+ * cannot end before, and runs no more of its program. It is left behind, and waited for when it ends.
+ */
+static bool has_ended(struct keeper *k, int *ended)
+{
+	pid_t pid;
+
+	while ((pid = waitpid(-1, ended, WNOHANG)) > 0)
+		if (pid == k->pid)
+			return true;
+	if (k->pid <= 0 || !leader_is_over(k->pid)) {
+		k->over_ms = 0;
+		return false;
+	}
+	if (!k->over_ms)
+		k->over_ms = now_ms();
+	if (now_ms() - k->over_ms < LINGER_MS)
+		return false;
+	log_warn("a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
+	k->over_ms = 0;
+	*ended = k->to_upgrade ? W_EXITCODE(KEEPER_STATUS_UPGRADE, 0) : W_EXITCODE(0, SIGKILL);
+	return true;
+}
+
 static int attend(struct keeper *k)
 {
 	int status = STATUS_SYSTEM, ended;
@@ -369,13 +434,13 @@ static int attend(struct keeper *k)
 		struct pollfd fds[2] = { { .fd = k->signals, .events = POLLIN },
 					 { .fd = k->control, .events = POLLIN } };
 
-		if (poll(fds, 2, k->next >= 0 ? UPGRADE_STEP_MS : -1) < 0 && errno != EINTR)
+		if (poll(fds, 2, k->next >= 0 ? UPGRADE_STEP_MS : LOOK_MS) < 0 && errno != EINTR)
 			return STATUS_SYSTEM;
 		hear(k);
 		if (k->next >= 0 && k->pid > 0 && now_ms() - k->started_ms > UPGRADE_MAX_MS)
 			kill(k->pid, SIGKILL); /* it is something else, or hangs */
 		signals_take(k);
-		if (k->pid <= 0 || waitpid(k->pid, &ended, WNOHANG) != k->pid)
+		if (!has_ended(k, &ended))
 			continue;
 		k->pid = 0;
 		hear(k); /* what it said last */

@@ -106,7 +106,7 @@ static void drop_deferred(struct defer_work *work)
 	struct drop_work *w = container_of(work, struct drop_work, work);
 
 	uint64_t drop = fs_drop_begin(w->session->fs, w->ino);
-	int rc = fuse_lowlevel_notify_inval_inode(w->session->se, w->ino, 0, 0);
+	int rc = session_drop(w->session, w->ino, 0, 0);
 
 	/* -ENOENT: it knows none. Anything else: it is going away. */
 	if ((rc == 0 || rc == -ENOENT) && all_has_come(w->session, w->ino))

@@ -119,8 +119,7 @@ static void events_tell_all(struct defer_work *work)
 	while ((t = telling_take(ev))) {
 		/* What the kernel has of it may be older than what was lost, or be all that is left: it is not to hide a loss. */
 		if (t->poison.kind == FS_POISON_DATA && t->poison.lost_lines)
-			(void)fuse_lowlevel_notify_inval_inode(ev->session->se, t->poison.ino,
-							       (off_t)t->poison.file_off, BLOCK_SIZE);
+			(void)session_drop(ev->session, t->poison.ino, (off_t)t->poison.file_off, BLOCK_SIZE);
 		log_event(ev, &t->poison);
 		free(t);
 	}

@@ -77,6 +77,8 @@ struct session {
 	struct kept *kept;             /* or NULL */
 	bool is_taken;                 /* over, from another daemon */
 	char *_Atomic leave_path;      /* the program that takes over; NULL: none */
+	_Atomic bool is_quiet;         /* it is about to: the kernel is told nothing more */
+	_Atomic unsigned tellings;     /* threads that tell it something */
 	unsigned dev_major, dev_minor; /* of the mount: where its attributes are */
 };
 
@@ -204,6 +206,12 @@ must_check int worker_init(struct session *session, struct worker *worker);
 void worker_free(struct worker *worker);
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);
+/*
+ * session.c: the kernel is to drop pages and attributes, or a name, as fuse_lowlevel_notify_inval_inode() and _entry(). It waits for requests under
+ * way, and cannot be ended meanwhile: not on a worker, but with off -1 (attributes alone).
+ */
+int session_drop(struct session *session, uint64_t ino, off_t off, off_t len);
+int session_drop_name(struct session *session, uint64_t dir, const char *name, size_t len);
 /* session.c: sums of the workers' counters. */
 struct session_counts {
 	uint64_t requests, read_bytes, written_bytes, cloned_bytes;

@@ -43,7 +43,7 @@ static void kernel_drop(struct change *c, uint64_t off, uint64_t len)
 	uint64_t end = len ? u64_align_up(off + len, BLOCK_SIZE) : start;
 
 	/* -ENOENT: it knows none. Anything else: it is going away. */
-	(void)fuse_lowlevel_notify_inval_inode(c->session->se, c->ino, (off_t)start, (off_t)(end - start));
+	(void)session_drop(c->session, c->ino, (off_t)start, (off_t)(end - start));
 }
 
 /* attr: of the file that the token names. */
@@ -57,7 +57,7 @@ static int token_source(struct change *c, const struct umbra_token *token, struc
 	if (again_source()) /* a daemon before this one has taken the token */
 		return fs_getattr(c->session->fs, again_source(), attr);
 	/* Noted before it is used up: then it may go on without. */
-	if (kept_now && token_look(c->session->tokens, token, c->pid, &file))
+	if (kept_now && token_look(c->session->tokens, token, c->pid, &file) && file.mode & OPS_FH_READ)
 		again_took_token(file.ino);
 	rc = token_use(c->session->tokens, token, c->pid, &file);
 	if (!rc && !(file.mode & OPS_FH_READ)) /* a token for mapping alone */
@@ -208,10 +208,9 @@ static int change_files(struct change *c)
 	done += before;
 	/* The kernel may remember that there was no such name. */
 	for (unsigned i = 0; i < done; i++)
-		(void)fuse_lowlevel_notify_inval_entry(c->session->se, c->ino, items[i].name,
-						       items[i].name_len);
+		(void)session_drop_name(c->session, c->ino, items[i].name, items[i].name_len);
 	if (done > 0)
-		(void)fuse_lowlevel_notify_inval_inode(c->session->se, c->ino, -1, 0);
+		(void)session_drop(c->session, c->ino, -1, 0);
 	arg->done = done;
 	arg->error = (uint32_t)(rc < 0 ? -rc : 0);
 	rc = 0;

@@ -225,7 +225,7 @@ static void falloc_deferred(struct defer_work *work)
 {
 	struct falloc_work *w = container_of(work, struct falloc_work, work);
 
-	(void)fuse_lowlevel_notify_inval_inode(req_session(w->req)->se, w->ino, w->start, w->len);
+	(void)session_drop(req_session(w->req), w->ino, w->start, w->len);
 	ops_reply(w->req, w->rc);
 	free(w);
 }
@@ -307,7 +307,7 @@ static void seek_deferred(struct defer_work *work)
 	struct seek_work *w = container_of(work, struct seek_work, work);
 	off_t start = (off_t)u64_align_down(w->off, BLOCK_SIZE);
 
-	(void)fuse_lowlevel_notify_inval_inode(req_session(w->req)->se, w->ino, start, 0);
+	(void)session_drop(req_session(w->req), w->ino, start, 0);
 	seek(w->req, w->ino, w->off, w->whence);
 	free(w);
 }

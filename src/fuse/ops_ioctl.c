@@ -118,7 +118,7 @@ struct flags_work {
 /* The kernel does not know that ctime has moved. off: from where on it drops pages, -1: none, which waits for nothing. */
 static void flags_reply(fuse_req_t req, uint64_t ino, off_t off)
 {
-	(void)fuse_lowlevel_notify_inval_inode(req_session(req)->se, ino, off, 0);
+	(void)session_drop(req_session(req), ino, off, 0);
 	fuse_reply_ioctl(req, 0, NULL, 0);
 }
 

@@ -267,7 +267,7 @@ static void setattr_deferred(struct defer_work *work)
 {
 	struct setattr_work *w = container_of(work, struct setattr_work, work);
 
-	(void)fuse_lowlevel_notify_inval_inode(req_session(w->req)->se, w->ino, 0, 0);
+	(void)session_drop(req_session(w->req), w->ino, 0, 0);
 	setattr(w->req, &w->cred, w->ino, &w->set);
 	free(w);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <umbra/ioctl.h>
@@ -36,7 +37,18 @@ static int program_own(char *path, size_t size)
 	return 0;
 }
 
-static int program_check(struct umbra_upgrade *arg)
+/* Root of a container is root here too, but what its paths lead to is not, and what it names would run outside. */
+static bool caller_has_our_mounts(pid_t pid)
+{
+	struct stat his, ours;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
+	return pid > 0 && stat(path, &his) == 0 && stat("/proc/self/ns/mnt", &ours) == 0 &&
+	       his.st_dev == ours.st_dev && his.st_ino == ours.st_ino;
+}
+
+static int program_check(const struct session *session, pid_t pid, struct umbra_upgrade *arg)
 {
 	struct stat st;
 
@@ -47,11 +59,16 @@ static int program_check(struct umbra_upgrade *arg)
 
 		if (rc)
 			return rc;
+	} else if (!caller_has_our_mounts(pid)) {
+		return -EPERM;
 	}
 	if (arg->program[0] != '/')
 		return -EINVAL;
 	if (stat(arg->program, &st) || access(arg->program, X_OK))
 		return -errno;
+	/* It is opened and run when nobody answers there. */
+	if (st.st_dev == makedev(session->dev_major, session->dev_minor))
+		return -EDEADLK;
 	return S_ISREG(st.st_mode) ? 0 : -EACCES;
 }
 
@@ -84,7 +101,8 @@ void ops_upgrade(fuse_req_t req, const void *in)
 	else if (arg.op > UMBRA_UPGRADE_START || arg.pad)
 		rc = -EINVAL;
 	else if (arg.op == UMBRA_UPGRADE_START)
-		rc = session_leaving(session) ? -EALREADY : program_check(&arg);
+		rc = session_leaving(session) ? -EALREADY :
+						program_check(session, fuse_req_ctx(req)->pid, &arg);
 	if (rc) {
 		ops_reply(req, rc);
 		return;

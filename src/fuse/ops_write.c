@@ -36,14 +36,14 @@ static void pages_drop(const struct direct_write *w, uint64_t off, size_t len_by
 
 	if (w->flags & FS_WRITE_APPEND)
 		end = start; /* where the end is, is not known yet: all from here on */
-	(void)fuse_lowlevel_notify_inval_inode(w->session->se, w->ino, (off_t)start, (off_t)(end - start));
+	(void)session_drop(w->session, w->ino, (off_t)start, (off_t)(end - start));
 }
 
 /* The kernel would go on running a program as set-user-ID. Without pages to drop this waits for nothing. */
 static void mode_tell(struct session *session, uint64_t ino, const struct fs_direct *direct)
 {
 	if (direct->mode_changed)
-		(void)fuse_lowlevel_notify_inval_inode(session->se, ino, -1, 0);
+		(void)session_drop(session, ino, -1, 0);
 }
 
 /* Bytes written, or -errno if none. The pieces become smaller while others read as fast as pages are dropped. */

@@ -73,7 +73,8 @@ int session_connection(const struct session *session);
 
 /*
  * Starts the workers. Of a mount that is taken over, first what the daemon before had not answered is carried out. After an error: session_stop(),
- * session_wait(), session_close(). -EOPNOTSUPP with a kept: the kernel cannot send requests again.
+ * session_wait(), session_close(); but of a mount that is taken over, which stays for whoever tries next: the process ends. -EOPNOTSUPP with a kept: the
+ * kernel cannot send requests again.
  */
 must_check int session_run(struct session *session);
 
@@ -83,7 +84,7 @@ must_check int session_run(struct session *session);
  */
 void session_leave(struct session *session, const char *path);
 const char *session_leaving(const struct session *session);
-/* Then: no more requests are begun; those that are, 100 ms are waited for. The process ends now. */
+/* Then: waits for what is told to the kernel. No more requests are begun; those that are, 100 ms are waited for. The process ends now. */
 void session_quiet(struct session *session);
 
 /* Waits until the kernel has closed the connection (umount) or session_stop() has been called. */
