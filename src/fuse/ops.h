@@ -207,11 +207,13 @@ void worker_free(struct worker *worker);
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);
 /*
- * session.c: the kernel is to drop pages and attributes, or a name, as fuse_lowlevel_notify_inval_inode() and _entry(). It waits for requests under
+ * tell.c: the kernel is to drop pages and attributes, or a name, as fuse_lowlevel_notify_inval_inode() and _entry(). It waits for requests under
  * way, and cannot be ended meanwhile: not on a worker, but with off -1 (attributes alone).
  */
 int session_drop(struct session *session, uint64_t ino, off_t off, off_t len);
 int session_drop_name(struct session *session, uint64_t dir, const char *name, size_t len);
+/* Waits until nobody is in one of them; whoever comes after that waits for the end of the process. */
+void tellings_end(struct session *session);
 /* session.c: sums of the workers' counters. */
 struct session_counts {
 	uint64_t requests, read_bytes, written_bytes, cloned_bytes;

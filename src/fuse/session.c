@@ -40,7 +40,6 @@
 #define REPLY_SMALL 512u
 #define KICK_MS 20
 #define QUIET_TIMES 5u
-#define QUIET_STEP_NS 1000000
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
@@ -239,43 +238,6 @@ void session_serve(struct worker *worker, char *request, size_t size)
 	}
 	if (session->kept)
 		again_end();
-}
-
-/*
- * A thread in the kernel that waits there for an answer does not end when its process does, and nobody takes over from a process that has not ended. So
- * before one that makes room for another stops answering, all such threads are out. Those that come then are of requests that are asked again.
- */
-static void telling_begin(struct session *session)
-{
-	atomic_fetch_add(&session->tellings, 1);
-	if (!atomic_load(&session->is_quiet))
-		return;
-	atomic_fetch_sub(&session->tellings, 1);
-	for (;;)
-		pause();
-}
-
-int session_drop(struct session *session, uint64_t ino, off_t off, off_t len)
-{
-	int rc;
-
-	/* Attributes alone: this waits for nothing, and workers do it too, who have to answer. */
-	if (off < 0)
-		return fuse_lowlevel_notify_inval_inode(session->se, ino, off, len);
-	telling_begin(session);
-	rc = fuse_lowlevel_notify_inval_inode(session->se, ino, off, len);
-	atomic_fetch_sub(&session->tellings, 1);
-	return rc;
-}
-
-int session_drop_name(struct session *session, uint64_t dir, const char *name, size_t len)
-{
-	int rc;
-
-	telling_begin(session);
-	rc = fuse_lowlevel_notify_inval_entry(session->se, dir, name, len);
-	atomic_fetch_sub(&session->tellings, 1);
-	return rc;
 }
 
 static void forget_count(struct session *session, const struct fuse_in_header *in)
@@ -730,12 +692,7 @@ const char *session_leaving(const struct session *session)
 
 void session_quiet(struct session *session)
 {
-	const struct timespec a_moment = { 0, QUIET_STEP_NS };
-
-	atomic_store(&session->is_quiet, true);
-	/* The workers answer meanwhile, so this ends; or the kernel has closed the connection. */
-	while (atomic_load(&session->tellings) > 0)
-		nanosleep(&a_moment, NULL);
+	tellings_end(session);
 	workers_kick(session, QUIET_TIMES);
 }
 

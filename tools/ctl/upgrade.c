@@ -46,7 +46,8 @@ static int failed(const char *path, int error)
 	case EALREADY:
 		return ctl_say(path, "another program is taking over already");
 	case EPERM:
-		return ctl_say(path, "only root can have another program take over, and not from a container");
+		return ctl_say(path,
+			       "only root can have another program take over, and not from a container");
 	case EDEADLK:
 		return ctl_say(path, "the program lies on this mount, where nobody could read it");
 	default:
