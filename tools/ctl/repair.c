@@ -120,6 +120,14 @@ static int lost_order(const void *a, const void *b)
 	return x->off < y->off ? -1 : x->off > y->off;
 }
 
+/* Something of the block is known to be lost. */
+static bool lost_has(const struct repair *r, uint64_t off)
+{
+	const struct lost key = { .off = off };
+
+	return r->lost_count > 0 && bsearch(&key, r->lost, r->lost_count, sizeof(key), lost_order);
+}
+
 /*
  * Of the nearest block before (after) this one that can be read. What was lost when we came does not count, even if it is back by now:
  * it has come from the backup, and would vouch for it.
@@ -129,13 +137,10 @@ static enum verdict side_compare(const struct repair *r, uint64_t off, bool afte
 	enum verdict v = UNKNOWN;
 
 	while (v == UNKNOWN) {
-		struct lost key;
-
 		if (after ? r->size_bytes - off <= BLOCK_BYTES : off == 0)
 			break;
 		off = after ? off + BLOCK_BYTES : off - BLOCK_BYTES;
-		key.off = off;
-		if (!bsearch(&key, r->lost, r->lost_count, sizeof(key), lost_order))
+		if (!lost_has(r, off))
 			v = bytes_compare(r, off, BLOCK_BYTES);
 	}
 	return v;
@@ -310,8 +315,12 @@ static int unread_find(struct repair *r)
 			uint8_t bytes[BLOCK_BYTES];
 
 			e = &page->extents[i];
-			for (uint64_t at = 0; e->flags & UMBRA_EXTENT_BAD && at < e->len; at += BLOCK_BYTES)
-				r->unread += bytes_read(r->fd, e->file_off + at, bytes, BLOCK_BYTES) == EIO;
+			for (uint64_t at = 0; e->flags & UMBRA_EXTENT_BAD && at < e->len; at += BLOCK_BYTES) {
+				uint64_t off = e->file_off + at;
+
+				if (!lost_has(r, off))
+					r->unread += bytes_read(r->fd, off, bytes, BLOCK_BYTES) == EIO;
+			}
 		}
 		last = !e || e->flags & UMBRA_EXTENT_LAST;
 		if (!last)
