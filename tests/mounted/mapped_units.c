@@ -50,6 +50,9 @@ static unsigned char *map_new(int fd, unsigned first, unsigned count)
 	return map;
 }
 
+/* Another process stores to it directly, and this one perhaps not: what it stores is to be synchronized (umbra-run(1)). */
+static bool has_others;
+
 /* Pages lo to hi are there, as of page first of the file, can be stored to, and others see that; what the file has is what is stored. */
 static void is_there(const char *name, unsigned char *map, unsigned first, unsigned lo, unsigned hi)
 {
@@ -61,6 +64,8 @@ static void is_there(const char *name, unsigned char *map, unsigned first, unsig
 			return;
 	for (unsigned i = lo; i < hi; i += 37) {
 		map[(size_t)i * PAGE + 100] = turn;
+		if (has_others)
+			OK(msync(map + (size_t)i * PAGE, PAGE, MS_SYNC));
 		if (!EQ(turn, mapped_read(name, (off_t)(first + i) * PAGE + 100)))
 			return;
 	}
@@ -252,6 +257,7 @@ static void case_fork(void)
 	int fd = file_new("f");
 	unsigned char *map = map_new(fd, FIRST, COUNT), *second = map_new(fd, 0, NUMBERS);
 
+	has_others = true;
 	OK(munmap(map + (size_t)700 * PAGE, (size_t)100 * PAGE));
 	OK(mprotect(map + (size_t)200 * PAGE, (size_t)100 * PAGE, PROT_READ));
 	child_run(fork_child, map);
@@ -288,6 +294,7 @@ static void case_dont_fork(void)
 	int fd = file_new("f");
 	unsigned char *map = map_new(fd, FIRST, COUNT);
 
+	has_others = true;
 	OK(madvise(map + (size_t)50 * PAGE, (size_t)20 * PAGE, MADV_DONTFORK));
 	child_run(without, map);
 	is_there("f", map, FIRST, 0, COUNT);
@@ -372,7 +379,7 @@ static void case_grows(void)
 	is_out(map, 0, 1500, false);
 }
 
-/* Another process that has it directly, and stores before, and reads all the time: each sees what the other one has stored. */
+/* Another process that has it directly, and stores before, and reads all the time: each sees what the other one has synchronized. */
 static int ends[2][2];
 
 static void tell(int to)
@@ -400,6 +407,7 @@ static void other_process(void *arg)
 			if (round < 2)
 				map[(size_t)i * PAGE + 201] = (unsigned char)round;
 		}
+		OK(msync(map, ALL, MS_SYNC));
 		tell(0);
 	}
 }
@@ -418,13 +426,13 @@ static void case_processes(void)
 	for (unsigned round = 0; round < 4; round++) {
 		for (unsigned i = 0; i < NUMBERS; i += 16)
 			map[(size_t)i * PAGE + 200] = (unsigned char)round;
+		/* Which of them are the kernel's by now nobody knows. */
+		(void)msync(map, ALL, MS_SYNC);
 		tell(1);
 		wait_for(0);
 		for (unsigned i = 0; i < NUMBERS && check_failed_count() == 0; i += 16)
 			EQ(round < 2 ? round : 1, map[(size_t)i * PAGE + 201]);
-		/* The last pages of units are such that nobody looks at. */
-		if (round == 0)
-			OK(mprotect(map + 2 * UNIT - PAGE, PAGE, PROT_EXEC));
+		/* The last page of the first unit is one that nobody looks at. */
 		if (round == 1)
 			OK(munmap(map + UNIT - PAGE, PAGE));
 		if (round == 2)
