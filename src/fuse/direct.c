@@ -92,15 +92,6 @@ struct drop_work {
 	bool is_over; /* (lock) */
 };
 
-/*
- * Nothing that was stored to pages before they were dropped is on its way here any more. Where the kernel does not wait for that, it still has an open for both from which it
- * was stored: its RELEASE comes after the last such WRITE has been answered. Until then those who want to map the file hear -EBUSY.
- */
-static bool all_has_come(struct session *session, uint64_t ino)
-{
-	return wire_drop_waits(&session->wire) || !fs_is_mappable(session->fs, ino);
-}
-
 static void drop_deferred(struct defer_work *work)
 {
 	struct drop_work *w = container_of(work, struct drop_work, work);
@@ -109,7 +100,7 @@ static void drop_deferred(struct defer_work *work)
 	int rc = session_drop(w->session, w->ino, 0, 0);
 
 	/* -ENOENT: it knows none. Anything else: it is going away. */
-	if ((rc == 0 || rc == -ENOENT) && all_has_come(w->session, w->ino))
+	if (rc == 0 || rc == -ENOENT)
 		fs_drop_end(w->session->fs, w->ino, drop);
 	pthread_mutex_lock(&w->lock);
 	w->is_over = true;

@@ -22,7 +22,7 @@
 #define FEATURE_INIT_EXT (1ull << 30)
 #define FEATURE_DIRECT_IO_MMAP (1ull << 36)
 
-#define DROP_WAITS_MINOR 44u
+#define DIRECT_BULK_MINOR 44u
 
 #define SETATTR_KILL_SUIDGID (1u << 11)
 #define OPEN_KILL_SUIDGID (1u << 0)
@@ -188,12 +188,7 @@ bool wire_uring(const struct wire *wire)
 	return wire->agreed & URING_FEATURE;
 }
 
-bool wire_drop_waits(const struct wire *wire)
-{
-	return wire->minor >= DROP_WAITS_MINOR;
-}
-
 bool wire_direct_bulk(const struct wire *wire)
 {
-	return wire_drop_waits(wire);
+	return wire->minor >= DIRECT_BULK_MINOR;
 }

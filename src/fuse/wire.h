@@ -59,9 +59,10 @@ bool wire_kill_flags(const struct wire *wire);
 bool wire_direct_mmap(const struct wire *wire);
 /* Whether requests are to go over io_uring; those that cannot wait for its queues. */
 bool wire_uring(const struct wire *wire);
-/* Whether dropping a page waits for its write-back: since 7.44; before, a copy of it was on its way. */
-bool wire_drop_waits(const struct wire *wire);
-/* Whether direct writes and the page cache can be kept coherent: pages are dropped after a direct write too (since 7.42), and that waits. */
+/*
+ * Whether direct writes and the page cache can be kept coherent: pages are dropped after a direct write too (since 7.42), and
+ * dropping a page waits for its write-back (since 7.44; before, a copy of it was on its way).
+ */
 bool wire_direct_bulk(const struct wire *wire);
 
 /* STATX (since 7.39), in the layout of the protocol; system headers may be older. */
