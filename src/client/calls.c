@@ -29,6 +29,12 @@ static int fd_move(int fd, int to)
 	return rc;
 }
 
+static void fd_bypass(int fd, int flags, bool on)
+{
+	if (!(flags & O_DIRECT) && fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags))
+		return; /* it bypasses them anyway */
+}
+
 struct client_calls client_calls = {
 	.mmap = mmap,
 	.munmap = munmap,
@@ -42,5 +48,6 @@ struct client_calls client_calls = {
 	.fd_close = fd_close,
 	.fd_own = fd_own,
 	.fd_move = fd_move,
+	.fd_bypass = fd_bypass,
 	.busy_ns = 5000000000ll,
 };

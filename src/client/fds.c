@@ -753,6 +753,7 @@ bool fds_init(void)
 		fds_no_writes();
 	own_init();
 	client_calls.file_left = unfit_add;
+	client_calls.fd_bypass = NULL; /* attach() */
 	own_pid = getpid();
 	atomic_store(&t->alive, true);
 	/* After that of libumbra's own: it takes its locks after ours. */

@@ -458,6 +458,9 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	f->can_read = (flags & O_ACCMODE) != O_WRONLY;
 	f->can_write = (flags & O_ACCMODE) != O_RDONLY;
 	f->appends = flags & O_APPEND;
+	/* Before the daemon counts on it. */
+	if (f->can_write && client_calls.fd_bypass)
+		client_calls.fd_bypass(fd, flags, true);
 	holding_begin(f->holding);
 	pthread_mutex_lock(&client_lock);
 	f->next = f->holding->files;
@@ -472,6 +475,8 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 		*file = f;
 		return 0;
 	}
+	if (f->can_write && client_calls.fd_bypass)
+		client_calls.fd_bypass(fd, flags, false);
 	umbra_detach(f);
 	return rc == -ENOMEM ? rc : -EOPNOTSUPP;
 }

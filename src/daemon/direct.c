@@ -138,6 +138,11 @@ static uint32_t cached_opens(void *arg, uint64_t ino)
 	return session_cached_opens(arg, ino);
 }
 
+static uint32_t through_opens(void *arg, uint64_t ino)
+{
+	return session_through_opens(arg, ino);
+}
+
 static int drop_pages(void *arg, uint64_t ino)
 {
 	return session_drop_pages(arg, ino);
@@ -171,7 +176,8 @@ int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *
 	struct dax *dax = pool_dax(fs_pool(fs));
 	struct server_opts server = {
 		.fs = fs,
-		.mount = { mount, take_token, excuse_open, accuse_open, cached_opens, drop_pages },
+		.mount = { mount, take_token, excuse_open, accuse_open, cached_opens, through_opens,
+			   drop_pages },
 		.rights = opts->direct,
 		.device_fd = dax_fd(dax),
 		.readonly = readonly || dax_is_readonly(dax),

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/direct_priv.h"
+#include "util/sabotage.h"
 #include "dax/dax.h"
 
 #define DROPS_MAX 8u /* for one MAP */
@@ -252,13 +253,18 @@ static int pieces_answer(void *arg, const struct fs_piece *pieces, unsigned coun
 	return peer_send(a->peer, &out, (uint32_t)size, NULL, 0);
 }
 
-/* As long as the kernel takes pages of it as fast as it drops them, it is its. */
+/*
+ * As long as the kernel takes pages of it as fast as it drops them, it is its. And while somebody writes through them: what is on its way from a page to us is not there for whoever reads
+ * the page again when it has been dropped.
+ */
 static int grant_pieces(struct peer *peer, uint64_t ino, const struct grant *grant)
 {
 	const struct server_mount *mount = &peer->server->opts.mount;
 	int rc = session_grant(atomic_load(&peer->session), grant);
 
 	for (unsigned i = 0; i < DROPS_MAX && rc == -ERESTART; i++) {
+		if (mount->through_opens(mount->arg, ino) > 0 && !sabotage_point("grant-through"))
+			break;
 		rc = mount->drop_pages(mount->arg, ino);
 		if (rc == 0)
 			rc = session_grant(atomic_load(&peer->session), grant);

@@ -30,6 +30,7 @@ struct server_mount {
 	bool (*excuse_open)(void *arg, uint64_t open);
 	bool (*accuse_open)(void *arg, uint64_t open);
 	uint32_t (*cached_opens)(void *arg, uint64_t ino);
+	uint32_t (*through_opens)(void *arg, uint64_t ino);
 	int (*drop_pages)(void *arg, uint64_t ino);
 };
 

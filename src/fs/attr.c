@@ -295,6 +295,7 @@ static void open_end(struct fs *fs, struct inode *inode, unsigned flags)
 		(void)count_down(&inode->map_opens);
 	if (flags & FS_OPEN_CACHED)
 		(void)count_down(&inode->cached_opens);
+	open_way_end(inode, flags);
 	if (flags & FS_OPEN_WRITE && count_down(&inode->write_opens) &&
 	    atomic_load(&inode->write_opens) == 0) {
 		/* The last writer is gone: what was set aside for him goes back. */

@@ -35,6 +35,7 @@ struct inode {
 	_Atomic uint64_t refs;                          /* lookups of the kernel */
 	_Atomic uint32_t opens, write_opens, map_opens; /* counted up under (l), any mode */
 	_Atomic uint32_t cached_opens;                  /* the same; counted down any time */
+	_Atomic uint64_t modes;                         /* how they get at data (modes.c) */
 	_Atomic uint64_t
 		page_reads;       /* into the page cache while write_opens > 0; counted under (l), any mode */
 	_Atomic uint32_t holders; /* who map its blocks, each an open too; counted up under (l), any mode */
@@ -335,6 +336,11 @@ must_check int op_change_grow(struct op *op, struct inode *inode, const struct i
 /* It is being changed now: -EUCLEAN if somebody holds it. Then op_change() has been forgotten. */
 must_check int op_change_check(struct op *op, uint64_t ino, uint64_t lo_blk, uint64_t hi_blk,
 			       enum fs_change change);
+
+/* ---- modes.c: opens ---- */
+
+/* One with these flags is closed. */
+void open_way_end(struct inode *inode, unsigned flags);
 
 /* ---- lend.c: pages that the kernel keeps ---- */
 

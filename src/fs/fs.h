@@ -136,6 +136,10 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 #define FS_OPEN_MAP 0x2u      /* for reading too, so that a mapping may be stored to */
 #define FS_OPEN_TRUNCATE 0x4u /* to nothing */
 #define FS_OPEN_CACHED 0x8u   /* through the kernel's page cache */
+/* Not for fs_opened(), but for fs_open_way() and then fs_closed(): */
+#define FS_OPEN_THROUGH \
+	0x10u /* writes through the page cache: the kernel stores to its pages, then sends what it stored */
+#define FS_OPEN_BYPASS 0x20u /* bypasses it, and may be mapped */
 /* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
 must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred);
 /* Flags: those of the open. */
@@ -149,6 +153,19 @@ bool fs_is_mappable(struct fs *fs, uint64_t ino);
 uint32_t fs_cached_opens(struct fs *fs, uint64_t ino);
 void fs_uncached(struct fs *fs, uint64_t ino);
 void fs_cached(struct fs *fs, uint64_t ino);
+
+enum fs_way {
+	FS_WAY_CACHED, /* through the page cache, if nothing is against it */
+	FS_WAY_WANTS,  /* past it, if nothing is against it */
+	FS_WAY_BYPASS, /* past it */
+};
+/*
+ * After an open has been counted: whether it bypasses the page cache. flags: FS_OPEN_THROUGH if it writes otherwise, FS_OPEN_BYPASS if it may be mapped when it does; the one that holds is its
+ * from here on, until fs_closed(). Beside each other they are not safe (modes.c), but for as many that write through it as are known to be harmless, since their process sees to that.
+ */
+bool fs_open_way(struct fs *fs, uint64_t ino, unsigned flags, enum fs_way way, uint32_t harmless);
+/* How many write through the page cache, the harmless ones among them. */
+uint32_t fs_through_opens(struct fs *fs, uint64_t ino);
 
 /*
  * Bytes read (short at the end of the file, and before lost lines). Holes and unwritten ranges read as zero. Guarded: -EIO where the first byte is in a lost

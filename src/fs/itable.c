@@ -237,6 +237,7 @@ static void itable_disown(struct fs *fs, struct inode *inode)
 	atomic_store(&inode->holders, 0);
 	atomic_store(&inode->map_opens, 0);
 	atomic_store(&inode->cached_opens, 0);
+	atomic_store(&inode->modes, 0);
 	atomic_store(&inode->page_reads, 0);
 	if (dead)
 		inode_unpin(fs, inode, dead);

@@ -18,6 +18,7 @@
 #include "fs/holders.h"
 
 #include "fs/core.h"
+#include "fs/data.h"
 #include "util/sabotage.h"
 
 #define LENT 0u
@@ -74,13 +75,29 @@ void fs_drop_end(struct fs *fs, uint64_t ino, uint64_t drop)
 	inode_unpin(fs, inode, 1);
 }
 
-bool fs_is_lent(struct fs *fs, uint64_t ino)
+bool fs_is_held(struct fs *fs, uint64_t ino)
 {
-	/* After the open has been counted, which a grant looks at after its holder has been. */
 	struct inode *inode = atomic_load(&fs->holder_count) > 0 ? inode_pin(fs, ino, 1, false) : NULL;
-	bool lent = inode && atomic_load(&inode->holders) > 0 && !(atomic_load(&inode->lent) & NONE_BIT);
+	bool held = inode && atomic_load(&inode->holders) > 0;
 
 	if (inode)
 		inode_unpin(fs, inode, 1);
-	return lent;
+	return held;
+}
+
+static int lend_all_op(struct op *op, void *arg)
+{
+	struct inode *inode;
+	int rc = op_inode(op, *(uint64_t *)arg, false, &inode);
+
+	if (rc || atomic_load(&inode->lent) & NONE_BIT || sabotage_point("page-open"))
+		return rc;
+	/* Opens, then shadows, as grants look at shadows and then at opens. */
+	atomic_thread_fence(memory_order_seq_cst);
+	return op_change(op, inode, 0, blk_of(FS_SIZE_MAX), FS_CHANGE_LEND_STORE);
+}
+
+int fs_lend_all(struct fs *fs, uint64_t ino)
+{
+	return fs_is_held(fs, ino) ? op_run(fs, TXN_READ, NULL, lend_all_op, &ino) : 0;
 }

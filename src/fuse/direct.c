@@ -63,7 +63,15 @@ uint32_t session_cached_opens(struct session *session, uint64_t ino)
 {
 	/* In this order: an open that is closed in between counts. */
 	uint32_t count = fs_cached_opens(session->fs, ino);
-	uint32_t excused = opens_excused(session->opens, ino);
+	uint32_t excused = count ? opens_excused(session->opens, ino, false) : 0;
+
+	return count > excused ? count - excused : 0;
+}
+
+uint32_t session_through_opens(struct session *session, uint64_t ino)
+{
+	uint32_t count = fs_through_opens(session->fs, ino);
+	uint32_t excused = count ? opens_excused(session->opens, ino, true) : 0;
 
 	return count > excused ? count - excused : 0;
 }

@@ -49,6 +49,8 @@ bool session_excuse_open(struct session *session, uint64_t open);
 bool session_accuse_open(struct session *session, uint64_t open);
 /* How many have the file open through the page cache, but for those that are excused. */
 uint32_t session_cached_opens(struct session *session, uint64_t ino);
+/* How many of those write: beside them no pages are dropped for a grant. */
+uint32_t session_through_opens(struct session *session, uint64_t ino);
 
 /*
  * The kernel drops what it keeps of the file: pages, which it writes before if they are dirty, and attributes; fs_grant() knows of it. Waits for it; with no lock held, and not on a

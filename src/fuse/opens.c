@@ -15,6 +15,7 @@ struct open_entry {
 	uint64_t ino, open;
 	uint32_t excuses;
 	bool has_pages; /* though it bypasses the page cache */
+	bool writes;
 	struct open_entry *next;
 };
 
@@ -62,16 +63,16 @@ static struct open_entry **entry_find(struct opens *opens, uint64_t open)
 }
 
 /* False: it was there, or there is no memory. */
-static bool entry_add(struct opens *opens, uint64_t ino, uint64_t open, bool has_pages)
+static bool entry_add(struct opens *opens, const struct open_entry *about)
 {
 	struct open_entry *entry = malloc(sizeof(*entry)), **at;
 	bool added;
 
 	if (!entry)
 		return false;
-	*entry = (struct open_entry){ .ino = ino, .open = open, .has_pages = has_pages };
+	*entry = *about;
 	pthread_mutex_lock(&opens->lock);
-	at = entry_find(opens, open);
+	at = entry_find(opens, about->open);
 	added = !*at;
 	if (added) {
 		*at = entry;
@@ -83,14 +84,14 @@ static bool entry_add(struct opens *opens, uint64_t ino, uint64_t open, bool has
 	return added;
 }
 
-void opens_add(struct opens *opens, uint64_t ino, uint64_t open)
+void opens_add(struct opens *opens, uint64_t ino, uint64_t open, bool writes)
 {
-	(void)entry_add(opens, ino, open, false);
+	(void)entry_add(opens, &(struct open_entry){ .ino = ino, .open = open, .writes = writes });
 }
 
 bool opens_add_pages(struct opens *opens, uint64_t ino, uint64_t open)
 {
-	return entry_add(opens, ino, open, true);
+	return entry_add(opens, &(struct open_entry){ .ino = ino, .open = open, .has_pages = true });
 }
 
 bool opens_remove(struct opens *opens, uint64_t open)
@@ -137,7 +138,7 @@ bool opens_accuse(struct opens *opens, uint64_t open)
 	return counts;
 }
 
-uint32_t opens_excused(struct opens *opens, uint64_t ino)
+uint32_t opens_excused(struct opens *opens, uint64_t ino, bool writes)
 {
 	uint32_t count = 0;
 
@@ -146,7 +147,7 @@ uint32_t opens_excused(struct opens *opens, uint64_t ino)
 	pthread_mutex_lock(&opens->lock);
 	for (unsigned i = 0; i < BUCKETS; i++)
 		for (const struct open_entry *entry = opens->buckets[i]; entry; entry = entry->next)
-			count += entry->ino == ino && entry->excuses > 0;
+			count += entry->ino == ino && entry->excuses > 0 && (entry->writes || !writes);
 	pthread_mutex_unlock(&opens->lock);
 	return count;
 }

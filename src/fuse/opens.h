@@ -23,7 +23,7 @@ must_check int opens_new(struct opens **out);
 void opens_free(struct opens *opens); /* may be NULL */
 
 /* A token names it. Without memory it is left out, and counts. */
-void opens_add(struct opens *opens, uint64_t ino, uint64_t open);
+void opens_add(struct opens *opens, uint64_t ino, uint64_t open, bool writes);
 /* A page is read for one that bypasses the page cache. True: for the first time. Without memory it is left out, and does not count. */
 bool opens_add_pages(struct opens *opens, uint64_t ino, uint64_t open);
 /* Before it is closed. Whether it came in by opens_add_pages(). */
@@ -33,7 +33,7 @@ bool opens_remove(struct opens *opens, uint64_t open);
 bool opens_excuse(struct opens *opens, uint64_t open);
 /* True: it counts again. */
 bool opens_accuse(struct opens *opens, uint64_t open);
-/* How many of the file are excused. */
-uint32_t opens_excused(struct opens *opens, uint64_t ino);
+/* How many of the file are excused; only of those that write. */
+uint32_t opens_excused(struct opens *opens, uint64_t ino, bool writes);
 
 #endif

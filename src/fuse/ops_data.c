@@ -32,45 +32,67 @@ static unsigned open_flags(const struct fuse_file_info *fi)
 /* FS_OPEN_* of what open_fill() noted. */
 static unsigned open_noted(const struct fuse_file_info *fi)
 {
-	unsigned flags = fi->fh & OPS_FH_DIRECT ? 0 : FS_OPEN_CACHED;
+	unsigned flags = 0;
 
 	if (fi->fh & OPS_FH_WRITE)
 		flags |= fi->fh & OPS_FH_READ ? FS_OPEN_WRITE | FS_OPEN_MAP : FS_OPEN_WRITE;
+	if (!(fi->fh & OPS_FH_DIRECT))
+		flags |= fi->fh & OPS_FH_WRITE ? FS_OPEN_CACHED | FS_OPEN_THROUGH : FS_OPEN_CACHED;
+	else if (fi->fh & OPS_FH_READ)
+		flags |= FS_OPEN_BYPASS;
 	return flags;
 }
 
-static bool open_is_direct(const struct session *session, const struct inode_attr *attr,
-			   const struct fuse_file_info *fi)
+static enum fs_way open_way(const struct session *session, const struct inode_attr *attr,
+			    const struct fuse_file_info *fi)
 {
 	switch (session->opts.dax) {
 	case SESSION_DAX_ALWAYS:
-		return true;
+		return FS_WAY_BYPASS;
 	case SESSION_DAX_NEVER:
-		return false;
+		return FS_WAY_CACHED;
 	case SESSION_DAX_INODE:
 		break;
 	}
+	/* A page of the cache is lost as a whole; around it only the lost lines are. */
+	if (attr->flags & INODE_LOST && wire_direct_mmap(&session->wire))
+		return FS_WAY_BYPASS;
+	/* Bulk data as a rule, half as fast again without the page cache. What appends are logs, with readers at their ends. */
+	if (wire_direct_bulk(&session->wire) && (fi->flags & (O_ACCMODE | O_APPEND)) == O_WRONLY)
+		return FS_WAY_BYPASS;
 	/* Before 6.6 the two ways do not know of each other: while somebody has it open through the page cache everybody has. */
 	if (attr->flags & INODE_DAX &&
 	    (wire_direct_mmap(&session->wire) || !fs_cached_opens(session->fs, attr->ino)))
-		return true;
-	/* A page of the cache is lost as a whole; around it only the lost lines are. */
-	if (attr->flags & INODE_LOST && wire_direct_mmap(&session->wire))
-		return true;
-	/* Bulk data as a rule, half as fast again without the page cache. What appends are logs, with readers at their ends. */
-	return wire_direct_bulk(&session->wire) && (fi->flags & (O_ACCMODE | O_APPEND)) == O_WRONLY;
+		return FS_WAY_WANTS;
+	return FS_WAY_CACHED;
 }
 
-/* It has been counted: whoever wants to store directly sees it, or we see him. */
-static bool open_must_bypass(struct session *session, uint64_t ino)
+/*
+ * Whether it bypasses the page cache. It has been counted: whoever wants to store directly sees it, or we see him. So does whoever holds the file and would have pages dropped, for which a write
+ * through pages is not safe.
+ */
+static bool open_bypasses(struct session *session, uint64_t ino, const struct fuse_file_info *fi,
+			  enum fs_way way)
 {
-	if (!direct_is_stored(session, ino))
+	bool writes = open_flags(fi) & FS_OPEN_WRITE, may_map = (fi->flags & O_ACCMODE) != O_WRONLY;
+	bool is_held = fs_is_held(session->fs, ino);
+	bool bypasses;
+
+	if (way == FS_WAY_BYPASS && !may_map)
+		return true;
+	if (way == FS_WAY_CACHED && ((writes && is_held) || direct_is_stored(session, ino)))
+		way = FS_WAY_WANTS;
+	if (way == FS_WAY_CACHED && !writes)
 		return false;
-	fs_uncached(session->fs, ino);
-	return true;
+	bypasses = fs_open_way(session->fs, ino,
+			       (writes ? FS_OPEN_THROUGH : 0) | (may_map ? FS_OPEN_BYPASS : 0), way,
+			       is_held ? opens_excused(session->opens, ino, true) : 0);
+	if (bypasses && way != FS_WAY_BYPASS)
+		fs_uncached(session->fs, ino);
+	return bypasses;
 }
 
-static void open_fill(struct session *session, uint64_t ino, bool direct, struct fuse_file_info *fi)
+static void open_fill(struct session *session, bool direct, struct fuse_file_info *fi)
 {
 	fi->fh = 0;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
@@ -84,8 +106,7 @@ static void open_fill(struct session *session, uint64_t ino, bool direct, struct
 		fi->fh |= OPS_FH_DIRECT;
 	fi->fh |= (atomic_fetch_add_explicit(&session->open_count, 1, memory_order_relaxed) + 1)
 		  << OPS_FH_OPEN_SHIFT;
-	/* What can be stored to through a mapping without a word to us must not be there already beside those who have it directly. */
-	fi->keep_cache = !(open_flags(fi) & FS_OPEN_MAP && fs_is_lent(session->fs, ino));
+	fi->keep_cache = 1;
 	fi->noflush = 1;
 }
 
@@ -97,7 +118,7 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 	struct fuse_entry_param entry;
 	struct inode_attr attr;
 	unsigned flags = open_flags(fi), was_open;
-	bool direct;
+	enum fs_way way;
 	int rc;
 
 	mode = (mode & 07777) | S_IFREG;
@@ -114,15 +135,17 @@ void ops_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, s
 		goto out;
 	if (again_is_opened(&was_open))
 		fs_closed(fs, attr.ino, was_open);
-	direct = open_is_direct(session, &attr, fi);
-	rc = fs_opened(fs, attr.ino, direct ? flags : flags | FS_OPEN_CACHED, &cred);
+	way = open_way(session, &attr, fi);
+	if (way != FS_WAY_BYPASS)
+		flags |= FS_OPEN_CACHED;
+	rc = fs_opened(fs, attr.ino, flags, &cred);
 	if (rc) {
 		fs_forget(fs, attr.ino, 1);
 		goto out;
 	}
-	again_opened(direct ? flags : flags | FS_OPEN_CACHED);
+	again_opened(flags);
 	ops_entry(session, &attr, &entry);
-	open_fill(session, attr.ino, direct || open_must_bypass(session, attr.ino), fi);
+	open_fill(session, open_bypasses(session, attr.ino, fi, way), fi);
 	again_opened(open_noted(fi));
 	if (fuse_reply_create(req, &entry, fi) < 0) {
 		fs_closed(fs, attr.ino, open_noted(fi));
@@ -140,7 +163,7 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs_cred cred = ops_cred(req);
 	struct inode_attr attr;
 	unsigned flags = open_flags(fi), was_open;
-	bool direct = false;
+	enum fs_way way = FS_WAY_CACHED;
 	int rc = fs_getattr(fs, ino, &attr);
 
 	if (again_is_opened(&was_open))
@@ -151,18 +174,23 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc == 0 && attr.flags & INODE_APPEND && flags && !(fi->flags & O_APPEND))
 		rc = -EPERM; /* the kernel does not know of the flag */
 	if (rc == 0) {
-		direct = open_is_direct(session, &attr, fi);
+		way = open_way(session, &attr, fi);
 		if (flags && fi->flags & O_TRUNC)
 			flags |= FS_OPEN_TRUNCATE;
-		rc = fs_opened(fs, ino, direct ? flags : flags | FS_OPEN_CACHED, &cred);
+		if (way != FS_WAY_BYPASS)
+			flags |= FS_OPEN_CACHED;
+		rc = fs_opened(fs, ino, flags, &cred);
 	}
 	if (rc) {
 		ops_reply(req, rc);
 		return;
 	}
-	again_opened(direct ? flags : flags | FS_OPEN_CACHED);
-	open_fill(session, ino, direct || open_must_bypass(session, ino), fi);
+	again_opened(flags);
+	open_fill(session, open_bypasses(session, ino, fi, way), fi);
 	again_opened(open_noted(fi));
+	/* Pages that it may store to without a word are there already, perhaps. */
+	if (flags & FS_OPEN_MAP && fs_lend_all(fs, ino))
+		fi->keep_cache = 0;
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, open_noted(fi));
 }

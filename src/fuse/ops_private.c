@@ -43,7 +43,7 @@ static void give_token(fuse_req_t req, fuse_ino_t ino, const struct fuse_file_in
 		file.gen = attr.gen;
 		file.pid = token_process(fuse_req_ctx(req)->pid);
 		if (session->direct && file.open)
-			opens_add(session->opens, ino, file.open);
+			opens_add(session->opens, ino, file.open, file.mode & OPS_FH_WRITE);
 		rc = token_make(session->tokens, &file, &token);
 	}
 	if (rc)

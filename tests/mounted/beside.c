@@ -310,8 +310,10 @@ static const char *const way_name[] = { "direct",        "direct mapping",  "cal
 
 struct party {
 	enum way way;
+	bool keeps, looks; /* opens the file once, before anybody who does not; only reads */
 	unsigned index, count, rounds;
 	_Atomic uint64_t *told; /* what each has been told is stored, of its own word */
+	_Atomic unsigned *kept; /* how many of those that keep it open have it */
 };
 
 struct access {
@@ -389,40 +391,60 @@ static uint64_t load(struct access *a, enum way way, unsigned word)
 	return value;
 }
 
+static void party_round(const struct party *p, struct access *a, unsigned i)
+{
+	unsigned other = (p->index + i) % p->count;
+	uint64_t told;
+
+	if (!p->looks)
+		store(a, p->way, p->index, i);
+	atomic_store(&p->told[p->index], p->looks ? 0 : i);
+	told = atomic_load(&p->told[other]);
+	check_context("%s, word %u of %u, round %u", way_name[p->way], other, p->count, i);
+	TRUE(load(a, p->way, other) >= told);
+	EQ(p->looks ? 0 : i, load(a, p->way, p->index));
+}
+
 /* Words of all are in one block; each opens the file anew now and then. */
 static void party_body(void *arg)
 {
 	const struct party *p = arg;
 	struct access a;
 
+	if (p->keeps) {
+		access_begin(&a, p->way);
+		atomic_fetch_add(&p->kept[1], 1);
+	}
+	while (atomic_load(&p->kept[1]) < p->kept[0] && check_failed_count() == 0)
+		usleep(200);
 	for (unsigned i = 1; i <= p->rounds && check_failed_count() == 0; i++) {
-		unsigned other = (p->index + i) % p->count;
-		uint64_t told;
-
-		if (i % 8 == 1)
+		if (i % 8 == 1 && !p->keeps)
 			access_begin(&a, p->way);
-		store(&a, p->way, p->index, i);
-		atomic_store(&p->told[p->index], i);
-		told = atomic_load(&p->told[other]);
-		check_context("%s, word %u of %u, round %u", way_name[p->way], other, p->count, i);
-		TRUE(load(&a, p->way, other) >= told);
-		EQ(i, load(&a, p->way, p->index));
-		if (i % 8 == 0)
+		party_round(p, &a, i);
+		if (i % 8 == 0 && !p->keeps)
 			access_end(&a, p->way);
 	}
+	if (p->keeps)
+		access_end(&a, p->way);
 }
 
-static void parties_run(const enum way *ways, unsigned count, unsigned rounds)
+static void parties_start(struct party *parties, unsigned count, unsigned rounds)
 {
 	_Atomic uint64_t *told = shared_new(BLOCK);
-	struct party parties[WAYS];
+	_Atomic unsigned *kept = shared_new(BLOCK);
 	uint64_t words[WAYS];
 	pid_t pids[WAYS];
 	int fd;
 
 	file_new("f");
+	for (unsigned i = 0; i < count; i++)
+		kept[0] += parties[i].keeps;
 	for (unsigned i = 0; i < count; i++) {
-		parties[i] = (struct party){ ways[i], i, count, rounds, told };
+		parties[i].index = i;
+		parties[i].count = count;
+		parties[i].rounds = rounds;
+		parties[i].told = told;
+		parties[i].kept = kept;
 		pids[i] = child_start(party_body, &parties[i]);
 	}
 	for (unsigned i = 0; i < count; i++)
@@ -430,9 +452,19 @@ static void parties_run(const enum way *ways, unsigned count, unsigned rounds)
 	fd = (int)MUST(open("f", O_RDONLY));
 	EQ(8 * count, pread(fd, words, 8 * count, 0));
 	for (unsigned i = 0; i < count; i++)
-		EQ(rounds, words[i]);
+		EQ(parties[i].looks ? 0 : rounds, words[i]);
 	close(fd);
 	MUST(munmap((void *)told, BLOCK));
+	MUST(munmap((void *)kept, BLOCK));
+}
+
+static void parties_run(const enum way *ways, unsigned count, unsigned rounds)
+{
+	struct party parties[WAYS] = { 0 };
+
+	for (unsigned i = 0; i < count; i++)
+		parties[i].way = ways[i];
+	parties_start(parties, count, rounds);
 }
 
 /* One who stores directly, beside one who opens the file all the time. */
@@ -455,6 +487,32 @@ static void case_all_ways(void)
 	attach((int)MUST(open("f", O_RDWR | O_CREAT, 0644)));
 	for (unsigned i = 0; i < check_scale(); i++)
 		parties_run(ways, WAYS, 120);
+}
+
+/* Who reads directly comes and goes; those who write through pages of the kernel were there before, and what they write is on its way when pages are dropped. */
+static void case_written_through(void)
+{
+	if (!check_fs_is("umbrafs"))
+		check_skip("only umbrafs has direct mappings");
+	for (unsigned i = 0; i < 4 * check_scale(); i++) {
+		struct party parties[] = {
+			{ .way = CALLS, .keeps = true },      { .way = CALLS, .keeps = true },
+			{ .way = KERNEL_MAP, .keeps = true }, { .way = SPLICE },
+			{ .way = DIRECT, .looks = true },     { .way = DIRECT_MAP, .looks = true },
+		};
+
+		parties_start(parties, 6, 120);
+	}
+}
+
+/* Nobody stores directly, and nobody reads; but the file is held, and opened for mappings all the time. */
+static void case_held(void)
+{
+	static const enum way ways[] = { CALLS, KERNEL_MAP, FRESH_MAP, SPLICE };
+
+	attach((int)MUST(open("f", O_RDWR | O_CREAT, 0644)));
+	for (unsigned i = 0; i < 4 * check_scale(); i++)
+		parties_run(ways, 4, 120);
 }
 
 /* ---- one process that has both ---- */
@@ -511,6 +569,8 @@ static const struct check_case cases[] = {
 	{ "same_descriptor", case_same_descriptor },
 	{ "open_beside_write", case_open_beside_write },
 	{ "all_ways", case_all_ways },
+	{ "written_through", case_written_through },
+	{ "held", case_held },
 	{ "both_in_one", case_both_in_one },
 };
 

@@ -27,7 +27,7 @@ struct registry *registry;
 struct server *server;
 uint64_t inos[FILES];
 int device_fd;
-_Atomic uint32_t others_open, drops;
+_Atomic uint32_t others_open, others_write, drops;
 void (*on_drop)(uint64_t ino);
 
 /* ---- the mount ---- */
@@ -69,6 +69,12 @@ static uint32_t cached_opens(void *arg, uint64_t ino)
 	return atomic_load(&others_open);
 }
 
+static uint32_t through_opens(void *arg, uint64_t ino)
+{
+	(void)arg, (void)ino;
+	return atomic_load(&others_write);
+}
+
 static int drop_pages(void *arg, uint64_t ino)
 {
 	uint64_t drop = fs_drop_begin(t.fs, ino);
@@ -104,8 +110,8 @@ void up(const struct server_opts *more, unsigned revoke_ms)
 	assert_int_equal(registry_open(t.fs, &registry_opts, &registry), 0);
 	opts.fs = t.fs;
 	opts.registry = registry;
-	opts.mount =
-		(struct server_mount){ NULL, take_token, excuse_open, accuse_open, cached_opens, drop_pages };
+	opts.mount = (struct server_mount){ NULL,         take_token,    excuse_open, accuse_open,
+					    cached_opens, through_opens, drop_pages };
 	opts.rights = DIRECT_RIGHTS_DEFAULT;
 	opts.device_fd = device_fd;
 	opts.listen_fd = opts.listen_fd ? opts.listen_fd : -1;
@@ -113,6 +119,7 @@ void up(const struct server_opts *more, unsigned revoke_ms)
 	assert_int_equal(server_open(&opts, &server), 0);
 	assert_int_equal(server_run(server), 0);
 	atomic_store(&others_open, 0);
+	atomic_store(&others_write, 0);
 	atomic_store(&drops, 0);
 	on_drop = NULL;
 }

@@ -25,7 +25,7 @@ extern struct server *server;
 extern uint64_t inos[FILES];
 extern int device_fd;
 /* What the mount says of others who have a file open; how often it has dropped pages. */
-extern _Atomic uint32_t others_open, drops;
+extern _Atomic uint32_t others_open, others_write, drops;
 /* Called when it drops pages, before it has; NULL: nothing. */
 extern void (*on_drop)(uint64_t ino);
 

@@ -515,6 +515,32 @@ static void test_threads(void **state)
 	down();
 }
 
+/* Beside somebody who writes through pages of the kernel none are dropped, for a reader neither. */
+static void test_through(void **state)
+{
+	const unsigned flags = FS_OPEN_WRITE | FS_OPEN_MAP;
+	uint8_t page[BLOCK_SIZE];
+	uint32_t handle;
+	struct client c;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	client_up(&c);
+	handle = attach(&c, inos[0], OPS_FH_READ);
+	atomic_store(&others_write, 1);
+	assert_int_equal(fs_read_pages(t.fs, inos[0], page, sizeof(page), 0), sizeof(page));
+	assert_int_equal(map(&c, handle, 8, 4, 0), 0); /* nobody could have stored to it */
+	assert_int_equal(fs_opened(t.fs, inos[0], flags, &testfs_root), 0);
+	assert_int_equal(map(&c, handle, 0, 4, 0), EBUSY);
+	assert_int_equal(atomic_load(&drops), 0);
+	atomic_store(&others_write, 0);
+	assert_int_equal(map(&c, handle, 0, 4, 0), 0);
+	assert_int_equal(atomic_load(&drops), 1);
+	fs_closed(t.fs, inos[0], flags);
+	client_down(&c, true);
+	down();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -523,7 +549,7 @@ int main(void)
 		cmocka_unit_test(test_times),     cmocka_unit_test(test_orphan),
 		cmocka_unit_test(test_silent),    cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_threads),   cmocka_unit_test(test_whole),
-		cmocka_unit_test(test_page_kept),
+		cmocka_unit_test(test_page_kept), cmocka_unit_test(test_through),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -610,6 +610,12 @@ static int take_beside_page(void *arg, const struct fs_piece *pieces, unsigned c
 	return take(arg, pieces, count, size_bytes);
 }
 
+/* Whether the kernel may keep a page: who wants to store is not granted anything. */
+static bool is_lent(void)
+{
+	return grant(file, 0, 4, true) == -ERESTART;
+}
+
 /* Nothing is granted beside pages that the kernel may have, until it has dropped them all. */
 static void test_page_lent(void **state)
 {
@@ -621,9 +627,8 @@ static void test_page_lent(void **state)
 	assert_int_equal(fs_hold(t.fs, file), 0);
 	opened(0);
 	assert_int_equal(grant(file, 0, 4, true), 0);
-	assert_false(fs_is_lent(t.fs, file));
 	pages_read(0, 1);
-	assert_true(fs_is_lent(t.fs, file));
+	assert_true(is_lent());
 	assert_int_equal(grant(file, 2, 4, true), -ERESTART);
 	assert_int_equal(got.calls, 0);
 	assert_int_equal(grant(file, 0, 4, false), 0); /* nobody can store to those pages */
@@ -652,7 +657,74 @@ static void test_page_lent(void **state)
 	fs_closed(t.fs, file, FS_OPEN_WRITE | FS_OPEN_MAP);
 	fs_closed(t.fs, file, 0);
 	fs_unhold(t.fs, file);
-	assert_false(fs_is_lent(t.fs, file));
+}
+
+/* Who may store to pages that are there already has the file alone, from before his first store on. */
+static void test_page_open(void **state)
+{
+	(void)state;
+	store_blk(file, 0, 20);
+	assert_false(fs_is_held(t.fs, file));
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	assert_true(fs_is_held(t.fs, file));
+	opened(0);
+	assert_int_equal(fake_grant(&fake, file, 0, 20, false), 0);
+	fake_forget(&fake);
+	opened(FS_OPEN_WRITE | FS_OPEN_MAP);
+	assert_int_equal(fs_lend_all(t.fs, file), 0); /* no page is there */
+	assert_int_equal(fake.ask_count, 0);
+	fs_closed(t.fs, file, FS_OPEN_WRITE | FS_OPEN_MAP);
+	pages_read(0, 1);
+	assert_int_equal(fake.ask_count, 0); /* he only reads */
+	opened(FS_OPEN_WRITE | FS_OPEN_MAP);
+	assert_int_equal(fs_lend_all(t.fs, file), 0);
+	assert_int_equal(fake.ask_count, 1);
+	assert_int_equal(fake.asks[0].change, FS_CHANGE_LEND_STORE);
+	assert_int_equal(fake_held_blk(&fake, file, 0, 20, false), 0);
+	assert_int_equal(grant(file, 0, 4, false), -ERESTART);
+	fs_closed(t.fs, file, FS_OPEN_WRITE | FS_OPEN_MAP);
+	fs_closed(t.fs, file, 0);
+	fs_unhold(t.fs, file);
+	assert_int_equal(fs_lend_all(t.fs, file), 0);
+}
+
+static bool bypasses(unsigned flags, enum fs_way way, uint32_t harmless)
+{
+	return fs_open_way(t.fs, file, flags, way, harmless);
+}
+
+/* Who writes through pages of the kernel and who bypasses them and maps the file are not there at the same time. */
+static void test_ways(void **state)
+{
+	const unsigned both = FS_OPEN_THROUGH | FS_OPEN_BYPASS;
+
+	(void)state;
+	opened(0); /* it is known */
+	for (unsigned i = 0; i < 5; i++)
+		opened(0);
+	assert_false(bypasses(both, FS_WAY_CACHED, 0));
+	assert_int_equal(fs_through_opens(t.fs, file), 1);
+	/* Who wants to bypass does not, beside him. */
+	assert_false(bypasses(both, FS_WAY_WANTS, 0));
+	assert_int_equal(fs_through_opens(t.fs, file), 2);
+	assert_false(bypasses(FS_OPEN_BYPASS, FS_WAY_WANTS, 1));
+	assert_int_equal(fs_through_opens(t.fs, file), 2);
+	fs_closed(t.fs, file, FS_OPEN_THROUGH);
+	/* His process sees to it. */
+	assert_true(bypasses(both, FS_WAY_WANTS, 1));
+	assert_int_equal(fs_through_opens(t.fs, file), 1);
+	fs_closed(t.fs, file, FS_OPEN_THROUGH);
+	/* Beside the one that bypasses all who write do, and who reads need not. */
+	assert_true(bypasses(both, FS_WAY_CACHED, 0));
+	assert_false(bypasses(FS_OPEN_BYPASS, FS_WAY_CACHED, 0));
+	fs_closed(t.fs, file, FS_OPEN_BYPASS);
+	assert_true(bypasses(FS_OPEN_THROUGH, FS_WAY_CACHED, 0)); /* it cannot be mapped */
+	fs_closed(t.fs, file, FS_OPEN_BYPASS);
+	assert_false(bypasses(FS_OPEN_THROUGH, FS_WAY_CACHED, 0));
+	assert_true(bypasses(both, FS_WAY_BYPASS, 0));
+	fs_closed(t.fs, file, FS_OPEN_THROUGH);
+	fs_closed(t.fs, file, FS_OPEN_BYPASS);
+	assert_int_equal(fs_through_opens(t.fs, file), 0);
 }
 
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -665,7 +737,7 @@ int main(void)
 		test(test_storable_small), test(test_storable_full), test(test_hold),
 		test(test_first_bytes),    test(test_not_held),      test(test_forgotten),
 		test(test_staying),        test(test_page_moves),    test(test_page_mute),
-		test(test_page_lent),
+		test(test_page_lent),      test(test_page_open),     test(test_ways),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
