@@ -86,11 +86,15 @@ static int uuid_of(int fd, uint8_t uuid[16])
 	return 0;
 }
 
-bool home_has(const struct home *home, int fd)
+int home_has(const struct home *home, int fd)
 {
 	uint8_t uuid[16];
+	int rc = uuid_of(fd, uuid);
 
-	return uuid_of(fd, uuid) == 0 && memcmp(uuid, home->uuid, sizeof(uuid)) == 0;
+	/* Another kind of file system, which knows no such call. */
+	if (rc == -ENOTTY || rc == -EINVAL || rc == -EOPNOTSUPP)
+		return 0;
+	return rc ? rc : memcmp(uuid, home->uuid, sizeof(uuid)) == 0;
 }
 
 static void point_add(struct home *home, const struct line *line)
@@ -156,7 +160,7 @@ static int mount_try(const struct home *home, const struct line *line, home_fn f
 	if (dir < 0)
 		return -ENOTCONN;
 	/* Another one may be mounted over it. */
-	if (home_has(home, dir) && fstat(dir, &st) == 0 && st.st_dev == line->dev)
+	if (home_has(home, dir) > 0 && fstat(dir, &st) == 0 && st.st_dev == line->dev)
 		rc = fn(arg, dir, line->root);
 	close(dir);
 	return rc;
