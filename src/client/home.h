@@ -28,7 +28,7 @@ must_check int home_has(const struct home *home, int fd);
 
 /* For one mount: its folder, and which one of the pool it is ("": the first one). 0: done. */
 typedef int (*home_fn)(void *arg, int dir, const char *root);
-/* Calls it for each mount of the pool that answers, until it returns 0. -ENOTCONN: there is none; else the last error. */
+/* Calls it for each mount of the pool that answers, until it returns 0. -ENOTCONN: there is none, or none any more; else the last error. */
 must_check int home_next(const struct home *home, home_fn fn, void *arg);
 
 #endif
