@@ -298,8 +298,9 @@ static int file_attach(struct umbra_file *f, struct session *s)
 
 	if (f->attached)
 		return 0;
-	if (f->closed || fd_about(file_fd(f), &st) || st.st_dev != f->holding->dev ||
-	    st.st_ino != f->holding->ino)
+	if (!f->closed && fd_about(file_fd(f), &st))
+		return -errno;
+	if (f->closed || st.st_dev != f->holding->dev || st.st_ino != f->holding->ino)
 		return -ESTALE;
 	if (ioctl(file_fd(f), f->can_read ? UMBRA_IOC_TOKEN : UMBRA_IOC_MAP_TOKEN, &attach.token))
 		return -errno;
@@ -373,18 +374,20 @@ static struct holding *holding_elsewhere(dev_t dev, ino_t ino, const struct hold
 }
 
 /*
- * Whether fd, on a later mount, is of the file of h, which has a user: the daemon would take the two for one. Its old session has ended by then, or does so just now.
+ * 1: fd, on a later mount, is of the file of h, which has a user: the daemon would take the two for one. Its old session has ended by then, or does so just now. 0: it is
+ * not; -errno: it cannot be told now.
  */
-static bool holding_moves(struct holding *h, int fd, dev_t dev)
+static int holding_moves(struct holding *h, int fd, dev_t dev)
 {
-	int old_fd = -1;
+	int old_fd = -1, rc;
 
 	pthread_mutex_lock(&client_lock);
 	if (h->files && !h->files->closed)
 		old_fd = file_fd(h->files);
 	pthread_mutex_unlock(&client_lock);
-	if (!file_is_same(h->home, h->ino, h->generation, fd) || (old_fd >= 0 && !fd_is_dead(old_fd)))
-		return false;
+	rc = file_is_same(h->home, h->ino, h->generation, fd);
+	if (rc <= 0 || (old_fd >= 0 && !fd_is_dead(old_fd)))
+		return rc < 0 ? rc : 0;
 	holding_begin(h);
 	pthread_mutex_lock(&client_lock);
 	while (h->session && h->dev != dev)
@@ -392,15 +395,16 @@ static bool holding_moves(struct holding *h, int fd, dev_t dev)
 	h->dev = dev;
 	pthread_mutex_unlock(&client_lock);
 	holding_end(h);
-	return true;
+	return 1;
 }
 
 static void holding_put(struct holding *h);
 
-/* Found or made, with one more user. NULL: no memory. */
-static struct holding *holding_get(int fd, dev_t dev, ino_t ino)
+/* Found or made, with one more user. */
+static int holding_get(int fd, dev_t dev, ino_t ino, struct holding **out)
 {
 	struct holding *h, *seen = NULL, *other;
+	int rc;
 
 	for (;;) {
 		pthread_mutex_lock(&client_lock);
@@ -414,8 +418,15 @@ static struct holding *holding_get(int fd, dev_t dev, ino_t ino)
 		pthread_mutex_unlock(&client_lock);
 		if (seen)
 			holding_put(seen);
-		if (!other || holding_moves(other, fd, dev))
-			return other ? other : h;
+		rc = other ? holding_moves(other, fd, dev) : 1;
+		if (rc > 0) {
+			*out = other ? other : h;
+			return *out ? 0 : -ENOMEM;
+		}
+		if (rc < 0) {
+			holding_put(other);
+			return rc;
+		}
 		seen = other;
 	}
 }
@@ -447,11 +458,10 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
 	f = calloc(1, sizeof(*f));
-	if (f)
-		f->holding = holding_get(fd, st.st_dev, st.st_ino);
-	if (!f || !f->holding) {
+	rc = f ? holding_get(fd, st.st_dev, st.st_ino, &f->holding) : -ENOMEM;
+	if (rc) {
 		free(f);
-		return -ENOMEM;
+		return rc == -ENOMEM ? rc : -EOPNOTSUPP;
 	}
 	f->fd = fd;
 	f->own_fd = -1;

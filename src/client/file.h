@@ -43,7 +43,6 @@ struct holding {
 	const struct home *home;
 	uint64_t generation;
 	_Atomic int64_t away_ns;      /* since when its daemon is gone, 0: it is not known to be */
-	atomic_int away_rc;           /* what came of looking for the next one */
 	struct umbra_file *files;     /* under client_lock, as all below */
 	struct mapping *mappings;     /* mapping.h */
 	struct holding *next, **prev; /* of all */
@@ -62,6 +61,7 @@ struct umbra_file {
 	int fd;
 	atomic_int own_fd;                 /* of a later mount (reopen.h), -1: none */
 	bool can_read, can_write, appends; /* as fd was opened */
+	atomic_int away_rc;                /* what came of looking for it on the next mount */
 	atomic_bool attached;              /* in the session of its holding */
 	atomic_bool closed; /* fd is not ours any more, though the file has not been detached */
 	struct holding *holding;

@@ -86,11 +86,15 @@ static int uuid_of(int fd, uint8_t uuid[16])
 	return 0;
 }
 
-bool home_has(const struct home *home, int fd)
+int home_has(const struct home *home, int fd)
 {
 	uint8_t uuid[16];
+	int rc = uuid_of(fd, uuid);
 
-	return uuid_of(fd, uuid) == 0 && memcmp(uuid, home->uuid, sizeof(uuid)) == 0;
+	/* Another kind of file system, which knows no such call. */
+	if (rc == -ENOTTY || rc == -EINVAL || rc == -EOPNOTSUPP)
+		return 0;
+	return rc ? rc : memcmp(uuid, home->uuid, sizeof(uuid)) == 0;
 }
 
 static void point_add(struct home *home, const struct line *line)
@@ -148,38 +152,53 @@ static bool has_socket(const struct home *home, dev_t dev)
 	return lstat(path, &st) == 0;
 }
 
-static int mount_try(const struct home *home, const struct line *line, home_fn fn, void *arg)
+/* Its folder; -1: it is not of the pool, or does not answer. */
+static int mount_open(const struct home *home, const struct line *line)
 {
-	int dir = open(line->at, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = -ENOTCONN;
+	int dir = open(line->at, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 
 	if (dir < 0)
-		return -ENOTCONN;
+		return -1;
 	/* Another one may be mounted over it. */
-	if (home_has(home, dir) && fstat(dir, &st) == 0 && st.st_dev == line->dev)
-		rc = fn(arg, dir, line->root);
+	if (home_has(home, dir) > 0 && fstat(dir, &st) == 0 && st.st_dev == line->dev)
+		return dir;
 	close(dir);
-	return rc;
+	return -1;
 }
 
 int home_next(const struct home *home, home_fn fn, void *arg)
 {
 	FILE *mounts = fopen(MOUNTS, "re");
-	int rc = -ENOTCONN;
+	int rc = -ENOTCONN, said = -1; /* the folder of who has said that */
 	char *text = NULL;
 	size_t size = 0;
 	struct line line;
 
 	while (rc && mounts && getline(&text, &size, mounts) > 0) {
-		int failed;
+		int dir, failed;
 
 		if (!line_parse(text, &line) || strcmp(line.type, "fuse.umbrafs") != 0 ||
 		    (!(home->source && strcmp(home->source, line.source) == 0) &&
 		     !has_socket(home, line.dev)))
 			continue;
-		failed = mount_try(home, &line, fn, arg);
-		rc = failed == -ENOTCONN ? rc : failed;
+		dir = mount_open(home, &line);
+		failed = dir < 0 ? -ENOTCONN : fn(arg, dir, line.root);
+		if (failed != -ENOTCONN) {
+			int before = said;
+
+			rc = failed;
+			said = dir;
+			dir = before;
+		}
+		if (dir >= 0)
+			close(dir);
 	}
+	/* If its daemon has ended meanwhile others of its places could not be asked any more. */
+	if (rc && said >= 0 && home_has(home, said) <= 0)
+		rc = -ENOTCONN;
+	if (said >= 0)
+		close(said);
 	free(text);
 	if (mounts)
 		fclose(mounts);

@@ -23,12 +23,12 @@ struct home {
 
 /* Of the mount that fd is on, whose device is dev. NULL: it cannot be told. */
 struct home *home_of(int fd, dev_t dev);
-/* Whether fd is on a mount of the same pool. */
-bool home_has(const struct home *home, int fd);
+/* 1: fd is on a mount of the same pool, 0: it is not. -errno: who serves it does not say, and perhaps has ended. */
+must_check int home_has(const struct home *home, int fd);
 
 /* For one mount: its folder, and which one of the pool it is ("": the first one). 0: done. */
 typedef int (*home_fn)(void *arg, int dir, const char *root);
-/* Calls it for each mount of the pool that answers, until it returns 0. -ENOTCONN: there is none; else the last error. */
+/* Calls it for each mount of the pool that answers, until it returns 0. -ENOTCONN: there is none, or none any more; else the last error. */
 must_check int home_next(const struct home *home, home_fn fn, void *arg);
 
 #endif

@@ -37,8 +37,8 @@ must_check int file_reopen(struct umbra_file *f);
  */
 must_check int file_away(struct umbra_file *f, int rc);
 
-/* Whether fd is an open of the file of the holding: same pool, number and generation. */
-bool file_is_same(const struct home *home, uint64_t ino, uint64_t generation, int fd);
+/* 1: fd is an open of the file of the holding (same pool, number and generation), 0: it is not. -errno: it cannot be told now. */
+must_check int file_is_same(const struct home *home, uint64_t ino, uint64_t generation, int fd);
 
 /* Mappings that have become the kernel's, of files whose daemon has ended: what the kernel has of them is not shown any more. By a thread that may wait. */
 void mappings_take_back(void);

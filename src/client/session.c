@@ -421,7 +421,10 @@ static int mount_connect(struct mount *m, int fd, uint32_t rights, bool wait, st
 	if (!wait && client_now_ns() < m->retry_ns)
 		return -EAGAIN;
 	/* Once all that was of a mount is gone the numbers are those of another one. */
-	if (!m->home || !home_has(m->home, fd))
+	rc = m->home ? home_has(m->home, fd) : 0;
+	if (rc < 0)
+		return rc;
+	if (rc == 0)
 		m->home = home_of(fd, m->dev);
 	rc = session_new(m, rights, out);
 	/* It ends just now, or begins. */

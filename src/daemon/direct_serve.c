@@ -101,7 +101,8 @@ static bool peer_unread(void *arg)
 	const struct peer *peer = arg;
 	uint8_t byte;
 
-	return recv(peer->fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) >= 0;
+	/* 0: its end. */
+	return recv(peer->fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 static void peer_lost(void *arg)

@@ -102,8 +102,10 @@ void server_watch(struct peer *peer)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = peer };
 
-	/* It is there until the reference of who watches goes. */
+	/* At once it is another thread's, which may be through with it before this call has returned. */
+	peer_hold(peer);
 	(void)epoll_ctl(peer->server->epoll_fd, EPOLL_CTL_MOD, peer->fd, &event);
+	peer_drop_later(peer);
 }
 
 /* False: out of memory. */

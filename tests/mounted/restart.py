@@ -234,6 +234,38 @@ def case_is_gone(w):
     w.down()
 
 
+def case_deleted(w):
+    """Somebody asks the dead mount about the names: the kernel, which gets no answer, calls the files deleted then. They are found all the same."""
+    os.mkdir(w.name('d'))
+    names = ('file', 'd/file', 'called (deleted)', 'other')
+    for name in names:
+        file_make(w.name(name), BLOCKS)
+    c = w.client(*names)
+    for turn in range(2):
+        for i in range(len(names)):
+            equal(c.load(BLOCK, i), word(1), 'before')
+        w.kill(lazily=False)
+        for name in names + ('d',):
+            try:
+                os.open(w.name(name), os.O_CREAT | os.O_EXCL | os.O_RDWR)
+                raise AssertionError('the dead mount answers')
+            except OSError as e:
+                equal(e.errno, errno.ENOTCONN, 'of the dead mount')
+        fds = os.path.join('/proc', str(c.process.pid), 'fd')
+        deleted = {link[:-len(' (deleted)')] for link in (os.readlink(os.path.join(fds, fd)) for fd in os.listdir(fds))
+                   if link.endswith(' (deleted)')}
+        assert {w.name(n) for n in ('file', 'called (deleted)', 'other')} <= deleted, f'the kernel calls {deleted} deleted'
+        subprocess.run(['umount', '-l', w.at], check=True)
+        w.up()
+        for i, name in enumerate(names):
+            off = (2 + turn) * BLOCK
+            equal(c.load(off, i), word(2 + turn), name)
+            equal(c.write(off, 0x77, i), 'ok', name)
+            equal(w.kernel(off, name), 0x77, name)
+    c.end()
+    w.down()
+
+
 def case_fails(w):
     """As told, it fails at once, or after some time; and goes on when there is a daemon."""
     file_make(w.name('file'), BLOCKS)

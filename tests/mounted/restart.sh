@@ -19,6 +19,7 @@ restart()
 case_goes_on() { restart goes_on; }
 case_elsewhere() { restart elsewhere; }
 case_is_gone() { restart is_gone; }
+case_deleted() { restart deleted; }
 case_fails() { restart fails; }
 case_attached_again() { restart attached_again; }
 case_stopped() { restart stopped; }

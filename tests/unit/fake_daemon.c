@@ -547,6 +547,23 @@ int __wrap_ioctl(int fd, unsigned long request, ...);
 ssize_t __wrap_pread64(int fd, void *buf, size_t size, off_t off);
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t size, off_t off);
 
+int __real_fstat64(int fd, struct stat *st);
+int __wrap_fstat64(int fd, struct stat *st);
+
+static bool fails(struct fake *f, unsigned long request)
+{
+	if (f->fails != request || f->fails_times == 0)
+		return false;
+	f->fails_times--;
+	errno = f->fails_with;
+	return true;
+}
+
+int __wrap_fstat64(int fd, struct stat *st)
+{
+	return the_fake && fails(the_fake, FAKE_FSTAT) ? -1 : __real_fstat64(fd, st);
+}
+
 static int say_info(const struct fake *f, struct umbra_info *info)
 {
 	memset(info, 0, sizeof(*info));
@@ -569,6 +586,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		errno = ENOTCONN;
 		return -1;
 	}
+	if (fails(f, request))
+		return -1;
 	if (request == UMBRA_IOC_INFO)
 		return say_info(f, arg);
 	if (request == FS_IOC_GETVERSION) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A daemon of direct mappings (umbra/direct.h) in the test's process, and the kernel beside it: ioctl(), pread() and pwrite() of libumbra come here (the linker's --wrap). It has one
+ * A daemon of direct mappings (umbra/direct.h) in the test's process, and the kernel beside it: ioctl(), fstat(), pread() and pwrite() of libumbra come here (the linker's --wrap). It has one
  * file, whose blocks lie in a device in memory, and does what it is told: grants, moves, shares, answers errors, is slow, dies.
  *
  * Blocks that are taken away are filled with FAKE_POISON as soon as all have let go; nobody may read that or store over it: fake_check().
@@ -20,6 +20,7 @@
 #define FAKE_CONNS 16u
 #define FAKE_HANDLE 7u
 #define FAKE_SLOT 1u
+#define FAKE_FSTAT 1ul
 
 struct fake;
 
@@ -63,6 +64,8 @@ struct fake {
 	atomic_bool no_ioctl;   /* it is not on such a mount */
 	atomic_uint generation; /* of the file */
 	atomic_uint pool;       /* its name */
+	atomic_ulong fails;     /* this call of ioctl() fails; FAKE_FSTAT: fstat() */
+	atomic_int fails_with, fails_times;
 	atomic_uint pieces_max; /* in an answer */
 	atomic_uint delay_ms;   /* before an answer */
 	atomic_int attach_error, map_error, map_write_error;

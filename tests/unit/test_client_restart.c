@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +22,7 @@
 
 #include <cmocka.h>
 
+#include <umbra/ioctl.h>
 #include <umbra/umbra.h>
 
 #include "fake_daemon.h"
@@ -232,6 +235,57 @@ static void test_another_file(void **state)
 	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
 }
 
+/* The next daemon ends while it is asked which file that is: no answer is none that it is another one. */
+static void test_next_ends(void **state)
+{
+	static const unsigned long asked[] = { FAKE_FSTAT, UMBRA_IOC_INFO, FS_IOC_GETVERSION };
+	static const int errors[] = { ENOTCONN, ECONNABORTED, EIO };
+	uint8_t *at = map(), byte = 0x11;
+
+	(void)state;
+	for (unsigned i = 0; i < 9; i++) {
+		die(i % 2);
+		fake->fails_with = errors[i % 3];
+		fake->fails = asked[i / 3];
+		fake->fails_times = 2; /* under its name below the mount, and as it is */
+		fake_mount(fake);
+		if (i % 2)
+			assert_int_equal(touch(at + i * BLOCK, true), 0);
+		else
+			assert_int_equal(umbra_pwrite(file, &byte, 1, i * BLOCK), 1);
+		assert_int_equal(fake->fails_times, 0);
+		/* A call may have gone by the kernel. */
+		while (!fake_is_attached(fake))
+			assert_int_equal(umbra_pread(file, &byte, 1, 0), 1);
+		fake_read(fake, i * BLOCK, &byte, 1);
+		assert_int_equal(byte, 0x11);
+	}
+	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
+}
+
+/* The kernel calls it deleted, but there it is. */
+static void test_called_deleted(void **state)
+{
+	char other[sizeof(fake->path) + 8], link[40], name[sizeof(fake->path) + 16] = "";
+	uint8_t byte = 0x11;
+
+	(void)state;
+	snprintf(other, sizeof(other), "%s.other", fake->path);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	/* The descriptor keeps the name that is removed; the file gets another of that text. */
+	assert_int_equal(linkat(AT_FDCWD, fake->path, AT_FDCWD, other, 0), 0);
+	assert_int_equal(unlink(fake->path), 0);
+	assert_int_equal(rename(other, fake->path), 0);
+	assert_true(readlink(link, name, sizeof(name) - 1) > 0);
+	assert_non_null(strstr(name, " (deleted)"));
+	die(false);
+	fake_mount(fake);
+	assert_int_equal(umbra_pwrite(file, &byte, 1, BLOCK), 1);
+	byte = 0;
+	assert_int_equal(umbra_pread(file, &byte, 1, BLOCK), 1);
+	assert_int_equal(byte, 0x11);
+}
+
 /* A descriptor of the next mount. */
 static void test_attached_again(void **state)
 {
@@ -318,6 +372,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_another_file, up, down),
 		cmocka_unit_test_setup_teardown(test_attached_again, up, down),
+		cmocka_unit_test_setup_teardown(test_called_deleted, up, down),
+		cmocka_unit_test_setup_teardown(test_next_ends, up, down),
 		cmocka_unit_test_setup_teardown(test_threads, up, down),
 		cmocka_unit_test_setup_teardown(test_waits, up, down),
 	};

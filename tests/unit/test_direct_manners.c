@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The server of direct mappings, and processes that do not do what they should: that do not wait for answers, never stop sending or connecting, or whose
- * messages are read late.
+ * messages are read late; and one that ends in the middle of a request.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +29,7 @@
 #include "direct_world.h"
 
 #include "daemon/direct_priv.h"
+#include "registry/priv.h"
 
 /* It does not wait for WELCOME before it asks for more. */
 static void test_hasty(void **state)
@@ -64,6 +65,9 @@ static atomic_bool is_endless[1024];
 /* One of which nothing is read for now. */
 static atomic_int unread_fd = -1;
 
+/* After the first wait for an answer any other one takes long. */
+static atomic_bool is_patient;
+
 ssize_t __real_recv(int fd, void *buf, size_t size, int flags);
 ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags);
 
@@ -74,6 +78,11 @@ ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags)
 	/* Whoever only looks whether there is something has us read on. */
 	if (flags & MSG_PEEK) {
 		atomic_store(&unread_fd, -1);
+		if (atomic_load(&is_patient)) {
+			pthread_mutex_lock(&registry->lock);
+			registry->opts.revoke_ms = REVOKE_MS;
+			pthread_mutex_unlock(&registry->lock);
+		}
 	} else if (atomic_load(&unread_fd) == fd) {
 		errno = EAGAIN;
 		return -1;
@@ -142,7 +151,48 @@ static void test_unread(void **state)
 	down();
 }
 
-/* The same at the socket where processes connect. */
+static atomic_bool is_dropping, may_drop;
+
+static void drop_waits(uint64_t ino)
+{
+	(void)ino;
+	atomic_store(&is_dropping, true);
+	while (!atomic_load(&may_drop))
+		usleep(1000);
+}
+
+/* A process has ended while a request of it was in work: nothing comes of it that would have to be waited for. */
+static void test_ended_at_work(void **state)
+{
+	struct umbra_msg_map in = { .len = BLOCK_SIZE, .flags = UMBRA_MAP_WRITE };
+	struct timespec until;
+	struct client c;
+	pthread_t thread;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, 100);
+	client_up(&c);
+	assert_int_equal(map(&c, attach(&c, inos[0], BOTH), 0, FILE_BLK, 0), 0);
+	in.handle = attach(&c, inos[1], BOTH);
+	atomic_store(&is_dropping, false);
+	atomic_store(&may_drop, false);
+	on_drop = drop_waits;
+	message_send(&c, &in, UMBRA_MSG_MAP, sizeof(in));
+	while (!atomic_load(&is_dropping))
+		usleep(1000);
+	client_down(&c, false);
+	atomic_store(&is_patient, true);
+	assert_int_equal(pthread_create(&thread, NULL, truncate_run, NULL), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += WAIT_MS / 1000;
+	assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+	atomic_store(&is_patient, false);
+	atomic_store(&may_drop, true);
+	stats_wait(0, 0);
+	down();
+}
+
+/* Connections that come one after the other, as fast as they are taken. */
 static atomic_bool accepts_endless;
 static _Atomic unsigned accepted;
 
@@ -240,6 +290,7 @@ int main(void)
 		cmocka_unit_test(test_descriptors),      cmocka_unit_test(test_hasty),
 		cmocka_unit_test(test_endless),          cmocka_unit_test(test_unread),
 		cmocka_unit_test(test_endless_connects), cmocka_unit_test(test_no_slot),
+		cmocka_unit_test(test_ended_at_work),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
