@@ -106,6 +106,23 @@ case_follow()
 	done
 }
 
+# Who follows events hears that the daemon has died.
+case_follow_died()
+{
+	local follower
+	fresh && daemon_up || return 1
+	works "$ctl" poison add 40M "$mnt" || return 1
+	"$ctl" events --follow "$mnt" >"$work/told" 2>"$work/err" &
+	follower=$!
+	wait_for grep -q ' unused' "$work/told" || return 1
+	kill -KILL "$daemon"
+	wait "$daemon" 2>/dev/null
+	wait_for has_ended "$follower" || { kill "$follower"; return 1; }
+	wait "$follower"
+	is "the status of follow" $? 3 && is "what it said" "$(cat "$work/err")" "umbractl: $mnt: its daemon has died" || return 1
+	umount -l "$mnt" && daemon_up && daemon_down
+}
+
 # Who follows events for somebody who has heard enough ends too, though nothing happens any more.
 case_follow_pipe()
 {
