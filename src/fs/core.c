@@ -208,7 +208,7 @@ struct op_rounds {
 	struct changes changes;
 	struct op_ending end;
 	unsigned lost, refills, poisons;
-	bool slow, drained;
+	bool slow, drained, store;
 };
 
 /* Others may need the slow lock before they can help. */
@@ -250,7 +250,7 @@ static int round_again(struct fs *fs, struct op_rounds *r, int rc)
 		rc = r->poisons++ < POOL_GUARD_TRIES ? 0 : -EIO;
 	} else if (rc == -EHWPOISON) {
 		slow_leave(fs, r);
-		rc = r->poisons++ < POOL_GUARD_TRIES ? poison_met(fs, &r->end.bad) : -EIO;
+		rc = r->poisons++ < POOL_GUARD_TRIES ? poison_met(fs, &r->end.bad, r->store) : -EIO;
 	} else if (rc == -EUSERS) {
 		slow_leave(fs, r);
 		rc = changes_begin(fs, &r->changes, r->end.changes, r->end.change_count);
@@ -278,6 +278,7 @@ static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op
 	r.lost = r.refills = r.poisons = 0;
 	r.slow = false;
 	r.drained = !drain;
+	r.store = mode != TXN_READ;
 	do {
 		rc = op_round(fs, mode, cred, fn, arg, &r.locks, &r.end);
 	} while (rc < 0 && r.end.retry && (rc = round_again(fs, &r, rc)) == 0);

@@ -61,6 +61,8 @@ struct data_src {
 	uint64_t off; /* file offset of bytes[0] */
 };
 
+/* Meets what is bad of the line in whose middle dev_off is; 0 at the start of one. */
+must_check int data_line_look(struct op *op, uint64_t dev_off);
 /* Stores [off, end) into a locked file in extent format: in place where it is alone with its blocks, else into new ones. Stops early
  * when the transaction is full: *stored_end, which with an error says how far it got (what was stored in place stays). Grows
  * attr->blocks, not attr->size. */

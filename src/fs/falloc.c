@@ -263,6 +263,28 @@ static int falloc_ask(struct op *op, struct inode *inode, const struct inode_att
 	return lo < hi ? op_change(op, inode, lo, hi, FS_CHANGE_MOVE) : 0;
 }
 
+/* Lines that are zeroed in part are met before anything is zeroed. */
+static int edges_look(struct op *op, const struct inode_attr *attr, const struct falloc *f)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < 2 && !rc && attr->data_format == DATA_EXTENTS; i++) {
+		uint64_t at = i == 0 ? f->off : f->end;
+		struct extent e;
+		struct btree bt;
+
+		if (at % LINE_SIZE == 0 || at >= attr->size || sabotage_point("edges-look"))
+			continue;
+		inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
+		rc = extent_find(&bt, blk_of(at), &e);
+		if (!rc && e.file_blk == blk_of(at) && !(e.flags & EXTENT_UNWRITTEN))
+			rc = data_line_look(op, (e.dev_blk << BLOCK_SHIFT) + at % BLOCK_SIZE);
+		if (rc == -ENOENT)
+			rc = 0;
+	}
+	return rc;
+}
+
 struct falloc_call {
 	uint64_t ino, off, len;
 	int mode;
@@ -294,6 +316,8 @@ static int falloc_once(struct op *op, void *arg)
 		return data_shift(op, inode, &attr, c->mode, c->off, c->len);
 	if (c->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		rc = loss_may_store(op, &attr, f.off, f.end);
+	if (!rc && c->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		rc = edges_look(op, &attr, &f);
 	if (!rc)
 		rc = falloc_ask(op, inode, &attr, &f);
 	if (rc)

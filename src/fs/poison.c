@@ -681,15 +681,17 @@ int fs_poison_add(struct fs *fs, uint64_t dev_off)
 	return rc && rc != -EBUSY && poison_is_known(fs, dev_off >> BLOCK_SHIFT) ? -EINPROGRESS : rc;
 }
 
-int poison_met(struct fs *fs, const struct dax_bad *bad)
+int poison_met(struct fs *fs, const struct dax_bad *bad, bool store)
 {
 	const struct dax *dax = pool_dax(fs->pool);
 	uint8_t bytes[BLOCK_SIZE];
 	uint64_t end;
 	int rc = 0;
 
-	if (bad->len <= BLOCK_SIZE)
-		return block_see(fs, bad->off, HOW_LATER) ? -EIO : 0;
+	if (bad->len <= BLOCK_SIZE) {
+		rc = block_see(fs, bad->off, HOW_LATER);
+		return rc && !(store && poison_is_known(fs, bad->off >> BLOCK_SHIFT)) ? -EIO : 0;
+	}
 	/* The kernel does not say where in it. */
 	end = u64_min(bad->off + bad->len, dax_size_bytes(dax));
 	for (uint64_t off = bad->off; off < end && !rc; off += BLOCK_SIZE) {

@@ -14,8 +14,11 @@
  */
 must_check int poison_handle(struct fs *fs, uint64_t dev_off);
 
-/* The same for what an operation met, but metadata is only noted. 0: the operation may start again, or -EIO. */
-must_check int poison_met(struct fs *fs, const struct dax_bad *bad);
+/*
+ * The same for what an operation met, but metadata is only noted. 0: the operation may start again, or -EIO. store: it is no read; what files cannot leave it
+ * does not store to once that is known, so it may start again then, too.
+ */
+must_check int poison_met(struct fs *fs, const struct dax_bad *bad, bool store);
 
 /* Out of use, even if it can be read and written. As poison_handle(). */
 must_check int poison_away(struct fs *fs, uint64_t dev_off);

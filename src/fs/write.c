@@ -45,6 +45,17 @@ static struct dax *store_dax(const struct store *s)
 	return pool_dax(txn_pool(s->op->tx));
 }
 
+/* A copy may begin with its last bytes, so that a store which is to be refused for its first line must not begin. */
+int data_line_look(struct op *op, uint64_t dev_off)
+{
+	uint8_t byte;
+
+	if (dev_off % LINE_SIZE == 0)
+		return 0;
+	return op_dax(op,
+		      dax_load(pool_dax(op->fs->pool), &byte, u64_align_down(dev_off, LINE_SIZE), 1, NULL));
+}
+
 /* The caller's bytes [from, to) of the file go to dev_off. */
 static int store_bytes(const struct store *s, uint64_t from, uint64_t to, uint64_t dev_off)
 {
@@ -154,10 +165,14 @@ static int store_unwritten(struct store *s, const struct extent *e)
 
 static int store_in_place(struct store *s, const struct extent *e)
 {
-	uint64_t start = e->file_blk << BLOCK_SHIFT;
+	uint64_t dev_off = (e->dev_blk << BLOCK_SHIFT) + (s->pos - (e->file_blk << BLOCK_SHIFT));
 	uint64_t end = u64_min(s->end, (e->file_blk + e->count_blk) << BLOCK_SHIFT);
-	int rc = store_bytes(s, s->pos, end, (e->dev_blk << BLOCK_SHIFT) + (s->pos - start));
+	int rc = 0;
 
+	if (!sabotage_point("store-look"))
+		rc = data_line_look(s->op, dev_off);
+	if (!rc)
+		rc = store_bytes(s, s->pos, end, dev_off);
 	if (rc)
 		return rc;
 	if (end > s->attr->size && !sabotage_point("data-stored-past-end"))

@@ -23,10 +23,11 @@
 
 #define LOGGED_MAX 100u /* owners of one block that are named in the log */
 
-/* One to be told. */
+/* One to be told, or several blocks in a row that were nobody's. */
 struct telling {
 	struct cds_list_head link;
 	struct fs_poison poison;
+	uint64_t len; /* bytes from poison.dev_off on */
 };
 
 struct events {
@@ -37,6 +38,8 @@ struct events {
 	struct event *kept; /* a ring */
 	uint64_t last;      /* number of the last one */
 	struct cds_list_head tellings;
+	unsigned joining;       /* whoever takes a range out of use */
+	struct telling *run;    /* of nobody's blocks there, so far; or NULL */
 	bool working;           /* work is queued, or under way */
 	uint64_t noted_block;   /* of the last event */
 	uint64_t block, owners; /* logged last, and how many of its owners */
@@ -61,8 +64,20 @@ static void log_owner(const struct fs_poison *p, const char *path)
 			 p->dev_off, path, p->ino);
 }
 
-static void log_event(struct events *ev, const struct fs_poison *p)
+static void log_free(const struct telling *t)
 {
+	if (t->len > BLOCK_SIZE)
+		log_warn("bad memory from 0x%" PRIx64 " to 0x%" PRIx64
+			 ": was nobody's, and is taken out of use",
+			 t->poison.dev_off, t->poison.dev_off + t->len);
+	else
+		log_warn("bad memory at 0x%" PRIx64 ": was nobody's, and is taken out of use",
+			 t->poison.dev_off);
+}
+
+static void log_event(struct events *ev, const struct telling *t)
+{
+	const struct fs_poison *p = &t->poison;
 	char path[OPS_PATH_MAX];
 	uint64_t owners;
 
@@ -84,7 +99,7 @@ static void log_event(struct events *ev, const struct fs_poison *p)
 		log_owner(p, path);
 		return;
 	case FS_POISON_FREE:
-		log_warn("bad memory at 0x%" PRIx64 ": was nobody's, and is taken out of use", p->dev_off);
+		log_free(t);
 		return;
 	case FS_POISON_PASSED:
 		log_warn("bad memory at 0x%" PRIx64 ": can be read again", p->dev_off);
@@ -120,7 +135,7 @@ static void events_tell_all(struct defer_work *work)
 		/* What the kernel has of it may be older than what was lost, or be all that is left: it is not to hide a loss. */
 		if (t->poison.kind == FS_POISON_DATA && t->poison.lost_lines)
 			(void)session_drop(ev->session, t->poison.ino, (off_t)t->poison.file_off, BLOCK_SIZE);
-		log_event(ev, &t->poison);
+		log_event(ev, t);
 		free(t);
 	}
 }
@@ -155,11 +170,52 @@ static void counts_add(struct event_counts *counts, const struct fs_poison *pois
 	}
 }
 
+/* Under the lock: t, or NULL, is to be told, after the run. True: work is to be queued. */
+static bool telling_add(struct events *ev, struct telling *t)
+{
+	struct telling *both[] = { ev->run, t };
+	bool start = false;
+
+	ev->run = NULL;
+	for (unsigned i = 0; i < ARRAY_SIZE(both); i++) {
+		if (!both[i])
+			continue;
+		cds_list_add_tail(&both[i]->link, &ev->tellings);
+		start = !ev->working;
+	}
+	ev->working |= start;
+	return start;
+}
+
+/* Under the lock: t may wait for those behind it. *start as telling_add() returns. */
+static bool run_add(struct events *ev, struct telling *t, bool *start)
+{
+	if (ev->joining == 0 || t->poison.kind != FS_POISON_FREE)
+		return false;
+	if (ev->run && ev->run->poison.dev_off + ev->run->len == t->poison.dev_off) {
+		ev->run->len += t->len;
+		free(t);
+		return true;
+	}
+	*start = telling_add(ev, NULL);
+	ev->run = t;
+	return true;
+}
+
+static void work_queue(struct events *ev)
+{
+	if (defer_add(ev->session->defer, &ev->work))
+		return;
+	pthread_mutex_lock(&ev->lock);
+	ev->working = false; /* being unmounted */
+	pthread_mutex_unlock(&ev->lock);
+}
+
 void events_note(void *events, const struct fs_poison *poison)
 {
 	struct events *ev = events;
 	struct telling *t = malloc(sizeof(*t));
-	bool start;
+	bool start = false;
 
 	pthread_mutex_lock(&ev->lock);
 	ring_add(ev, poison);
@@ -168,21 +224,34 @@ void events_note(void *events, const struct fs_poison *poison)
 	ev->noted_block = poison->dev_off;
 	if (ev->notify_fd >= 0)
 		(void)!write(ev->notify_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
-	start = t && !ev->working;
 	if (t) {
 		t->poison = *poison;
-		cds_list_add_tail(&t->link, &ev->tellings);
-		ev->working = true;
+		t->len = BLOCK_SIZE;
+		if (!run_add(ev, t, &start))
+			start = telling_add(ev, t);
 	}
 	pthread_mutex_unlock(&ev->lock);
 	if (!t)
 		log_error("out of memory: cached pages of inode %" PRIu64 " may still show what is lost",
 			  poison->ino);
-	if (start && !defer_add(ev->session->defer, &ev->work)) {
-		pthread_mutex_lock(&ev->lock);
-		ev->working = false; /* being unmounted */
-		pthread_mutex_unlock(&ev->lock);
-	}
+	if (start)
+		work_queue(ev);
+}
+
+void events_join(struct events *ev, bool begin)
+{
+	bool start = false;
+
+	pthread_mutex_lock(&ev->lock);
+	if (begin)
+		ev->joining++;
+	else
+		ev->joining--;
+	if (ev->joining == 0)
+		start = telling_add(ev, NULL);
+	pthread_mutex_unlock(&ev->lock);
+	if (start)
+		work_queue(ev);
 }
 
 unsigned events_get(struct events *ev, uint64_t after, struct event *list, unsigned max, uint64_t *missed,
@@ -275,6 +344,7 @@ void events_free(struct events *ev)
 		return;
 	cds_list_for_each_entry_safe(t, next, &ev->tellings, link)
 		free(t);
+	free(ev->run);
 	pthread_mutex_destroy(&ev->lock);
 	free(ev->kept);
 	free(ev);

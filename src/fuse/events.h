@@ -23,6 +23,9 @@ void events_free(struct events *events);
 /* For fs_on_poison(): any thread, with no transaction open. Tells the kernel from a deferred thread. */
 void events_note(void *events, const struct fs_poison *poison);
 
+/* Around taking a range out of use: blocks in a row that were nobody's are one line of the log, until the end of it. */
+void events_join(struct events *events, bool begin);
+
 struct event {
 	uint64_t number, time_ns;
 	struct fs_poison poison;

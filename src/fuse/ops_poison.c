@@ -233,7 +233,9 @@ void ops_poison(fuse_req_t req, const void *in)
 		ops_reply(req, rc);
 		return;
 	}
+	events_join(req_session(req)->events, true);
 	range_take(fs, &arg);
+	events_join(req_session(req)->events, false);
 	fuse_reply_ioctl(req, 0, &arg, sizeof(arg));
 }
 

@@ -214,6 +214,28 @@ case_upgrade_fails()
 	says 1 'not mounted with -o keeper' "$ctl" upgrade "$mnt"
 }
 
+# Lines of what the follower of events has been told: told COUNT
+told()
+{
+	[ "$(wc -l <"$work/told")" = "$1" ]
+}
+
+# Who follows events goes on with the next daemon, and misses none of its events, be they more or fewer than before.
+case_events()
+{
+	local follower
+	fresh && up && works "$ctl" poison add 40M+12K "$mnt" || return 1
+	"$ctl" events --follow --json "$mnt" >"$work/told" 2>"$work/err" &
+	follower=$!
+	wait_for told 3 && daemon_kill && works "$ctl" poison add 41M+20K "$mnt" && wait_for told 8 || return 1
+	works "$ctl" upgrade "$mnt" && works "$ctl" poison add 42M "$mnt" && wait_for told 9 || return 1
+	is 'the numbers' "$(grep -o '"number":[0-9]*' "$work/told" | cut -d: -f2 | xargs)" '1 2 3 1 2 3 4 5 1' || return 1
+	unmount "$mnt" && wait "$keeper" || return 1
+	wait_for has_ended "$follower" || { kill "$follower"; return 1; }
+	wait "$follower"
+	is 'the status of follow' $? 0 && is 'what it said' "$(cat "$work/err")" "umbractl: $mnt: has been unmounted"
+}
+
 # No daemon can come up any more: the mount ends as one without a keeper.
 case_gives_up()
 {

@@ -106,6 +106,23 @@ case_follow()
 	done
 }
 
+# Who follows events hears that the daemon has died.
+case_follow_died()
+{
+	local follower
+	fresh && daemon_up || return 1
+	works "$ctl" poison add 40M "$mnt" || return 1
+	"$ctl" events --follow "$mnt" >"$work/told" 2>"$work/err" &
+	follower=$!
+	wait_for grep -q ' unused' "$work/told" || return 1
+	kill -KILL "$daemon"
+	wait "$daemon" 2>/dev/null
+	wait_for has_ended "$follower" || { kill "$follower"; return 1; }
+	wait "$follower"
+	is "the status of follow" $? 3 && is "what it said" "$(cat "$work/err")" "umbractl: $mnt: its daemon has died" || return 1
+	umount -l "$mnt" && daemon_up && daemon_down
+}
+
 # Who follows events for somebody who has heard enough ends too, though nothing happens any more.
 case_follow_pipe()
 {
@@ -335,6 +352,11 @@ case_by_hand()
 	# Nothing of a range that leaves the device, and not what has to stay where it is.
 	says 1 'leaves the device' "$ctl" poison add 48M+1T "$mnt" && says 1 'the superblock has its place' "$ctl" poison add 0 "$mnt" || return 1
 	is "the ranges after that" "$("$ctl" poison list "$mnt" | grep -c 0x)" 2 || return 1
+	# Blocks of nobody in a row are one line of the log.
+	works "$ctl" poison add 50M+256K "$mnt" || return 1
+	wait_for grep -q 'bad memory from 0x3200000 to 0x3240000: was nobody' "$work/log" || return 1
+	is "the lines of the log about nobody's blocks" "$(grep -c "was nobody's" "$work/log")" 2 || return 1
+	is "the events of nobody's blocks" "$("$ctl" events --json "$mnt" | grep -c '"kind":"unused"')" 65 || return 1
 	daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
 }
 

@@ -97,6 +97,28 @@ static void test_removed(void **state)
 	end();
 }
 
+/* A store is the first to meet it: the file is to get another block, and there is none; nothing of it is unreadable because of that. */
+static void test_stored(void **state)
+{
+	struct fs_extent x;
+	uint64_t ino, off;
+
+	(void)state;
+	begin(false);
+	ino = lost_ino;
+	assert_int_equal(fs_map(t.fs, ino, 5 * BLOCK_SIZE, &x, 1), 1);
+	off = x.dev_off + (5 * BLOCK_SIZE - x.file_off);
+	testpoison_page(poison, off);
+	assert_int_equal(fs_write(t.fs, &testfs_root, ino, bytes, BLOCK_SIZE, 5 * BLOCK_SIZE, 0), -ENOSPC);
+	assert_true(owner_of(off) == ino);
+	assert_int_equal(testfs_unlink(&t, INODE_ROOT, "fill"), 0);
+	assert_int_equal(fs_write(t.fs, &testfs_root, ino, bytes, BLOCK_SIZE, 5 * BLOCK_SIZE, 0), BLOCK_SIZE);
+	assert_int_equal(fs_read(t.fs, ino, bytes, BLOCK_SIZE, 5 * BLOCK_SIZE), BLOCK_SIZE);
+	fs_work(t.fs);
+	assert_true(owner_of(off) == OWNER_BAD);
+	end();
+}
+
 #define MANY 150u
 
 static uint64_t fill_ino(void)
@@ -172,9 +194,8 @@ static void test_background(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_removed),
-		cmocka_unit_test(test_removed_many),
-		cmocka_unit_test(test_room),
+		cmocka_unit_test(test_removed),      cmocka_unit_test(test_stored),
+		cmocka_unit_test(test_removed_many), cmocka_unit_test(test_room),
 		cmocka_unit_test(test_background),
 	};
 

@@ -187,23 +187,6 @@ static void range_random(uint64_t limit, uint64_t *off, uint64_t *end)
 	*end = a < b ? b : a;
 }
 
-/*
- * Zeroing that was the first to meet a bad block, and was refused: what came before may be zero, as after any such call that fails. Each
- * byte is as before or zero.
- */
-static void refused_late(struct model *f, uint64_t off, uint64_t end)
-{
-	uint8_t byte;
-
-	for (uint64_t at = off; at < end && at < f->size; at++) {
-		if (f->lost[at / LINE_SIZE])
-			continue;
-		assert_int_equal(fs_read(t.fs, f->ino, &byte, 1, at), 1);
-		assert_true(byte == f->bytes[at] || byte == 0);
-		f->bytes[at] = byte;
-	}
-}
-
 static void step_write(struct model *f)
 {
 	static uint8_t new_bytes[BYTES_MAX];
@@ -241,7 +224,7 @@ static void step_truncate(struct model *f)
 	f->size = set.size;
 }
 
-static void step_fallocate(struct model *f, bool first_to_meet)
+static void step_fallocate(struct model *f)
 {
 	static const int modes[] = {
 		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -260,8 +243,6 @@ static void step_fallocate(struct model *f, bool first_to_meet)
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
 		if (!model_may_store(f, off, end)) {
 			assert_int_equal(rc, -EIO);
-			if (first_to_meet)
-				refused_late(f, off, end);
 			return;
 		}
 		memset(f->bytes + off, 0, end - off);
@@ -446,7 +427,7 @@ static void step_poison(struct model *f)
 		step_write(f);
 		break;
 	case 1:
-		step_fallocate(f, true);
+		step_fallocate(f);
 		break;
 	default:
 		break;
@@ -516,7 +497,7 @@ static void step(void)
 		step_truncate(f);
 		break;
 	case 13 ... 17:
-		step_fallocate(f, false);
+		step_fallocate(f);
 		break;
 	case 18 ... 20:
 		step_shift(f);

@@ -21,12 +21,13 @@
 
 #define LINE_BYTES 64u
 #define POLL_MS 1000
+#define STATUS_GONE 3
 
 static const char usage[] =
 	"usage: umbractl events [--json] [--follow] MOUNT\n"
 	"Lists what bad memory has done since the mount: for each owner of a bad block its path, what of it is lost, and what became of it.\n"
-	"  -f, --follow  goes on and prints events as they come, until it is unmounted or its pipe is closed (status 0), or interrupted;\n"
-	"                does not keep it from being unmounted\n"
+	"  -f, --follow  goes on and prints events as they come, until it is unmounted or its pipe is closed (status 0), its daemon dies\n"
+	"                (status 3), or it is interrupted; does not keep it from being unmounted, and goes on with the next daemon that a keeper starts\n"
 	"  -j, --json    one JSON object a line\n"
 	"For root and the user who mounted.\n";
 
@@ -91,8 +92,23 @@ struct asking {
 	const char *name; /* of something on the mount */
 	dev_t dev;        /* of the file system */
 	uint32_t pages;   /* that have been got */
+	uint32_t pid;     /* of the daemon */
 	bool gone;        /* the name leads elsewhere by now */
+	bool died;        /* the daemon, and there is no other one */
 };
+
+/* Numbers of events are its own: of another one all are new. 0 or an errno. */
+static int daemon_look(struct asking *a, int fd, struct umbra_events *page)
+{
+	struct umbra_info info;
+
+	if (ioctl(fd, UMBRA_IOC_INFO, &info))
+		return errno;
+	if (a->pages > 0 && info.pid != a->pid)
+		page->after = 0;
+	a->pid = info.pid;
+	return 0;
+}
 
 /*
  * The next events. The mount is open for this moment only, never while it is printed or waited: else it would be busy. 0 or an errno.
@@ -107,6 +123,8 @@ static int page_get(struct asking *a, struct umbra_events *page)
 	if (!rc && a->pages > 0 && makedev(st.stx_dev_major, st.stx_dev_minor) != a->dev)
 		rc = ENOTTY;
 	page->missed = 0;
+	if (!rc)
+		rc = daemon_look(a, fd, page);
 	if (!rc && ioctl(fd, UMBRA_IOC_EVENTS, page))
 		rc = errno;
 	if (fd >= 0)
@@ -116,6 +134,7 @@ static int page_get(struct asking *a, struct umbra_events *page)
 		a->pages++;
 	}
 	a->gone = a->pages > 0 && (rc == ENOTTY || rc == ENOENT || rc == ENOTDIR);
+	a->died = a->pages > 0 && (rc == ENOTCONN || rc == ECONNABORTED);
 	return rc;
 }
 
@@ -169,7 +188,7 @@ static enum waited wait_unmount(int watch)
 	return p[0].revents ? UNMOUNTED : NO_READER;
 }
 
-/* Until it is unmounted, or something fails: an errno. */
+/* Until it is unmounted, or something fails: an errno; or -1: its daemon has died, which has been said. */
 static int follow(const char *name, struct umbra_events *page, bool json)
 {
 	char *root = mount_of(name);
@@ -193,6 +212,10 @@ static int follow(const char *name, struct umbra_events *page, bool json)
 			fprintf(stderr, "umbractl: %s: has been unmounted\n", name);
 			rc = 0;
 			break;
+		}
+		if (a.died) {
+			fprintf(stderr, "umbractl: %s: its daemon has died\n", name);
+			rc = -1;
 		}
 	}
 	if (watch >= 0)
@@ -228,6 +251,8 @@ int ctl_events(int argc, char **argv)
 	else
 		rc = list(&(struct asking){ .name = args.names[0] }, page, args.json);
 	free(page);
+	if (rc < 0)
+		return STATUS_GONE;
 	if (rc == EPERM)
 		return ctl_say(args.names[0], "only root and the user who mounted it may list events");
 	return rc ? ctl_fail(args.names[0], rc) : ctl_finish();
