@@ -840,8 +840,6 @@ def case_pages_lent():
     try:
         with Opened('file', os.O_RDONLY) as fd, Client(sock) as c:
             f = c.attach(fd)
-            c.map(f['handle'], 0, 64 * BLOCK, 0)
-            c.let_go(f['handle'], 0, 64 * BLOCK)
             other.say()
             other.hear('stored')
             for text in b'first ', b'second', b'third ', b'fourth':
