@@ -13,10 +13,10 @@ set -uo pipefail
 rounds=${UMBRA_KEEPER_ROUNDS:-20} seed=${UMBRA_SEED:-$((EPOCHSECONDS % 100000))}
 keeper=''
 
-# A mount with a keeper, which is this shell's child; its log in $work/log
+# A mount with a keeper, which is this shell's child; its log in $work/log: up [OPTION...]
 up()
 {
-	"$umbrafs" -f -v -o keeper "$pool" "$mnt" >>"$work/log" 2>&1 </dev/null &
+	"$umbrafs" -f -v -o keeper "$@" "$pool" "$mnt" >>"$work/log" 2>&1 </dev/null &
 	keeper=$!
 	wait_for eval 'mountpoint -q "$mnt" || has_ended "$keeper"'
 	mountpoint -q "$mnt" || { tail -n 1 "$work/log"; return 1; }
@@ -212,6 +212,77 @@ case_upgrade_fails()
 	# Without a keeper there is nobody who could.
 	works "$umbrafs" "$pool" "$mnt" || return 1
 	says 1 'not mounted with -o keeper' "$ctl" upgrade "$mnt"
+}
+
+# A build that would have answered the kernel's first request in another way does not take over, and leaves all as it is: what is unlinked and open too.
+case_upgrade_other()
+{
+	fresh && up || return 1
+	exec 8<>"$mnt/file"
+	echo one >&8
+	rm "$mnt/file"
+	says 1 'does not take over .*status 32' "$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/umbrafs_other" "$mnt" || return 1
+	grep -q 'cannot be served: Protocol error' "$work/log" || { echo "it did not say why: $(tail -n 3 "$work/log")"; return 1; }
+	is 'the file' "$(cat /proc/self/fd/8)" one || return 1
+	echo two >&8 || return 1
+	is 'the file' "$(tr '\n' ' ' </proc/self/fd/8)" 'one two ' || return 1
+	# Nothing else was opened meanwhile that could have its place.
+	works "$ctl" upgrade "$mnt" || return 1
+	is 'the file' "$(tr '\n' ' ' </proc/self/fd/8)" 'one two ' || return 1
+	exec 8>&-
+	ended_well
+}
+
+# Any path of a daemon's options may lead nowhere by now, and no mount ends for that.
+case_event_gone()
+{
+	fresh || return 1
+	printf '#!/bin/sh\n' >"$work/event"
+	chmod 755 "$work/event"
+	up --on-event "$work/event" || return 1
+	rm "$work/event"
+	daemon_kill || return 1
+	echo x >"$mnt/file" && is 'the file' "$(cat "$mnt/file")" x || return 1
+	ended_well
+}
+
+# A SIGTERM waits for the process, or has ended it.
+term_came()
+{
+	has_ended "$1" || [ $((0x$(sed -n 's/^ShdPnd:\t//p' "/proc/$1/status") & 0x4000)) != 0 ]
+}
+
+# A signal that comes while a daemon starts ends the mount as any other, once that daemon answers.
+case_ends_early()
+{
+	local pid
+	fresh || return 1
+	START_WAITS=$work/waits LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	echo x >"$mnt/file"
+	touch "$work/waits"
+	daemon_kill || return 1
+	wait_for test -e "$work/waits.there" || return 1
+	pid=$(daemon)
+	kill -TERM "$keeper"
+	wait_for term_came "$pid" || return 1
+	rm "$work/waits"
+	wait "$keeper" || { echo "the keeper ended with $?: $(tail -n 1 "$work/log")"; return 1; }
+	! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# A first daemon that mounts and cannot serve is the last one: what it says and its status are the command's.
+case_first_fails()
+{
+	local option
+	fresh || return 1
+	for option in '' -f; do
+		START_INIT=old LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so says 32 'this kernel cannot send requests again' \
+			timeout 60 "$umbrafs" ${option:+"$option"} -o keeper "$pool" "$mnt" || return 1
+		! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+		wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null || { echo "a process is left"; return 1; }
+	done
+	works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
 # No daemon can come up any more: the mount ends as one without a keeper.

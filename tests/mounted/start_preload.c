@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A daemon under a keeper that starts in another way than most: loaded into it by LD_PRELOAD (keeper.sh).
+ *
+ * START_WAITS is a file: while it is there a daemon waits before its first instruction, and says so by another one, with '.there' behind its name.
+ * START_INIT is what is done to the kernel's first request: 'old' takes away that it can send requests again, 'long' makes it longer than any is.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STEP_NS 10000000
+#define RESENDS_2 (1u << 7) /* in the upper half of the features */
+#define LONG_BYTES 400u
+
+static const char *init_how;
+
+/* As the kernel has it: system headers may have an older form. */
+struct init_in {
+	uint32_t major, minor, max_readahead, flags, flags2;
+};
+
+__attribute__((constructor)) static void begin(void)
+{
+	const struct timespec step = { .tv_nsec = STEP_NS };
+	const char *waits = getenv("START_WAITS");
+	char there[4096];
+
+	if (!getenv("UMBRAFS_KEEPER"))
+		return;
+	init_how = getenv("START_INIT");
+	if (!waits || access(waits, F_OK))
+		return;
+	snprintf(there, sizeof(there), "%s.there", waits);
+	close(open(there, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	while (access(waits, F_OK) == 0)
+		nanosleep(&step, NULL);
+}
+
+static ssize_t init_change(char *bytes, ssize_t size, size_t room)
+{
+	struct fuse_in_header *in = (void *)bytes;
+	struct init_in *init = (void *)(in + 1);
+
+	if (size < (ssize_t)(sizeof(*in) + sizeof(*init)) || in->len != size || in->opcode != FUSE_INIT)
+		return size;
+	if (strcmp(init_how, "old") == 0)
+		init->flags2 &= ~RESENDS_2;
+	if (strcmp(init_how, "long") == 0 && room >= LONG_BYTES) {
+		memset(bytes + size, 0, LONG_BYTES - (size_t)size);
+		in->len = LONG_BYTES;
+		size = LONG_BYTES;
+	}
+	return size;
+}
+
+ssize_t read(int fd, void *bytes, size_t size)
+{
+	static ssize_t (*real)(int, void *, size_t);
+	ssize_t n;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "read");
+	n = real(fd, bytes, size);
+	return n > 0 && init_how ? init_change(bytes, n, size) : n;
+}
