@@ -44,8 +44,9 @@ ended_well()
 killed()
 {
 	fresh 1G && up || return 1
-	timeout $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" "$@" >"$work/said" 2>&1 ||
-		{ grep -v '^pauses' "$work/said" | tail -n 4; return 1; }
+	# Who waits for a daemon that never comes ends with the keeper alone.
+	timeout -k 5 $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" "$@" >"$work/said" 2>&1 ||
+		{ kill -KILL "$keeper"; grep -v '^pauses' "$work/said" | tail -n 4; return 1; }
 	[ -z "${UMBRA_KEEPER_PAUSES:-}" ] || cp "$work/said" "$UMBRA_KEEPER_PAUSES"
 	# All that is unlinked is freed: no count is too high for ever, but of what was under way.
 	rm -rf "${mnt:?}"/*
@@ -54,6 +55,8 @@ killed()
 
 case_calls() { killed names names2 temporary append; }
 case_data() { killed data sqlite data2 append; }
+# Threads of daemons that are killed wait in the kernel for reads that the next one has to answer.
+case_beside() { killed beside beside2; }
 case_all() { killed names append data sqlite temporary pause; }
 
 # Each daemon ends with an answer: what was asked has been carried out, and nobody has heard of it.
@@ -168,7 +171,7 @@ case_upgrade()
 {
 	local i load next=$UMBRA_BUILD/tests/mounted/umbrafs_next
 	fresh 1G && up || return 1
-	timeout 300 python3 "$here/keeper.py" "$mnt" "$keeper" 0 "$seed" names append data sqlite temporary wait >"$work/said" 2>&1 &
+	timeout 300 python3 "$here/keeper.py" "$mnt" "$keeper" 0 "$seed" names append data beside sqlite temporary wait >"$work/said" 2>&1 &
 	load=$!
 	wait_for test -e "$mnt/names" || return 1
 	for i in 1 2 3 4; do
