@@ -690,6 +690,11 @@ const char *session_leaving(const struct session *session)
 	return atomic_load(&session->leave_path);
 }
 
+void session_stay(struct session *session)
+{
+	free(atomic_exchange(&session->leave_path, NULL));
+}
+
 void session_quiet(struct session *session)
 {
 	tellings_end(session);

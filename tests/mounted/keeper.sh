@@ -217,6 +217,31 @@ case_upgrade_fails()
 	says 1 'not mounted with -o keeper' "$ctl" upgrade "$mnt"
 }
 
+# Without the keeper nobody could start the next daemon: this one stays, whether that is seen when it is asked or when it is about to go.
+case_upgrade_alone()
+{
+	local before
+	fresh && up || return 1
+	exec 8>"$mnt/file"
+	before=$(daemon)
+	kill -KILL "$keeper"
+	wait "$keeper"
+	says 1 'its keeper is gone' "$ctl" upgrade "$mnt" || return 1
+	says 1 'its keeper is gone' "$ctl" upgrade --daemon "$umbrafs" "$mnt" || return 1
+	echo one >&8 || return 1
+	kill -0 "$before" || { echo "the daemon has ended"; return 1; }
+	exec 8>&-
+	is 'the file' "$(cat "$mnt/file")" one || return 1
+	umount "$mnt" && wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null && works "$bin/fsck.umbrafs" -fn "$pool" || return 1
+	START_ALONE=1 LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	before=$(daemon)
+	for _ in 1 2; do
+		says 1 'does not take over .the keeper is gone' "$ctl" upgrade "$mnt" || return 1
+		is 'the daemon' "$(daemon)" "$before" && is 'the file' "$(cat "$mnt/file")" one || return 1
+	done
+	ended_well
+}
+
 # A build that would have answered the kernel's first request in another way does not take over, and leaves all as it is: what is unlinked and open too.
 case_upgrade_other()
 {

@@ -3,10 +3,11 @@
  * A daemon under a keeper that starts in another way than most: loaded into it by LD_PRELOAD (keeper.sh).
  *
  * START_WAITS is a file: while it is there a daemon waits before its first instruction, and says so by another one, with '.there' behind its name.
- * START_INIT is what is done to the kernel's first request: 'old' takes away that it can send requests again, 'long' makes it longer than any is.
+ * START_ALONE: what a daemon says before it makes room for another one does not arrive, as if its keeper had been killed just then. START_INIT is what is done to the kernel's first request: 'old' takes away that it can send requests again, 'long' makes it longer than any is.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdbool.h>
@@ -15,12 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #define STEP_NS 10000000
 #define RESENDS_2 (1u << 7) /* in the upper half of the features */
 #define LONG_BYTES 400u
+
+#define SAYS_UPGRADE 3 /* daemon/keeper_wire.h */
 
 static const char *init_how;
 
@@ -72,4 +76,20 @@ ssize_t read(int fd, void *bytes, size_t size)
 		real = dlsym(RTLD_NEXT, "read");
 	n = real(fd, bytes, size);
 	return n > 0 && init_how ? init_change(bytes, n, size) : n;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	static ssize_t (*real)(int, const struct msghdr *, int);
+	uint32_t what = 0;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "sendmsg");
+	if (msg->msg_iovlen > 0 && msg->msg_iov[0].iov_len >= sizeof(what))
+		memcpy(&what, msg->msg_iov[0].iov_base, sizeof(what));
+	if (what == SAYS_UPGRADE && getenv("START_ALONE")) {
+		errno = EPIPE;
+		return -1;
+	}
+	return real(fd, msg, flags);
 }
