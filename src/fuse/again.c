@@ -34,6 +34,13 @@ static bool is_append(const void *body, size_t size)
 	return size >= sizeof(*in) && in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE);
 }
 
+static bool sets_size(const void *body, size_t size)
+{
+	const struct fuse_setattr_in *in = body;
+
+	return size >= sizeof(*in) && in->valid & FATTR_SIZE;
+}
+
 static unsigned ioctl_cmd(const void *body, size_t size)
 {
 	return size >= sizeof(struct fuse_ioctl_in) ? ((const struct fuse_ioctl_in *)body)->cmd : 0;
@@ -58,6 +65,8 @@ static bool request_wants(const struct fuse_in_header *in, size_t size)
 	case FUSE_SETXATTR:
 	case FUSE_REMOVEXATTR:
 		return true;
+	case FUSE_SETATTR:
+		return sets_size(in + 1, size - sizeof(*in));
 	case FUSE_WRITE:
 		return is_append(in + 1, size - sizeof(*in));
 	case FUSE_IOCTL:

@@ -59,6 +59,33 @@ case_data() { killed data sqlite data2 append; }
 case_beside() { killed beside beside2; }
 case_all() { killed names append data sqlite temporary pause; }
 
+# A file has been cut off, and that has not been answered; somebody makes it longer, and is; the daemon is killed. It is not cut off again.
+case_cut()
+{
+	fresh || return 1
+	START_CUTS=$work/cuts LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	timeout -k 5 120 python3 - "$mnt/file" "$work/cuts" "$keeper" <<-'END' || { rm -f "$work/cuts"; kill -KILL "$keeper"; return 1; }
+		import fcntl, os, signal, struct, sys, time
+		path, cuts, keeper = sys.argv[1:]
+		fd = os.open(path, os.O_RDWR | os.O_CREAT)
+		os.write(fd, bytes(10000))
+		open(cuts, "w").close()
+		pid = os.fork()
+		if pid == 0:
+		    os.ftruncate(fd, 5000)
+		    os._exit(os.fstat(fd).st_size != 5000 + 8192)
+		while not os.path.exists(cuts + ".there"):
+		    time.sleep(0.01)
+		fcntl.ioctl(fd, 1 << 30 | 24 << 16 | 0xd5 << 8 | 5, struct.pack("QQII", 5000, 8192, 0, 0)) # UMBRA_IOC_FALLOCATE
+		with open("/proc/%s/task/%s/children" % (keeper, keeper)) as f:
+		    os.kill(int(f.read()), signal.SIGKILL)
+		os.unlink(cuts)
+		if os.waitpid(pid, 0)[1] or os.fstat(fd).st_size != 5000 + 8192:
+		    sys.exit("it has been cut off twice: %d bytes" % os.fstat(fd).st_size)
+	END
+	ended_well
+}
+
 # Each daemon ends with an answer: what was asked has been carried out, and nobody has heard of it.
 case_answers()
 {
