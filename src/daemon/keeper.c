@@ -149,17 +149,40 @@ static void head_map(struct keeper *k)
 	k->head = dax_shared_map(k->kept[0], sizeof(*k->head));
 }
 
-static void fds_take(struct keeper *k, const struct msghdr *msg)
+static void fds_close(int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
+/* Those of a message are kept, once, if they are wanted; others are closed. */
+static void fds_take(struct keeper *k, const struct msghdr *msg, bool wanted)
 {
 	const struct cmsghdr *c = CMSG_FIRSTHDR(msg);
 	int fds[KEEPER_FDS];
+	size_t count;
 
-	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(fds)) || k->kept[0] >= 0)
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 		return;
-	memcpy(fds, CMSG_DATA(c), sizeof(fds));
-	for (int i = 0; i < KEEPER_FDS; i++)
+	count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(*fds);
+	memcpy(fds, CMSG_DATA(c), count * sizeof(*fds));
+	if (!wanted || count != KEEPER_FDS || k->kept[0] >= 0) {
+		fds_close(fds, count);
+		return;
+	}
+	wanted = true;
+	for (int i = 0; i < KEEPER_FDS; i++) {
 		k->kept[i] = fd_up(fds[i]);
-	head_map(k);
+		wanted &= k->kept[i] >= 0;
+	}
+	/* All or none: nobody can take over with some of them. */
+	if (wanted)
+		head_map(k);
+	else
+		fds_close(k->kept, KEEPER_FDS);
 }
 
 /* For systemd, if it waits (sd_notify(3)). */
@@ -221,6 +244,8 @@ static void hear(struct keeper *k)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n != sizeof(m)) {
+			if (n > 0)
+				fds_take(k, &msg, false);
 			if (n == 0) { /* its end is about to be heard of */
 				close(k->control);
 				k->control = -1;
@@ -228,10 +253,8 @@ static void hear(struct keeper *k)
 			return;
 		}
 		m.path[sizeof(m.path) - 1] = '\0';
+		fds_take(k, &msg, m.what == KEEPER_MOUNTED);
 		switch (m.what) {
-		case KEEPER_MOUNTED:
-			fds_take(k, &msg);
-			break;
 		case KEEPER_UP:
 			heard_up(k);
 			break;

@@ -244,6 +244,19 @@ case_upgrade_fails()
 	says 1 'not mounted with -o keeper' "$ctl" upgrade "$mnt"
 }
 
+# What a daemon sends that the keeper does not want is closed.
+case_upgrade_descriptors()
+{
+	local before
+	fresh && up || return 1
+	# One before, so that the keeper has all that it has after one.
+	says 1 'does not take over .*status 1' "$ctl" upgrade --daemon "$(type -P false)" "$mnt" || return 1
+	before=$(find "/proc/$keeper/fd" -type l | wc -l)
+	says 1 'does not take over .*status 1' "$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/fake_daemon" "$mnt" || return 1
+	is 'descriptors of the keeper' "$(find "/proc/$keeper/fd" -type l | wc -l)" "$before" || return 1
+	ended_well
+}
+
 # Without the keeper nobody could start the next daemon: this one stays, whether that is seen when it is asked or when it is about to go.
 case_upgrade_alone()
 {
