@@ -353,6 +353,21 @@ case_first_fails()
 	works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
+# A first request of a kernel to come that does not fit to where it is kept: no mount, and nobody waits.
+case_init_long()
+{
+	local rc
+	fresh || return 1
+	START_INIT=long LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so timeout -s KILL 60 "$umbrafs" -f -o keeper "$pool" "$mnt" \
+		>"$work/out" 2>"$work/err" </dev/null
+	rc=$?
+	is 'the status' $rc 32 || return 1
+	grep -q 'first request is too long to be kept: 400 bytes' "$work/err" && grep -q 'cannot be served: Input/output error' "$work/err" ||
+		{ echo "it said $(tr '\n' '|' <"$work/err")"; return 1; }
+	! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
 # No daemon can come up any more: the mount ends as one without a keeper.
 case_gives_up()
 {
