@@ -4,6 +4,8 @@
  *
  * A daemon that ends badly before it has answered anything is tried again a few times, then the keeper gives up, and the mount ends as one without it. One
  * that lives but for a moment, again and again, is started later and later.
+ *
+ * While there is no daemon nothing is logged: whoever takes the lines may himself wait for the mount. What there is to say waits until one has been started.
  */
 #include "daemon/keeper.h"
 
@@ -12,6 +14,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +43,15 @@
 #define UPGRADE_STEP_MS 100
 #define UPGRADE_MAX_MS 15000 /* until another program answers */
 
+#define NOTES_MAX 8
+#define NOTE_BYTES (KEEPER_PATH_MAX + 128)
+
 extern char **environ;
+
+struct note {
+	enum log_level level;
+	char text[NOTE_BYTES];
+};
 
 struct keeper {
 	char **argv;
@@ -59,6 +70,8 @@ struct keeper {
 		over_ms; /* over: the daemon has ended, but for threads in the kernel; 0: it has not */
 	unsigned failures, quick;
 	uint64_t trying; /* the request at which the last one ended; 0: none */
+	struct note notes[NOTES_MAX];
+	unsigned notes_count;
 };
 
 static int64_t now_ms(void)
@@ -67,6 +80,30 @@ static int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- what is logged later ---- */
+
+__attribute__((format(printf, 3, 4))) static void note(struct keeper *k, enum log_level level,
+						       const char *fmt, ...)
+{
+	struct note *n = &k->notes[k->notes_count];
+	va_list args;
+
+	if (k->notes_count == NOTES_MAX)
+		return;
+	n->level = level;
+	va_start(args, fmt);
+	vsnprintf(n->text, sizeof(n->text), fmt, args);
+	va_end(args);
+	k->notes_count++;
+}
+
+static void notes_log(struct keeper *k)
+{
+	for (unsigned i = 0; i < k->notes_count; i++)
+		log_line(k->notes[i].level, "%s", k->notes[i].text);
+	k->notes_count = 0;
 }
 
 /* ---- starting ---- */
@@ -277,7 +314,7 @@ static void upgrade_failed(struct keeper *k, const char *why, int number)
 		snprintf(k->head->upgrade_why, sizeof(k->head->upgrade_why), "%s %d", why, number);
 		atomic_store(&k->head->upgrade, KEPT_UPGRADE_FAILED);
 	}
-	log_error("%s: %s %d: it does not take over", k->next_path, why, number);
+	note(k, LOG_LEVEL_ERROR, "%s: %s %d: it does not take over", k->next_path, why, number);
 	close(k->next);
 	k->next = -1;
 }
@@ -332,8 +369,8 @@ static void daemon_died(struct keeper *k, bool signaled, int number)
 	if (!k->is_up)
 		k->failures++;
 	k->trying = k->head ? k->head->trying : 0;
-	log_warn("the daemon has ended (%s %d): another one takes over", signaled ? "signal" : "status",
-		 number);
+	note(k, LOG_LEVEL_WARN, "the daemon has ended (%s %d): another one takes over",
+	     signaled ? "signal" : "status", number);
 }
 
 /* True: there is another one. *status: of the keeper, if not. */
@@ -367,11 +404,12 @@ static bool go_on(struct keeper *k, int ended, int *status)
 		rc = start(k, k->program);
 		if (!rc)
 			return true;
-		log_error("no daemon can be started: %s", strerror(-rc));
+		note(k, LOG_LEVEL_ERROR, "no daemon can be started: %s", strerror(-rc));
 		k->failures++;
 	}
 	if (rc)
-		log_error("%u daemons in a row could not take over: the mount ends", k->failures);
+		note(k, LOG_LEVEL_ERROR, "%u daemons in a row could not take over: the mount ends",
+		     k->failures);
 	return rc == 0;
 }
 
@@ -443,15 +481,22 @@ static bool has_ended(struct keeper *k, int *ended)
 		k->over_ms = now_ms();
 	if (now_ms() - k->over_ms < LINGER_MS)
 		return false;
-	log_warn("a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
+	note(k, LOG_LEVEL_WARN, "a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
 	k->over_ms = 0;
 	*ended = k->to_upgrade ? W_EXITCODE(KEEPER_STATUS_UPGRADE, 0) : W_EXITCODE(0, SIGKILL);
 	return true;
 }
 
+/* The mount ends, and who waits for it hears so. */
+static void connection_close(struct keeper *k)
+{
+	fds_close(k->kept, KEEPER_FDS);
+}
+
 static int attend(struct keeper *k)
 {
 	int status = STATUS_SYSTEM, ended;
+	bool is_over;
 
 	for (;;) {
 		struct pollfd fds[2] = { { .fd = k->signals, .events = POLLIN },
@@ -467,7 +512,11 @@ static int attend(struct keeper *k)
 			continue;
 		k->pid = 0;
 		hear(k); /* what it said last */
-		if (!go_on(k, ended, &status))
+		is_over = !go_on(k, ended, &status);
+		if (is_over)
+			connection_close(k);
+		notes_log(k);
+		if (is_over)
 			return status;
 	}
 }

@@ -353,6 +353,25 @@ case_first_fails()
 	works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
+# Who takes the lines of the log may wait for the mount himself: no daemon waits for him to be started.
+case_log_full()
+{
+	fresh || return 1
+	mkfifo "$work/lines" && exec 9<>"$work/lines"
+	"$umbrafs" -f -o keeper "$pool" "$mnt" >"$work/log" 2>"$work/lines" </dev/null &
+	keeper=$!
+	wait_for mountpoint -q "$mnt" || return 1
+	echo x >"$mnt/file"
+	# Until it takes no more; in pieces, so that no room is left that is smaller than a line.
+	dd if=/dev/zero of="$work/lines" bs=4096 oflag=nonblock status=none 2>/dev/null
+	dd if=/dev/zero of="$work/lines" bs=1 oflag=nonblock status=none 2>/dev/null
+	daemon_kill || return 1
+	is 'the file' "$(timeout 60 cat "$mnt/file")" x || { kill -KILL "$keeper"; return 1; }
+	timeout 60 grep -a -q -m 1 'another one takes over' <&9 || { echo "it is never said"; return 1; }
+	exec 9>&-
+	ended_well
+}
+
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)
 case_short()
 {
