@@ -378,6 +378,7 @@ static bool go_on(struct keeper *k, int ended, int *status)
 {
 	bool signaled = WIFSIGNALED(ended);
 	int number = signaled ? WTERMSIG(ended) : WEXITSTATUS(ended);
+	bool makes_room = !signaled && number == KEEPER_STATUS_UPGRADE && k->to_upgrade;
 	int rc;
 
 	*status = signaled ? STATUS_SYSTEM : number;
@@ -391,9 +392,10 @@ static bool go_on(struct keeper *k, int ended, int *status)
 	/* The first one has said why, and detached the mount: the next would only find that it is gone, and call it well. */
 	if (!signaled && !k->was_up)
 		return false;
-	if (k->is_ending)
+	/* Between one program and another nobody has heard the signal yet: the one before unmounts. */
+	if (k->is_ending && !makes_room && k->next < 0)
 		return false;
-	if (!signaled && number == KEEPER_STATUS_UPGRADE && k->to_upgrade) {
+	if (makes_room && !k->is_ending) {
 		rc = upgrade_start(k);
 	} else {
 		daemon_died(k, signaled, number);
@@ -402,8 +404,11 @@ static bool go_on(struct keeper *k, int ended, int *status)
 	while (rc && k->failures < FAILURES_MAX) {
 		wait_a_little(k);
 		rc = start(k, k->program);
-		if (!rc)
+		if (!rc) {
+			if (k->is_ending)
+				kill(k->pid, SIGTERM);
 			return true;
+		}
 		note(k, LOG_LEVEL_ERROR, "no daemon can be started: %s", strerror(-rc));
 		k->failures++;
 	}

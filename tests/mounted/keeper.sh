@@ -339,6 +339,37 @@ case_ends_early()
 	works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
+# The mount has ended after a signal, as any that is told to: ended_by_signal
+ended_by_signal()
+{
+	wait "$keeper" || { echo "the keeper ended with $?: $(tail -n 1 "$work/log")"; return 1; }
+	! grep -q " $mnt " /proc/self/mountinfo || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# A signal that comes while one program makes room for another one, or while that starts and never answers.
+case_ends_upgrading()
+{
+	local pid
+	fresh || return 1
+	START_LEAVES=$work/leaves LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	echo x >"$mnt/file"
+	touch "$work/leaves"
+	"$ctl" upgrade "$mnt" >/dev/null 2>&1 &
+	wait_for test -e "$work/leaves.there" || return 1
+	kill -TERM "$keeper"
+	wait_for grep -q 'ending (signal 15)' "$work/log" || return 1
+	rm "$work/leaves"
+	ended_by_signal && up || return 1
+	"$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/sleeper" "$mnt" >/dev/null 2>&1 &
+	wait_for eval 'readlink "/proc/$(daemon)/exe" | grep -q sleeper' || return 1
+	pid=$(daemon)
+	kill -TERM "$keeper"
+	wait_for term_came "$pid" || return 1
+	kill -KILL "$pid"
+	ended_by_signal
+}
+
 # A first daemon that mounts and cannot serve is the last one: what it says and its status are the command's.
 case_first_fails()
 {

@@ -4,6 +4,7 @@
  *
  * START_WAITS is a file: while it is there a daemon waits before its first instruction, and says so by another one, with '.there' behind its name.
  * START_CUTS is one while which is there the answer to a request that sets the size of a file waits; with '.there' too.
+ * START_LEAVES is one while which is there a daemon waits before it makes room for another one; with '.there' too.
  * START_ALONE: what a daemon says before it makes room for another one does not arrive, as if its keeper had been killed just then.
  * START_INIT is what is done to the kernel's first request: 'old' takes away that it can send requests again, 'long' makes it longer than any is.
  */
@@ -122,6 +123,8 @@ ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		real = dlsym(RTLD_NEXT, "sendmsg");
 	if (msg->msg_iovlen > 0 && msg->msg_iov[0].iov_len >= sizeof(what))
 		memcpy(&what, msg->msg_iov[0].iov_base, sizeof(what));
+	if (what == SAYS_UPGRADE)
+		wait_while_there(getenv("START_LEAVES"));
 	if (what == SAYS_UPGRADE && getenv("START_ALONE")) {
 		errno = EPIPE;
 		return -1;
