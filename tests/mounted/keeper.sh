@@ -167,16 +167,22 @@ case_notify()
 	ended_well
 }
 
-# All that fio has written is there, whoever was killed meanwhile.
-case_fio()
+# fio writes and verifies for about as long as that takes, and its process is $fio.
+fio_start()
 {
-	local i
-	command -v fio >/dev/null || return 77
-	fresh 1G && up || return 1
 	mkdir "$mnt/fio"
 	fio --name=verify --directory="$mnt/fio" --rw=randwrite --bsrange=4k-128k --size=48m --numjobs=2 --verify=crc32c --verify_backlog=64 \
 		--loops=1000 --runtime=$((rounds / 2 + 3)) --time_based --verify_state_save=0 --output="$work/fio" >/dev/null 2>&1 &
-	local fio=$!
+	fio=$!
+}
+
+# All that fio has written is there, whoever was killed meanwhile.
+case_fio()
+{
+	local i fio
+	command -v fio >/dev/null || return 77
+	fresh 1G && up || return 1
+	fio_start
 	for ((i = 0; i < rounds; i++)); do
 		# One that lives shorter than a second, again and again, is started later and later.
 		sleep $((i % 5 / 4)).3
@@ -184,6 +190,20 @@ case_fio()
 	done
 	wait $fio || { grep -m 3 -iE 'error|verify' "$work/fio"; return 1; }
 	rm -r "$mnt/fio"
+	ended_well
+}
+
+# Everything at once, on one mount.
+case_storm()
+{
+	local fio
+	command -v fio >/dev/null || return 77
+	fresh 1G && up || return 1
+	fio_start
+	timeout -k 5 $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" names names2 append data beside sqlite temporary \
+		>"$work/said" 2>&1 || { kill -KILL "$keeper"; tail -n 4 "$work/said"; return 1; }
+	wait "$fio" || { grep -m 3 -iE 'error|verify' "$work/fio"; return 1; }
+	rm -rf "${mnt:?}"/*
 	ended_well
 }
 
