@@ -434,8 +434,8 @@ struct umbra_shadows {
 #define UMBRA_IOC_SHADOWS _IOWR(UMBRA_IOC_TYPE, 22, struct umbra_shadows)
 
 /*
- * Another program takes over the mount, which goes on (umbrafs -o keeper; else EOPNOTSUPP). For root. START only begins it: it is over when a daemon answers STATUS
- * whose starts are others, and state is not RUNS.
+ * Another program takes over the mount, which goes on (umbrafs -o keeper; else EOPNOTSUPP; ESRCH: the keeper has been killed). For root. START only begins it: it is over when
+ * a daemon answers STATUS whose starts are others, and state is not RUNS; or with FAILED.
  */
 #define UMBRA_UPGRADE_STATUS 0
 #define UMBRA_UPGRADE_START 1

@@ -366,6 +366,13 @@ static void say_up(const struct daemon *d)
 	fflush(stdout);
 }
 
+static bool is_kept(void *arg)
+{
+	const struct daemon *d = arg;
+
+	return keeper_is_there(&d->keeper);
+}
+
 static int mount_up(struct daemon *d)
 {
 	struct session_opts opts = {
@@ -378,6 +385,8 @@ static int mount_up(struct daemon *d)
 		.placement = d->opts.placement,
 		.transport = d->opts.transport,
 		.kept = d->kept,
+		.keeper_is_there = is_kept,
+		.keeper_arg = d,
 		.connection_fd = d->keeper.connection,
 	};
 	int rc = session_open(d->fs, &opts, &d->session, d->why, sizeof(d->why)), direct_rc;
@@ -465,13 +474,30 @@ static void *signals_wait(void *arg)
 	return NULL;
 }
 
-/* Another program takes over. What is not answered now it is asked again, as after a kill. */
+/* The keeper has been killed since it was looked for: the mount goes on with us. */
+static void stay(struct daemon *d, int rc)
+{
+	struct kept_head *head = kept_head(d->kept);
+
+	log_warn("%s: the keeper is gone (%s): %s cannot take over", d->dir, strerror(-rc),
+		 session_leaving(d->session));
+	snprintf(head->upgrade_why, sizeof(head->upgrade_why), "the keeper is gone");
+	session_stay(d->session);
+	atomic_store(&head->upgrade, KEPT_UPGRADE_FAILED);
+}
+
+/* Another program takes over. What is not answered now it is asked again, as after a kill. Returns if that cannot be. */
 static void leave(struct daemon *d)
 {
+	int rc = keeper_upgrade(&d->keeper, session_leaving(d->session));
+
+	if (rc) {
+		stay(d, rc);
+		return;
+	}
 	session_quiet(d->session);
 	fs_flush(d->fs);
 	log_info("%s: makes room for %s", d->dir, session_leaving(d->session));
-	keeper_upgrade(&d->keeper, session_leaving(d->session));
 	_exit(KEEPER_STATUS_UPGRADE);
 }
 
@@ -505,8 +531,7 @@ static int serve(struct daemon *d, struct background *bg)
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);
 	if (rc)
 		log_warn("the device's list of bad memory is not read: %s", strerror(-rc));
-	session_wait(d->session);
-	if (session_leaving(d->session))
+	for (session_wait(d->session); session_leaving(d->session); session_wait(d->session))
 		leave(d);
 	atomic_store(&d->is_over, true);
 	pthread_kill(thread, SIGUSR2);

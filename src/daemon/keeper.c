@@ -4,6 +4,8 @@
  *
  * A daemon that ends badly before it has answered anything is tried again a few times, then the keeper gives up, and the mount ends as one without it. One
  * that lives but for a moment, again and again, is started later and later.
+ *
+ * While there is no daemon nothing is logged: whoever takes the lines may himself wait for the mount. What there is to say waits until one has been started.
  */
 #include "daemon/keeper.h"
 
@@ -12,6 +14,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +43,15 @@
 #define UPGRADE_STEP_MS 100
 #define UPGRADE_MAX_MS 15000 /* until another program answers */
 
+#define NOTES_MAX 8
+#define NOTE_BYTES (KEEPER_PATH_MAX + 128)
+
 extern char **environ;
+
+struct note {
+	enum log_level level;
+	char text[NOTE_BYTES];
+};
 
 struct keeper {
 	char **argv;
@@ -59,6 +70,8 @@ struct keeper {
 		over_ms; /* over: the daemon has ended, but for threads in the kernel; 0: it has not */
 	unsigned failures, quick;
 	uint64_t trying; /* the request at which the last one ended; 0: none */
+	struct note notes[NOTES_MAX];
+	unsigned notes_count;
 };
 
 static int64_t now_ms(void)
@@ -67,6 +80,30 @@ static int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- what is logged later ---- */
+
+__attribute__((format(printf, 3, 4))) static void note(struct keeper *k, enum log_level level,
+						       const char *fmt, ...)
+{
+	struct note *n = &k->notes[k->notes_count];
+	va_list args;
+
+	if (k->notes_count == NOTES_MAX)
+		return;
+	n->level = level;
+	va_start(args, fmt);
+	vsnprintf(n->text, sizeof(n->text), fmt, args);
+	va_end(args);
+	k->notes_count++;
+}
+
+static void notes_log(struct keeper *k)
+{
+	for (unsigned i = 0; i < k->notes_count; i++)
+		log_line(k->notes[i].level, "%s", k->notes[i].text);
+	k->notes_count = 0;
 }
 
 /* ---- starting ---- */
@@ -149,17 +186,40 @@ static void head_map(struct keeper *k)
 	k->head = dax_shared_map(k->kept[0], sizeof(*k->head));
 }
 
-static void fds_take(struct keeper *k, const struct msghdr *msg)
+static void fds_close(int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
+/* Those of a message are kept, once, if they are wanted; others are closed. */
+static void fds_take(struct keeper *k, const struct msghdr *msg, bool wanted)
 {
 	const struct cmsghdr *c = CMSG_FIRSTHDR(msg);
 	int fds[KEEPER_FDS];
+	size_t count;
 
-	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(fds)) || k->kept[0] >= 0)
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 		return;
-	memcpy(fds, CMSG_DATA(c), sizeof(fds));
-	for (int i = 0; i < KEEPER_FDS; i++)
+	count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(*fds);
+	memcpy(fds, CMSG_DATA(c), count * sizeof(*fds));
+	if (!wanted || count != KEEPER_FDS || k->kept[0] >= 0) {
+		fds_close(fds, count);
+		return;
+	}
+	wanted = true;
+	for (int i = 0; i < KEEPER_FDS; i++) {
 		k->kept[i] = fd_up(fds[i]);
-	head_map(k);
+		wanted &= k->kept[i] >= 0;
+	}
+	/* All or none: nobody can take over with some of them. */
+	if (wanted)
+		head_map(k);
+	else
+		fds_close(k->kept, KEEPER_FDS);
 }
 
 /* For systemd, if it waits (sd_notify(3)). */
@@ -221,6 +281,8 @@ static void hear(struct keeper *k)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n != sizeof(m)) {
+			if (n > 0)
+				fds_take(k, &msg, false);
 			if (n == 0) { /* its end is about to be heard of */
 				close(k->control);
 				k->control = -1;
@@ -228,10 +290,8 @@ static void hear(struct keeper *k)
 			return;
 		}
 		m.path[sizeof(m.path) - 1] = '\0';
+		fds_take(k, &msg, m.what == KEEPER_MOUNTED);
 		switch (m.what) {
-		case KEEPER_MOUNTED:
-			fds_take(k, &msg);
-			break;
 		case KEEPER_UP:
 			heard_up(k);
 			break;
@@ -254,7 +314,7 @@ static void upgrade_failed(struct keeper *k, const char *why, int number)
 		snprintf(k->head->upgrade_why, sizeof(k->head->upgrade_why), "%s %d", why, number);
 		atomic_store(&k->head->upgrade, KEPT_UPGRADE_FAILED);
 	}
-	log_error("%s: %s %d: it does not take over", k->next_path, why, number);
+	note(k, LOG_LEVEL_ERROR, "%s: %s %d: it does not take over", k->next_path, why, number);
 	close(k->next);
 	k->next = -1;
 }
@@ -309,8 +369,8 @@ static void daemon_died(struct keeper *k, bool signaled, int number)
 	if (!k->is_up)
 		k->failures++;
 	k->trying = k->head ? k->head->trying : 0;
-	log_warn("the daemon has ended (%s %d): another one takes over", signaled ? "signal" : "status",
-		 number);
+	note(k, LOG_LEVEL_WARN, "the daemon has ended (%s %d): another one takes over",
+	     signaled ? "signal" : "status", number);
 }
 
 /* True: there is another one. *status: of the keeper, if not. */
@@ -318,6 +378,7 @@ static bool go_on(struct keeper *k, int ended, int *status)
 {
 	bool signaled = WIFSIGNALED(ended);
 	int number = signaled ? WTERMSIG(ended) : WEXITSTATUS(ended);
+	bool makes_room = !signaled && number == KEEPER_STATUS_UPGRADE && k->to_upgrade;
 	int rc;
 
 	*status = signaled ? STATUS_SYSTEM : number;
@@ -331,9 +392,10 @@ static bool go_on(struct keeper *k, int ended, int *status)
 	/* The first one has said why, and detached the mount: the next would only find that it is gone, and call it well. */
 	if (!signaled && !k->was_up)
 		return false;
-	if (k->is_ending)
+	/* Between one program and another nobody has heard the signal yet: the one before unmounts. */
+	if (k->is_ending && !makes_room && k->next < 0)
 		return false;
-	if (!signaled && number == KEEPER_STATUS_UPGRADE && k->to_upgrade) {
+	if (makes_room && !k->is_ending) {
 		rc = upgrade_start(k);
 	} else {
 		daemon_died(k, signaled, number);
@@ -342,13 +404,17 @@ static bool go_on(struct keeper *k, int ended, int *status)
 	while (rc && k->failures < FAILURES_MAX) {
 		wait_a_little(k);
 		rc = start(k, k->program);
-		if (!rc)
+		if (!rc) {
+			if (k->is_ending)
+				kill(k->pid, SIGTERM);
 			return true;
-		log_error("no daemon can be started: %s", strerror(-rc));
+		}
+		note(k, LOG_LEVEL_ERROR, "no daemon can be started: %s", strerror(-rc));
 		k->failures++;
 	}
 	if (rc)
-		log_error("%u daemons in a row could not take over: the mount ends", k->failures);
+		note(k, LOG_LEVEL_ERROR, "%u daemons in a row could not take over: the mount ends",
+		     k->failures);
 	return rc == 0;
 }
 
@@ -420,15 +486,22 @@ static bool has_ended(struct keeper *k, int *ended)
 		k->over_ms = now_ms();
 	if (now_ms() - k->over_ms < LINGER_MS)
 		return false;
-	log_warn("a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
+	note(k, LOG_LEVEL_WARN, "a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
 	k->over_ms = 0;
 	*ended = k->to_upgrade ? W_EXITCODE(KEEPER_STATUS_UPGRADE, 0) : W_EXITCODE(0, SIGKILL);
 	return true;
 }
 
+/* The mount ends, and who waits for it hears so. */
+static void connection_close(struct keeper *k)
+{
+	fds_close(k->kept, KEEPER_FDS);
+}
+
 static int attend(struct keeper *k)
 {
 	int status = STATUS_SYSTEM, ended;
+	bool is_over;
 
 	for (;;) {
 		struct pollfd fds[2] = { { .fd = k->signals, .events = POLLIN },
@@ -444,7 +517,11 @@ static int attend(struct keeper *k)
 			continue;
 		k->pid = 0;
 		hear(k); /* what it said last */
-		if (!go_on(k, ended, &status))
+		is_over = !go_on(k, ended, &status);
+		if (is_over)
+			connection_close(k);
+		notes_log(k);
+		if (is_over)
 			return status;
 	}
 }

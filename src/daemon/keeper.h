@@ -39,8 +39,10 @@ bool keeper_child(struct keeper_child *child);
 /* Of a mount that has just been made. -errno */
 must_check int keeper_mounted(const struct keeper_child *child, int memory, int connection, int pool);
 void keeper_up(const struct keeper_child *child);
-/* Before it ends with KEEPER_STATUS_UPGRADE. */
-void keeper_upgrade(const struct keeper_child *child, const char *program);
+/* It has not ended. */
+bool keeper_is_there(const struct keeper_child *child);
+/* Before it ends with KEEPER_STATUS_UPGRADE. -errno: it must not, nobody would start another one. */
+must_check int keeper_upgrade(const struct keeper_child *child, const char *program);
 
 /* Is the keeper, to the end of the mount: the exit status. bg and dir are those of the mount, foreground: bg is not in use. */
 int keeper_run(char **argv, struct background *bg);

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,10 +106,14 @@ void keeper_up(const struct keeper_child *child)
 		log_warn("the keeper is gone: %s", strerror(-rc));
 }
 
-void keeper_upgrade(const struct keeper_child *child, const char *program)
+bool keeper_is_there(const struct keeper_child *child)
 {
-	int rc = say(child, KEEPER_UPGRADE, program, NULL);
+	struct pollfd pfd = { .fd = child->control };
 
-	if (rc)
-		log_warn("the keeper is gone: %s", strerror(-rc));
+	return child->control >= 0 && poll(&pfd, 1, 0) == 0;
+}
+
+int keeper_upgrade(const struct keeper_child *child, const char *program)
+{
+	return say(child, KEEPER_UPGRADE, program, NULL);
 }

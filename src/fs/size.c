@@ -114,6 +114,9 @@ int data_set_size(struct op *op, struct inode *inode, struct inode_attr *attr, u
 		return 0;
 	/* At the same size too: what was set aside past the end goes. */
 	txn_set_freeing(op->tx);
+	/* If it takes several transactions, it has happened with the first: what others add after the last one is not cut off again. */
+	if (op->cred && op->cred->receipt && !sabotage_point("receipt-cut"))
+		txn_set_receipt(op->tx, op->cred->receipt, 0, 0, 0);
 	rc = loss_cut(op, attr, size);
 	return rc ? rc : data_free_range(op, inode, attr, blk_up(size), FILE_BLK_END);
 }

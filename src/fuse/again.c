@@ -34,6 +34,13 @@ static bool is_append(const void *body, size_t size)
 	return size >= sizeof(*in) && in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE);
 }
 
+static bool sets_size(const void *body, size_t size)
+{
+	const struct fuse_setattr_in *in = body;
+
+	return size >= sizeof(*in) && in->valid & FATTR_SIZE;
+}
+
 static unsigned ioctl_cmd(const void *body, size_t size)
 {
 	return size >= sizeof(struct fuse_ioctl_in) ? ((const struct fuse_ioctl_in *)body)->cmd : 0;
@@ -58,6 +65,8 @@ static bool request_wants(const struct fuse_in_header *in, size_t size)
 	case FUSE_SETXATTR:
 	case FUSE_REMOVEXATTR:
 		return true;
+	case FUSE_SETATTR:
+		return sets_size(in + 1, size - sizeof(*in));
 	case FUSE_WRITE:
 		return is_append(in + 1, size - sizeof(*in));
 	case FUSE_IOCTL:
@@ -67,14 +76,30 @@ static bool request_wants(const struct fuse_in_header *in, size_t size)
 	}
 }
 
-static bool refuse(struct session *session, const struct fuse_in_header *in)
+static void reply_eio(struct session *session, const struct fuse_in_header *in)
 {
 	struct fuse_out_header out = { sizeof(out), -EIO, in->unique };
 	struct iovec iov = { &out, sizeof(out) };
 
+	(void)!session_send(session, &iov, 1);
+}
+
+static bool refuse(struct session *session, const struct fuse_in_header *in)
+{
 	log_warn("request %u of process %u was under way when the daemon ended; it is answered with EIO",
 		 in->opcode, in->pid);
-	(void)!session_send(session, &iov, 1);
+	reply_eio(session, in);
+	return false;
+}
+
+/* False: nobody could tell the next daemon what it was, so there is no mount with a keeper. */
+static bool init_begin(struct session *session, const char *request, size_t size)
+{
+	if (kept_init(session->kept, request, size))
+		return true;
+	log_error("the kernel's first request is too long to be kept: %zu bytes", size);
+	reply_eio(session, (const void *)request);
+	session_init_over(session, -EIO);
 	return false;
 }
 
@@ -87,7 +112,7 @@ bool again_begin(struct session *session, char *request, size_t size)
 	if (size < sizeof(*in))
 		return true;
 	if (in->opcode == FUSE_INIT && !atomic_load(&kept_head(session->kept)->is_agreed))
-		return kept_init(session->kept, request, size);
+		return init_begin(session, request, size);
 	if (wire_now.is_again && in->opcode == FUSE_IOCTL &&
 	    ioctl_is_lost(ioctl_cmd(in + 1, size - sizeof(*in))))
 		return refuse(session, in);

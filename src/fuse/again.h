@@ -2,7 +2,7 @@
 /*
  * Requests that are asked again, since the daemon that was at them is gone: what it has done already is not done once more.
  *
- * Requests that can be carried out twice (reads, writes in place, truncates, times, copies) need nothing. All others have a receipt from their first byte on
+ * Requests that can be carried out twice (reads, writes in place, times, copies) need nothing. All others have a receipt from their first byte on
  * (kept.h, txn/receipt.h); their handlers look into it before they begin.
  */
 #ifndef UMBRA_FUSE_AGAIN_H

@@ -197,8 +197,16 @@ struct txn_receipt *kept_claim(struct kept *kept, uint64_t unique)
 			continue;
 		return r;
 	}
-	atomic_store(&kept->head->receipts_short, 1);
+	/* Never 0 again by itself. */
+	if (atomic_load(&kept->head->receipts_short) != UINT32_MAX)
+		atomic_fetch_add(&kept->head->receipts_short, 1);
 	return NULL;
+}
+
+void kept_settled(struct kept *kept, uint32_t short_count)
+{
+	/* Of those that had none since nobody knows. */
+	(void)atomic_compare_exchange_strong(&kept->head->receipts_short, &short_count, 0);
 }
 
 struct txn_receipt *kept_find(struct kept *kept, uint64_t unique)

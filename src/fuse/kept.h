@@ -46,8 +46,9 @@ struct kept_head {
 	uint8_t init[KEPT_INIT_MAX], answer[KEPT_INIT_MAX]; /* the request, the body of the answer */
 	uint32_t dev_major, dev_minor;                      /* of the mount */
 	_Atomic uint32_t starts;                            /* daemons so far */
-	_Atomic uint32_t receipts_short;                    /* a request had none */
-	uint64_t trying; /* a request that is carried out again now; 0: none */
+	_Atomic uint32_t
+		receipts_short; /* requests had none, so many since all of them were known to be answered */
+	uint64_t trying;        /* a request that is carried out again now; 0: none */
 	uint32_t trying_count;
 	/* the keeper's */
 	_Atomic uint32_t deaths, upgrade; /* enum kept_upgrade */
@@ -84,6 +85,8 @@ extern _Thread_local struct txn_receipt *kept_now;
 
 /* A new one. NULL: all are in use. */
 struct txn_receipt *kept_claim(struct kept *kept, uint64_t unique);
+/* All that had none at that count of receipts_short have been answered. */
+void kept_settled(struct kept *kept, uint32_t short_count);
 /* NULL: there is none. */
 struct txn_receipt *kept_find(struct kept *kept, uint64_t unique);
 /* The request has been answered. */

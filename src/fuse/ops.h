@@ -204,6 +204,8 @@ must_check int resend_all(struct session *session);
 /* session.c: for one more of them, that has no seat. */
 must_check int worker_init(struct session *session, struct worker *worker);
 void worker_free(struct worker *worker);
+/* session.c: INIT has been answered, or cannot be (-errno). */
+void session_init_over(struct session *session, int rc);
 /* session.c: writes a message to the kernel. -errno */
 must_check int session_send(struct session *session, struct iovec *iov, int count);
 /*

@@ -245,9 +245,15 @@ static void setattr_decode(struct fs_set *set, const struct stat *st, int to_set
 
 static void setattr(fuse_req_t req, const struct fs_cred *cred, uint64_t ino, const struct fs_set *set)
 {
+	struct fs *fs = req_session(req)->fs;
 	struct inode_attr attr;
-	int rc = fs_setattr(req_session(req)->fs, cred, ino, set, &attr);
+	int rc;
 
+	/* A file that has been cut off may have become longer since. */
+	if (again_is_done(&rc))
+		rc = fs_getattr(fs, ino, &attr);
+	else
+		rc = fs_setattr(fs, cred, ino, set, &attr);
 	if (rc)
 		ops_reply(req, rc);
 	else

@@ -72,6 +72,16 @@ static int program_check(const struct session *session, pid_t pid, struct umbra_
 	return S_ISREG(st.st_mode) ? 0 : -EACCES;
 }
 
+static int start_check(const struct session *session, pid_t pid, struct umbra_upgrade *arg)
+{
+	if (session_leaving(session))
+		return -EALREADY;
+	/* This daemon would end, and nobody start the next one. */
+	if (!session->opts.keeper_is_there(session->opts.keeper_arg))
+		return -ESRCH;
+	return program_check(session, pid, arg);
+}
+
 static void status_fill(struct session *session, struct umbra_upgrade *arg)
 {
 	struct kept_head *head = kept_head(session->kept);
@@ -101,8 +111,7 @@ void ops_upgrade(fuse_req_t req, const void *in)
 	else if (arg.op > UMBRA_UPGRADE_START || arg.pad)
 		rc = -EINVAL;
 	else if (arg.op == UMBRA_UPGRADE_START)
-		rc = session_leaving(session) ? -EALREADY :
-						program_check(session, fuse_req_ctx(req)->pid, &arg);
+		rc = start_check(session, fuse_req_ctx(req)->pid, &arg);
 	if (rc) {
 		ops_reply(req, rc);
 		return;

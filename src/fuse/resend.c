@@ -149,6 +149,7 @@ static int unique_compare(const void *a, const void *b)
 
 static int agains_serve(struct session *session, struct agains *all)
 {
+	uint32_t short_count = atomic_load(&kept_head(session->kept)->receipts_short);
 	struct worker *worker = calloc(1, sizeof(*worker));
 	int rc = worker ? worker_init(session, worker) : -ENOMEM;
 
@@ -161,6 +162,8 @@ static int agains_serve(struct session *session, struct agains *all)
 		for (struct again *a = all->first; a; a = a->next)
 			again_serve(session, worker, a);
 		worker_now = NULL;
+		/* A lack of long ago must not have requests refused that nobody had begun. */
+		kept_settled(session->kept, short_count);
 	}
 	if (worker)
 		worker_free(worker);

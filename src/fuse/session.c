@@ -109,7 +109,7 @@ const struct fuse_lowlevel_ops ops_all = {
 
 /* ---- between libfuse and the kernel ---- */
 
-static void init_over(struct session *session, int rc)
+void session_init_over(struct session *session, int rc)
 {
 	pthread_mutex_lock(&session->lock);
 	session->is_init_over = true;
@@ -162,13 +162,13 @@ static ssize_t init_answer(struct session *session, int fd, struct iovec *iov, i
 	ssize_t n = out->len;
 
 	if (session->kept && atomic_load(&kept_head(session->kept)->is_agreed)) {
-		init_over(session, init_is_same(session, iov, count) ? out->error : -EPROTO);
+		session_init_over(session, init_is_same(session, iov, count) ? out->error : -EPROTO);
 		return n;
 	}
 	if (session->kept && !out->error)
 		kept_agree(session->kept, iov, count);
 	n = reply_write(fd, iov, count);
-	init_over(session, n < 0 ? -errno : out->error);
+	session_init_over(session, n < 0 ? -errno : out->error);
 	return n;
 }
 
@@ -688,6 +688,11 @@ void session_leave(struct session *session, const char *path)
 const char *session_leaving(const struct session *session)
 {
 	return atomic_load(&session->leave_path);
+}
+
+void session_stay(struct session *session)
+{
+	free(atomic_exchange(&session->leave_path, NULL));
 }
 
 void session_quiet(struct session *session)

@@ -49,6 +49,8 @@ struct session_opts {
 	enum session_placement placement;
 	enum session_transport transport;
 	struct kept *kept; /* what a daemon that takes over has to know (kept.h); NULL: nobody will */
+	bool (*keeper_is_there)(void *arg); /* with a kept: who starts the next daemon */
+	void *keeper_arg;
 	int connection_fd; /* with a kept of a daemon before this one: that to the kernel, which it has mounted. Taken, also on errors */
 };
 
@@ -84,6 +86,8 @@ must_check int session_run(struct session *session);
  */
 void session_leave(struct session *session, const char *path);
 const char *session_leaving(const struct session *session);
+/* Nobody can, as it turns out: it is so no longer, and session_wait() waits again. By who waits there. */
+void session_stay(struct session *session);
 /* Then: waits for what is told to the kernel. No more requests are begun; those that are, 100 ms are waited for. The process ends now. */
 void session_quiet(struct session *session);
 

@@ -7,7 +7,7 @@
 Each part is a process that knows what must be there, and stops at the first call that fails or shows something else. The last line has the pauses that a
 caller saw. Status 1: something was wrong.
 """
-import errno, json, os, random, signal, sqlite3, sys, time, traceback
+import errno, json, mmap, os, random, signal, sqlite3, sys, time, traceback
 
 QUICK_S = 1.2  # a daemon that lives shorter, again and again, is started later and later
 
@@ -205,6 +205,73 @@ class Data:
         must(os.pread(self.second, self.SIZE, 0) == bytes(self.bytes), "bytes of the file without a name")
 
 
+class Beside:
+    """One file written directly (O_WRONLY), stored to through a mapping and read through the page cache by others all the time: the daemon has the kernel drop pages
+    of it again and again, and waits for it."""
+
+    SIZE, BLOCK = 1 << 20, 4096
+
+    def __init__(self, home, rng):
+        path = os.path.join(home, "file")
+        self.rng, self.stamp, self.blocks = rng, 0, {}
+        self.mapped = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        os.ftruncate(self.mapped, self.SIZE)
+        self.memory = mmap.mmap(self.mapped, self.SIZE)
+        self.written, self.read = os.open(path, os.O_WRONLY), os.open(path, os.O_RDONLY)
+        self.readers = [self.reader(path, rng.random()) for _ in range(2)]
+
+    def reader(self, path, seed):
+        pid = os.fork()
+        if pid:
+            return pid
+        status, rng, parent = 1, random.Random(seed), os.getppid()
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            while os.getppid() == parent:
+                start, size = rng.randrange(self.SIZE), rng.choice((self.BLOCK, 65536, 300000))
+                must(len(os.pread(fd, size, start)) == min(size, self.SIZE - start), "short read")
+                if rng.random() < 0.3:
+                    os.posix_fadvise(fd, start, size, os.POSIX_FADV_DONTNEED)
+            status = 0
+        except (OSError, Wrong) as e:
+            print("beside, a reader:", e, flush=True)
+        finally:
+            os._exit(status)
+
+    def bytes_of(self, block):
+        return self.blocks.get(block, 0).to_bytes(8, "little") * (self.BLOCK // 8)
+
+    def step(self):
+        must(os.waitpid(-1, os.WNOHANG)[0] == 0, "a reader has ended")
+        block, count = self.rng.randrange(self.SIZE // self.BLOCK), self.rng.choice((1, 4, 32))
+        blocks = range(block, min(block + count, self.SIZE // self.BLOCK))
+        what = self.rng.choice(("write", "write", "store", "seek", "times"))
+        if what in ("write", "store"):
+            self.stamp += 1
+            self.blocks.update((b, self.stamp) for b in blocks)
+            new = b"".join(self.bytes_of(b) for b in blocks)
+            if what == "write":
+                must(os.pwrite(self.written, new, block * self.BLOCK) == len(new), "short write")
+            else:
+                self.memory[block * self.BLOCK : block * self.BLOCK + len(new)] = new
+            must(os.pread(self.read, len(new), block * self.BLOCK) == new, "what is read after a", what)
+        elif what == "seek":
+            if self.blocks.get(block):
+                must(os.lseek(self.read, block * self.BLOCK, os.SEEK_DATA) == block * self.BLOCK, "no data at", block)
+        else:
+            os.utime(self.mapped, ns=(self.stamp, self.stamp))
+            must(os.fstat(self.mapped).st_mtime_ns == self.stamp, "a time that was set")
+
+    def look(self):
+        for pid in self.readers:
+            os.kill(pid, signal.SIGTERM)
+            must(os.waitpid(pid, 0)[1] == 0, "a reader failed")
+        for block in range(self.SIZE // self.BLOCK):
+            must(os.pread(self.read, self.BLOCK, block * self.BLOCK) == self.bytes_of(block), "block", block)
+            must(self.memory[block * self.BLOCK : (block + 1) * self.BLOCK] == self.bytes_of(block), "block", block, "mapped")
+
+
 class Sqlite:
     """A database; each transaction is there."""
 
@@ -277,7 +344,7 @@ class Pause:
         print("pauses", json.dumps(sorted(self.longest)), flush=True)
 
 
-PARTS = {c.__name__.lower(): c for c in (Names, Append, Data, Sqlite, Temporary, Pause)}
+PARTS = {c.__name__.lower(): c for c in (Names, Append, Data, Beside, Sqlite, Temporary, Pause)}
 
 
 def part_run(name, home, seed):
@@ -340,7 +407,11 @@ def main():
     for _ in range(rounds):
         time.sleep(rng.random() * 0.7 if quick < 4 else QUICK_S)
         quick = quick + 1 if quick < 4 else 0
-        os.kill(daemon_of(keeper), signal.SIGKILL)
+        try:
+            os.kill(daemon_of(keeper), signal.SIGKILL)
+        except Wrong as e:
+            failed.append(str(e))
+            break
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
             failed.append(parts.pop(pid))

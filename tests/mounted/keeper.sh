@@ -13,10 +13,10 @@ set -uo pipefail
 rounds=${UMBRA_KEEPER_ROUNDS:-20} seed=${UMBRA_SEED:-$((EPOCHSECONDS % 100000))}
 keeper=''
 
-# A mount with a keeper, which is this shell's child; its log in $work/log
+# A mount with a keeper, which is this shell's child; its log in $work/log: up [OPTION...]
 up()
 {
-	"$umbrafs" -f -v -o keeper "$pool" "$mnt" >>"$work/log" 2>&1 </dev/null &
+	"$umbrafs" -f -v -o keeper "$@" "$pool" "$mnt" >>"$work/log" 2>&1 </dev/null &
 	keeper=$!
 	wait_for eval 'mountpoint -q "$mnt" || has_ended "$keeper"'
 	mountpoint -q "$mnt" || { tail -n 1 "$work/log"; return 1; }
@@ -44,8 +44,9 @@ ended_well()
 killed()
 {
 	fresh 1G && up || return 1
-	timeout $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" "$@" >"$work/said" 2>&1 ||
-		{ grep -v '^pauses' "$work/said" | tail -n 4; return 1; }
+	# Who waits for a daemon that never comes ends with the keeper alone.
+	timeout -k 5 $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" "$@" >"$work/said" 2>&1 ||
+		{ kill -KILL "$keeper"; grep -v '^pauses' "$work/said" | tail -n 4; return 1; }
 	[ -z "${UMBRA_KEEPER_PAUSES:-}" ] || cp "$work/said" "$UMBRA_KEEPER_PAUSES"
 	# All that is unlinked is freed: no count is too high for ever, but of what was under way.
 	rm -rf "${mnt:?}"/*
@@ -54,7 +55,36 @@ killed()
 
 case_calls() { killed names names2 temporary append; }
 case_data() { killed data sqlite data2 append; }
+# Threads of daemons that are killed wait in the kernel for reads that the next one has to answer.
+case_beside() { killed beside beside2; }
 case_all() { killed names append data sqlite temporary pause; }
+
+# A file has been cut off, and that has not been answered; somebody makes it longer, and is; the daemon is killed. It is not cut off again.
+case_cut()
+{
+	fresh || return 1
+	START_CUTS=$work/cuts LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	timeout -k 5 120 python3 - "$mnt/file" "$work/cuts" "$keeper" <<-'END' || { rm -f "$work/cuts"; kill -KILL "$keeper"; return 1; }
+		import fcntl, os, signal, struct, sys, time
+		path, cuts, keeper = sys.argv[1:]
+		fd = os.open(path, os.O_RDWR | os.O_CREAT)
+		os.write(fd, bytes(10000))
+		open(cuts, "w").close()
+		pid = os.fork()
+		if pid == 0:
+		    os.ftruncate(fd, 5000)
+		    os._exit(os.fstat(fd).st_size != 5000 + 8192)
+		while not os.path.exists(cuts + ".there"):
+		    time.sleep(0.01)
+		fcntl.ioctl(fd, 1 << 30 | 24 << 16 | 0xd5 << 8 | 5, struct.pack("QQII", 5000, 8192, 0, 0)) # UMBRA_IOC_FALLOCATE
+		with open("/proc/%s/task/%s/children" % (keeper, keeper)) as f:
+		    os.kill(int(f.read()), signal.SIGKILL)
+		os.unlink(cuts)
+		if os.waitpid(pid, 0)[1] or os.fstat(fd).st_size != 5000 + 8192:
+		    sys.exit("it has been cut off twice: %d bytes" % os.fstat(fd).st_size)
+	END
+	ended_well
+}
 
 # Each daemon ends with an answer: what was asked has been carried out, and nobody has heard of it.
 case_answers()
@@ -137,16 +167,22 @@ case_notify()
 	ended_well
 }
 
-# All that fio has written is there, whoever was killed meanwhile.
-case_fio()
+# fio writes and verifies for about as long as that takes, and its process is $fio.
+fio_start()
 {
-	local i
-	command -v fio >/dev/null || return 77
-	fresh 1G && up || return 1
 	mkdir "$mnt/fio"
 	fio --name=verify --directory="$mnt/fio" --rw=randwrite --bsrange=4k-128k --size=48m --numjobs=2 --verify=crc32c --verify_backlog=64 \
 		--loops=1000 --runtime=$((rounds / 2 + 3)) --time_based --verify_state_save=0 --output="$work/fio" >/dev/null 2>&1 &
-	local fio=$!
+	fio=$!
+}
+
+# All that fio has written is there, whoever was killed meanwhile.
+case_fio()
+{
+	local i fio
+	command -v fio >/dev/null || return 77
+	fresh 1G && up || return 1
+	fio_start
 	for ((i = 0; i < rounds; i++)); do
 		# One that lives shorter than a second, again and again, is started later and later.
 		sleep $((i % 5 / 4)).3
@@ -154,6 +190,20 @@ case_fio()
 	done
 	wait $fio || { grep -m 3 -iE 'error|verify' "$work/fio"; return 1; }
 	rm -r "$mnt/fio"
+	ended_well
+}
+
+# Everything at once, on one mount.
+case_storm()
+{
+	local fio
+	command -v fio >/dev/null || return 77
+	fresh 1G && up || return 1
+	fio_start
+	timeout -k 5 $((rounds * 3 + 120)) python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" names names2 append data beside sqlite temporary \
+		>"$work/said" 2>&1 || { kill -KILL "$keeper"; tail -n 4 "$work/said"; return 1; }
+	wait "$fio" || { grep -m 3 -iE 'error|verify' "$work/fio"; return 1; }
+	rm -rf "${mnt:?}"/*
 	ended_well
 }
 
@@ -168,7 +218,7 @@ case_upgrade()
 {
 	local i load next=$UMBRA_BUILD/tests/mounted/umbrafs_next
 	fresh 1G && up || return 1
-	timeout 300 python3 "$here/keeper.py" "$mnt" "$keeper" 0 "$seed" names append data sqlite temporary wait >"$work/said" 2>&1 &
+	timeout 300 python3 "$here/keeper.py" "$mnt" "$keeper" 0 "$seed" names append data beside sqlite temporary wait >"$work/said" 2>&1 &
 	load=$!
 	wait_for test -e "$mnt/names" || return 1
 	for i in 1 2 3 4; do
@@ -234,6 +284,198 @@ case_events()
 	wait_for has_ended "$follower" || { kill "$follower"; return 1; }
 	wait "$follower"
 	is 'the status of follow' $? 0 && is 'what it said' "$(cat "$work/err")" "umbractl: $mnt: has been unmounted"
+}
+
+# What a daemon sends that the keeper does not want is closed.
+case_upgrade_descriptors()
+{
+	local before
+	fresh && up || return 1
+	# One before, so that the keeper has all that it has after one.
+	says 1 'does not take over .*status 1' "$ctl" upgrade --daemon "$(type -P false)" "$mnt" || return 1
+	before=$(find "/proc/$keeper/fd" -type l | wc -l)
+	says 1 'does not take over .*status 1' "$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/fake_daemon" "$mnt" || return 1
+	is 'descriptors of the keeper' "$(find "/proc/$keeper/fd" -type l | wc -l)" "$before" || return 1
+	ended_well
+}
+
+# Without the keeper nobody could start the next daemon: this one stays, whether that is seen when it is asked or when it is about to go.
+case_upgrade_alone()
+{
+	local before
+	fresh && up || return 1
+	exec 8>"$mnt/file"
+	before=$(daemon)
+	kill -KILL "$keeper"
+	wait "$keeper"
+	says 1 'its keeper is gone' "$ctl" upgrade "$mnt" || return 1
+	says 1 'its keeper is gone' "$ctl" upgrade --daemon "$umbrafs" "$mnt" || return 1
+	echo one >&8 || return 1
+	kill -0 "$before" || { echo "the daemon has ended"; return 1; }
+	exec 8>&-
+	is 'the file' "$(cat "$mnt/file")" one || return 1
+	umount "$mnt" && wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null && works "$bin/fsck.umbrafs" -fn "$pool" || return 1
+	START_ALONE=1 LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	before=$(daemon)
+	for _ in 1 2; do
+		says 1 'does not take over .the keeper is gone' "$ctl" upgrade "$mnt" || return 1
+		is 'the daemon' "$(daemon)" "$before" && is 'the file' "$(cat "$mnt/file")" one || return 1
+	done
+	ended_well
+}
+
+# A build that would have answered the kernel's first request in another way does not take over, and leaves all as it is: what is unlinked and open too.
+case_upgrade_other()
+{
+	fresh && up || return 1
+	exec 8<>"$mnt/file"
+	echo one >&8
+	rm "$mnt/file"
+	says 1 'does not take over .*status 32' "$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/umbrafs_other" "$mnt" || return 1
+	grep -q 'cannot be served: Protocol error' "$work/log" || { echo "it did not say why: $(tail -n 3 "$work/log")"; return 1; }
+	is 'the file' "$(cat /proc/self/fd/8)" one || return 1
+	echo two >&8 || return 1
+	is 'the file' "$(tr '\n' ' ' </proc/self/fd/8)" 'one two ' || return 1
+	# Nothing else was opened meanwhile that could have its place.
+	works "$ctl" upgrade "$mnt" || return 1
+	is 'the file' "$(tr '\n' ' ' </proc/self/fd/8)" 'one two ' || return 1
+	exec 8>&-
+	ended_well
+}
+
+# Any path of a daemon's options may lead nowhere by now, and no mount ends for that.
+case_event_gone()
+{
+	fresh || return 1
+	printf '#!/bin/sh\n' >"$work/event"
+	chmod 755 "$work/event"
+	up --on-event "$work/event" || return 1
+	rm "$work/event"
+	daemon_kill || return 1
+	echo x >"$mnt/file" && is 'the file' "$(cat "$mnt/file")" x || return 1
+	ended_well
+}
+
+# A SIGTERM waits for the process, or has ended it.
+term_came()
+{
+	has_ended "$1" || [ $((0x$(sed -n 's/^ShdPnd:\t//p' "/proc/$1/status") & 0x4000)) != 0 ]
+}
+
+# A signal that comes while a daemon starts ends the mount as any other, once that daemon answers.
+case_ends_early()
+{
+	local pid
+	fresh || return 1
+	START_WAITS=$work/waits LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	echo x >"$mnt/file"
+	touch "$work/waits"
+	daemon_kill || return 1
+	wait_for test -e "$work/waits.there" || return 1
+	pid=$(daemon)
+	kill -TERM "$keeper"
+	wait_for term_came "$pid" || return 1
+	rm "$work/waits"
+	wait "$keeper" || { echo "the keeper ended with $?: $(tail -n 1 "$work/log")"; return 1; }
+	! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# The mount has ended after a signal, as any that is told to: ended_by_signal
+ended_by_signal()
+{
+	wait "$keeper" || { echo "the keeper ended with $?: $(tail -n 1 "$work/log")"; return 1; }
+	! grep -q " $mnt " /proc/self/mountinfo || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# A signal that comes while one program makes room for another one, or while that starts and never answers.
+case_ends_upgrading()
+{
+	local pid
+	fresh || return 1
+	START_LEAVES=$work/leaves LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	echo x >"$mnt/file"
+	touch "$work/leaves"
+	"$ctl" upgrade "$mnt" >/dev/null 2>&1 &
+	wait_for test -e "$work/leaves.there" || return 1
+	kill -TERM "$keeper"
+	wait_for grep -q 'ending (signal 15)' "$work/log" || return 1
+	rm "$work/leaves"
+	ended_by_signal && up || return 1
+	"$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/sleeper" "$mnt" >/dev/null 2>&1 &
+	wait_for eval 'readlink "/proc/$(daemon)/exe" | grep -q sleeper' || return 1
+	pid=$(daemon)
+	kill -TERM "$keeper"
+	wait_for term_came "$pid" || return 1
+	kill -KILL "$pid"
+	ended_by_signal
+}
+
+# A first daemon that mounts and cannot serve is the last one: what it says and its status are the command's.
+case_first_fails()
+{
+	local option
+	fresh || return 1
+	for option in '' -f; do
+		START_INIT=old LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so says 32 'this kernel cannot send requests again' \
+			timeout 60 "$umbrafs" ${option:+"$option"} -o keeper "$pool" "$mnt" || return 1
+		! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+		wait_for eval '! pgrep -f "$umbrafs.* $shm/"' >/dev/null || { echo "a process is left"; return 1; }
+	done
+	works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# Who takes the lines of the log may wait for the mount himself: no daemon waits for him to be started.
+case_log_full()
+{
+	fresh || return 1
+	mkfifo "$work/lines" && exec 9<>"$work/lines"
+	"$umbrafs" -f -o keeper "$pool" "$mnt" >"$work/log" 2>"$work/lines" </dev/null &
+	keeper=$!
+	wait_for mountpoint -q "$mnt" || return 1
+	echo x >"$mnt/file"
+	# Until it takes no more; in pieces, so that no room is left that is smaller than a line.
+	dd if=/dev/zero of="$work/lines" bs=4096 oflag=nonblock status=none 2>/dev/null
+	dd if=/dev/zero of="$work/lines" bs=1 oflag=nonblock status=none 2>/dev/null
+	daemon_kill || return 1
+	is 'the file' "$(timeout 60 cat "$mnt/file")" x || { kill -KILL "$keeper"; return 1; }
+	timeout 60 grep -a -q -m 1 'another one takes over' <&9 || { echo "it is never said"; return 1; }
+	exec 9>&-
+	ended_well
+}
+
+# That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)
+case_short()
+{
+	local fd
+	fresh && up || return 1
+	echo x >"$mnt/file"
+	for fd in "/proc/$keeper/fd/"*; do
+		case $(readlink "$fd") in /memfd:umbrafs*) break ;; esac
+	done
+	short() { od -An -tu4 -j604 -N4 "$fd" | tr -d ' '; }
+	is 'the magic' "$(od -An -tx8 -N8 "$fd" | tr -d ' ')" 6b65707461726d75 && is 'what was short' "$(short)" 0 || return 1
+	printf '\001' | dd of="$fd" bs=1 seek=604 conv=notrunc status=none
+	is 'what was short' "$(short)" 1 || return 1
+	daemon_kill || return 1
+	is 'the file' "$(cat "$mnt/file")" x && is 'what was short' "$(short)" 0 || return 1
+	ended_well
+}
+
+# A first request of a kernel to come that does not fit to where it is kept: no mount, and nobody waits.
+case_init_long()
+{
+	local rc
+	fresh || return 1
+	START_INIT=long LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so timeout -s KILL 60 "$umbrafs" -f -o keeper "$pool" "$mnt" \
+		>"$work/out" 2>"$work/err" </dev/null
+	rc=$?
+	is 'the status' $rc 32 || return 1
+	grep -q 'first request is too long to be kept: 400 bytes' "$work/err" && grep -q 'cannot be served: Input/output error' "$work/err" ||
+		{ echo "it said $(tr '\n' '|' <"$work/err")"; return 1; }
+	! mountpoint -q "$mnt" || { echo "still mounted"; return 1; }
+	works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
 # No daemon can come up any more: the mount ends as one without a keeper.

@@ -31,7 +31,8 @@
 
 #define POOL_BYTES ((uint64_t)16 << 20)
 #define BLOCKS 40u
-#define CUT 7 /* status of a child that has been cut */
+#define PIECES 1400u /* of a file that is not freed in one transaction */
+#define CUT 7        /* status of a child that has been cut */
 
 #define MUST(call)                                                                                \
 	do {                                                                                      \
@@ -46,6 +47,7 @@
 static uint8_t *pool_bytes, *base_bytes;
 static struct fs_ledger ledger;
 static size_t cells_size;
+static bool *is_answered; /* what another request did after the one that is cut */
 
 /* Counts down; the process ends at 0. */
 static long budget = -1;
@@ -132,6 +134,7 @@ struct scene {
 	const char *name;
 	int (*ask)(struct world *w);
 	void (*look)(struct world *w);
+	void (*then)(struct world *w); /* or NULL: another request, which is answered */
 };
 
 /* The reference of the answer is given back. */
@@ -364,20 +367,88 @@ static void look_clone_files(struct world *w)
 	assert_int_not_equal(number(w, "c2", &attr), 0);
 }
 
+/* A file is cut off, and somebody adds to it before that has been answered: it is not cut off once more. */
+static int cut_off(struct world *w, uint64_t ino, uint64_t size)
+{
+	const struct fs_set set = { .what = FS_SET_SIZE | FS_SET_TOUCH, .size = size };
+	struct inode_attr attr;
+	int rc;
+
+	return is_done(w, &rc) ? rc : fs_setattr(w->fs, &w->cred, ino, &set, &attr);
+}
+
+static void add_to(struct world *w, uint64_t ino)
+{
+	static const uint8_t bytes[100] = { 'b' };
+
+	MUST(fs_write(w->fs, &testfs_root, ino, bytes, sizeof(bytes), 0, FS_WRITE_APPEND));
+	*is_answered = true;
+}
+
+static void look_cut_off(struct world *w, uint64_t ino, uint64_t size)
+{
+	struct inode_attr attr;
+	uint8_t byte;
+
+	assert_int_equal(fs_getattr(w->fs, ino, &attr), 0);
+	if (attr.size == size)
+		assert_false(*is_answered);
+	else
+		assert_int_equal(attr.size, size + 100);
+	if (attr.size > size) {
+		assert_int_equal(fs_read(w->fs, ino, &byte, 1, size), 1);
+		assert_int_equal(byte, 'b');
+	}
+}
+
+static int ask_truncate(struct world *w)
+{
+	return cut_off(w, old_ino, 10 * BLOCK_SIZE + 7);
+}
+
+static void then_truncate(struct world *w)
+{
+	add_to(w, old_ino);
+}
+
+static void look_truncate(struct world *w)
+{
+	look_cut_off(w, old_ino, 10 * BLOCK_SIZE + 7);
+}
+
+static uint64_t long_ino;
+
+static int ask_truncate_long(struct world *w)
+{
+	return cut_off(w, long_ino, BLOCK_SIZE);
+}
+
+static void then_truncate_long(struct world *w)
+{
+	add_to(w, long_ino);
+}
+
+static void look_truncate_long(struct world *w)
+{
+	look_cut_off(w, long_ino, BLOCK_SIZE);
+}
+
 static const struct scene scenes[] = {
-	{ "create", ask_create, look_new },
-	{ "mkdir", ask_mkdir, look_new },
-	{ "symlink", ask_symlink, look_new },
-	{ "link", ask_link, look_link },
-	{ "tmpfile", ask_tmpfile, look_tmpfile },
-	{ "unlink", ask_unlink, look_unlink },
-	{ "rmdir", ask_rmdir, look_rmdir },
-	{ "rename", ask_rename, look_rename },
-	{ "setxattr", ask_setxattr, look_setxattr },
-	{ "removexattr", ask_removexattr, look_removexattr },
-	{ "append", ask_append, look_append },
-	{ "collapse", ask_collapse, look_collapse },
-	{ "clone_files", ask_clone_files, look_clone_files },
+	{ "create", ask_create, look_new, NULL },
+	{ "mkdir", ask_mkdir, look_new, NULL },
+	{ "symlink", ask_symlink, look_new, NULL },
+	{ "link", ask_link, look_link, NULL },
+	{ "tmpfile", ask_tmpfile, look_tmpfile, NULL },
+	{ "unlink", ask_unlink, look_unlink, NULL },
+	{ "rmdir", ask_rmdir, look_rmdir, NULL },
+	{ "rename", ask_rename, look_rename, NULL },
+	{ "setxattr", ask_setxattr, look_setxattr, NULL },
+	{ "removexattr", ask_removexattr, look_removexattr, NULL },
+	{ "append", ask_append, look_append, NULL },
+	{ "collapse", ask_collapse, look_collapse, NULL },
+	{ "clone_files", ask_clone_files, look_clone_files, NULL },
+	{ "truncate", ask_truncate, look_truncate, then_truncate },
+	{ "truncate_long", ask_truncate_long, look_truncate_long, then_truncate_long },
 };
 
 /* ---- each cut of each scene ---- */
@@ -393,7 +464,7 @@ static void *shared(size_t size)
 static void base_fill(struct world *w)
 {
 	static uint8_t block[BLOCK_SIZE];
-	struct inode_attr attr;
+	struct inode_attr attr, other;
 
 	for (int i = 0; i < 2; i++) {
 		MUST(fs_mknod(w->fs, &testfs_root, INODE_ROOT, i ? "other" : "old", i ? 5 : 3, S_IFREG | 0644,
@@ -410,6 +481,15 @@ static void base_fill(struct world *w)
 		if (i == 0)
 			old_ino = attr.ino;
 	}
+	/* Of one block, again and again. */
+	MUST(fs_lookup(w->fs, INODE_ROOT, "other", 5, &other));
+	MUST(fs_mknod(w->fs, &testfs_root, INODE_ROOT, "long", 4, S_IFREG | 0644, 0, &attr));
+	for (uint64_t blk = 0; blk < PIECES; blk++)
+		MUST(fs_clone(w->fs, &testfs_root, other.ino, 0, attr.ino, 2 * blk * BLOCK_SIZE, BLOCK_SIZE,
+			      0, NULL));
+	fs_forget(w->fs, other.ino, 1);
+	fs_forget(w->fs, attr.ino, 1);
+	long_ino = attr.ino;
 	MUST(fs_setxattr(w->fs, old_ino, "user.old", "y", 1, 0, false));
 	MUST(fs_mknod(w->fs, &testfs_root, INODE_ROOT, "dir", 3, S_IFDIR | 0755, 0, &attr));
 	fs_forget(w->fs, attr.ino, 1);
@@ -431,10 +511,12 @@ static int setup(void **state)
 	log_setup("test", LOG_LEVEL_WARN, false);
 	pool_bytes = shared(POOL_BYTES);
 	base_bytes = malloc(POOL_BYTES);
+	is_answered = shared(sizeof(*is_answered));
 	ledger.receipts = shared(sizeof(*ledger.receipts));
 	ledger.receipt_count = 1;
 	MUST(dax_open_memory(pool_bytes, POOL_BYTES, NULL, &w.dax));
-	MUST(pool_format(w.dax, &(struct format_opts){ 0 }, NULL, why, sizeof(why)));
+	MUST(pool_format(w.dax, &(struct format_opts){ .lane_size_bytes = 256u << 10 }, NULL, why,
+			 sizeof(why)));
 	dax_close(w.dax);
 	world_open(&w);
 	base_fill(&w);
@@ -463,6 +545,9 @@ static bool ask_cut(const struct scene *s, long at)
 		fs_receipt_set(w.receipt);
 		budget = at;
 		MUST(s->ask(&w));
+		fs_receipt_set(NULL);
+		if (s->then)
+			s->then(&w);
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -535,6 +620,7 @@ static void all_cuts(const char *name)
 			memcpy(pool_bytes, base_bytes, POOL_BYTES);
 			memset(ledger.cells, 0, cells_size);
 			memset(ledger.receipts, 0, sizeof(*ledger.receipts));
+			*is_answered = false;
 			is_over = ask_cut(s, at);
 			if (second >= 0)
 				again_cut(s, second);
@@ -562,17 +648,20 @@ SCENE(removexattr)
 SCENE(append)
 SCENE(collapse)
 SCENE(clone_files)
+SCENE(truncate)
+SCENE(truncate_long)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_create),      cmocka_unit_test(test_mkdir),
-		cmocka_unit_test(test_symlink),     cmocka_unit_test(test_link),
-		cmocka_unit_test(test_tmpfile),     cmocka_unit_test(test_unlink),
-		cmocka_unit_test(test_rmdir),       cmocka_unit_test(test_rename),
-		cmocka_unit_test(test_setxattr),    cmocka_unit_test(test_removexattr),
-		cmocka_unit_test(test_append),      cmocka_unit_test(test_collapse),
-		cmocka_unit_test(test_clone_files),
+		cmocka_unit_test(test_create),        cmocka_unit_test(test_mkdir),
+		cmocka_unit_test(test_symlink),       cmocka_unit_test(test_link),
+		cmocka_unit_test(test_tmpfile),       cmocka_unit_test(test_unlink),
+		cmocka_unit_test(test_rmdir),         cmocka_unit_test(test_rename),
+		cmocka_unit_test(test_setxattr),      cmocka_unit_test(test_removexattr),
+		cmocka_unit_test(test_append),        cmocka_unit_test(test_collapse),
+		cmocka_unit_test(test_clone_files),   cmocka_unit_test(test_truncate),
+		cmocka_unit_test(test_truncate_long),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

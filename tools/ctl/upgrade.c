@@ -43,6 +43,9 @@ static int failed(const char *path, int error)
 	switch (error) {
 	case EOPNOTSUPP:
 		return ctl_say(path, "is not mounted with -o keeper");
+	case ESRCH:
+		return ctl_say(path,
+			       "its keeper is gone, so nobody could start the program; the mount goes on");
 	case EALREADY:
 		return ctl_say(path, "another program is taking over already");
 	case EPERM:
@@ -72,7 +75,8 @@ static int wait_over(int fd, uint32_t starts, struct umbra_upgrade *arg)
 		rc = call(fd, arg);
 		if (rc)
 			return rc;
-		if (arg->starts != starts && arg->state != UMBRA_UPGRADE_RUNS)
+		if (arg->state == UMBRA_UPGRADE_FAILED ||
+		    (arg->starts != starts && arg->state != UMBRA_UPGRADE_RUNS))
 			return 0;
 		nanosleep(&step, NULL);
 	}
