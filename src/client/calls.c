@@ -29,10 +29,13 @@ static int fd_move(int fd, int to)
 	return rc;
 }
 
-static void fd_bypass(int fd, int flags, bool on)
+static void fd_bypass(int fd)
 {
-	if (!(flags & O_DIRECT) && fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags))
-		return; /* it bypasses them anyway */
+	int flags = fcntl(fd, F_GETFL);
+
+	/* If it cannot be had it bypasses them anyway. */
+	if (flags >= 0 && !(flags & O_DIRECT))
+		(void)fcntl(fd, F_SETFL, flags | O_DIRECT);
 }
 
 struct client_calls client_calls = {

@@ -7,7 +7,6 @@
 #define UMBRA_CLIENT_CALLS_H
 
 #include <signal.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -28,9 +27,9 @@ struct client_calls {
 	int (*fd_own)(int fd);
 	/* Such a one gets the number of another one, and fd ends. 0, or -errno. */
 	int (*fd_move)(int fd, int to);
-	/* What the kernel writes to an open file by calls goes around its pages from now on, or as flags say again. NULL: somebody else sees to that. */
-	void (*fd_bypass)(int fd, int flags, bool on);
-	/* How long a store to a mapping waits for others who have the file open through the kernel, before the mapping becomes the kernel's too. */
+	/* What the kernel writes to an open file by calls goes around its pages from now on. NULL: somebody else sees to that. */
+	void (*fd_bypass)(int fd);
+	/* How long a store to a mapping waits for others who have the file open through the kernel, before the mapping becomes the kernel's too (a load waits BUSY_LOAD_NS at most). */
 	int64_t busy_ns;
 	/* The file is the kernel's in this process from now on. NULL: nobody wants to know. */
 	void (*file_left)(uint64_t dev, uint64_t ino);

@@ -302,6 +302,9 @@ static int file_attach(struct umbra_file *f, struct session *s)
 		return -errno;
 	if (f->closed || st.st_dev != f->holding->dev || st.st_ino != f->holding->ino)
 		return -ESTALE;
+	/* From the token on the daemon counts on it. */
+	if (f->can_write && client_calls.fd_bypass)
+		client_calls.fd_bypass(file_fd(f));
 	if (ioctl(file_fd(f), f->can_read ? UMBRA_IOC_TOKEN : UMBRA_IOC_MAP_TOKEN, &attach.token))
 		return -errno;
 	rc = session_ask(s, &attach.msg, UMBRA_MSG_ATTACHED, &r);
@@ -468,9 +471,6 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	f->can_read = (flags & O_ACCMODE) != O_WRONLY;
 	f->can_write = (flags & O_ACCMODE) != O_RDONLY;
 	f->appends = flags & O_APPEND;
-	/* Before the daemon counts on it. */
-	if (f->can_write && client_calls.fd_bypass)
-		client_calls.fd_bypass(fd, flags, true);
 	holding_begin(f->holding);
 	pthread_mutex_lock(&client_lock);
 	f->next = f->holding->files;
@@ -485,8 +485,6 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 		*file = f;
 		return 0;
 	}
-	if (f->can_write && client_calls.fd_bypass)
-		client_calls.fd_bypass(fd, flags, false);
 	umbra_detach(f);
 	return rc == -ENOMEM ? rc : -EOPNOTSUPP;
 }

@@ -18,7 +18,8 @@
 #define BLOCK 4096u
 #define PAUSE_NS 5000000
 #define BAD_TIMES 4u
-#define ASKS_MAX 64u             /* for one unit: it is not to be had */
+#define ASKS_MAX 64u /* for one unit: it is not to be had */
+#define BUSY_LOAD_NS 250000000ll
 #define PATIENCE_NS 5000000000ll /* with what passes: a new session, memory */
 
 struct touch {
@@ -156,7 +157,7 @@ static enum fault failed(struct touch *t, int rc, int64_t *since_ns, bool came_a
 		}
 		break;
 	case -EBUSY:
-		if (client_now_ns() - *since_ns < client_calls.busy_ns) {
+		if (client_now_ns() - *since_ns < (t->store ? client_calls.busy_ns : BUSY_LOAD_NS)) {
 			pause_short();
 			return FAULT_DONE;
 		}

@@ -164,6 +164,8 @@ enum fs_way {
  * from here on, until fs_closed(). Beside each other they are not safe (modes.c), but for as many that write through it as are known to be harmless, since their process sees to that.
  */
 bool fs_open_way(struct fs *fs, uint64_t ino, unsigned flags, enum fs_way way, uint32_t harmless);
+/* Before it is asked again, of one that was told to write through the page cache. */
+void fs_open_way_again(struct fs *fs, uint64_t ino);
 /* How many write through the page cache, the harmless ones among them. */
 uint32_t fs_through_opens(struct fs *fs, uint64_t ino);
 

@@ -118,8 +118,9 @@ void fs_unhold(struct fs *fs, uint64_t ino);
  */
 uint64_t fs_drop_begin(struct fs *fs, uint64_t ino);
 void fs_drop_end(struct fs *fs, uint64_t ino, uint64_t drop);
-/* Whether somebody holds the file. Takes no lock if nobody holds any. */
+/* Whether somebody holds the file; and the kernel may keep pages of it. Takes no lock if nobody holds any. */
 bool fs_is_held(struct fs *fs, uint64_t ino);
+bool fs_is_lent(struct fs *fs, uint64_t ino);
 /*
  * After an open with FS_OPEN_MAP has been counted: where the kernel may keep pages of a file that is held the holders have given up what they have of it, since such a page is
  * stored to without a word. -EBUSY: they have taken more as often as they were asked.

@@ -75,14 +75,27 @@ void fs_drop_end(struct fs *fs, uint64_t ino, uint64_t drop)
 	inode_unpin(fs, inode, 1);
 }
 
-bool fs_is_held(struct fs *fs, uint64_t ino)
+/* And, if lent is true, whether the kernel may keep pages of it. */
+static bool is_held(struct fs *fs, uint64_t ino, bool lent)
 {
 	struct inode *inode = atomic_load(&fs->holder_count) > 0 ? inode_pin(fs, ino, 1, false) : NULL;
 	bool held = inode && atomic_load(&inode->holders) > 0;
 
+	if (held && lent)
+		held = !(atomic_load(&inode->lent) & NONE_BIT);
 	if (inode)
 		inode_unpin(fs, inode, 1);
 	return held;
+}
+
+bool fs_is_held(struct fs *fs, uint64_t ino)
+{
+	return is_held(fs, ino, false);
+}
+
+bool fs_is_lent(struct fs *fs, uint64_t ino)
+{
+	return is_held(fs, ino, true);
 }
 
 static int lend_all_op(struct op *op, void *arg)

@@ -42,6 +42,16 @@ void open_way_end(struct inode *inode, unsigned flags)
 	} while (less && !atomic_compare_exchange_weak(&inode->modes, &modes, modes - less));
 }
 
+void fs_open_way_again(struct fs *fs, uint64_t ino)
+{
+	struct inode *inode = inode_pin_known(fs, ino);
+
+	if (!inode)
+		return;
+	open_way_end(inode, FS_OPEN_THROUGH);
+	inode_unpin(fs, inode, 1);
+}
+
 uint32_t fs_through_opens(struct fs *fs, uint64_t ino)
 {
 	struct inode *inode = inode_pin_known(fs, ino);

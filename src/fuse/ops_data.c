@@ -75,18 +75,24 @@ static bool open_bypasses(struct session *session, uint64_t ino, const struct fu
 			  enum fs_way way)
 {
 	bool writes = open_flags(fi) & FS_OPEN_WRITE, may_map = (fi->flags & O_ACCMODE) != O_WRONLY;
-	bool is_held = fs_is_held(session->fs, ino);
+	bool is_held = fs_is_held(session->fs, ino), can = !may_map || wire_direct_mmap(&session->wire);
+	unsigned flags = (writes ? FS_OPEN_THROUGH : 0) | (may_map ? FS_OPEN_BYPASS : 0);
 	bool bypasses;
 
 	if (way == FS_WAY_BYPASS && !may_map)
 		return true;
-	if (way == FS_WAY_CACHED && ((writes && is_held) || direct_is_stored(session, ino)))
+	if (way == FS_WAY_CACHED && ((writes && is_held && can) || direct_is_stored(session, ino)))
 		way = FS_WAY_WANTS;
 	if (way == FS_WAY_CACHED && !writes)
 		return false;
-	bypasses = fs_open_way(session->fs, ino,
-			       (writes ? FS_OPEN_THROUGH : 0) | (may_map ? FS_OPEN_BYPASS : 0), way,
+	bypasses = fs_open_way(session->fs, ino, flags, way,
 			       is_held ? opens_excused(session->opens, ino, true) : 0);
+	/* Attached before it counted. */
+	if (!bypasses && writes && !is_held && can && fs_is_held(session->fs, ino)) {
+		fs_open_way_again(session->fs, ino);
+		bypasses = fs_open_way(session->fs, ino, flags, FS_WAY_WANTS,
+				       opens_excused(session->opens, ino, true));
+	}
 	if (bypasses && way != FS_WAY_BYPASS)
 		fs_uncached(session->fs, ino);
 	return bypasses;
@@ -188,8 +194,9 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	again_opened(flags);
 	open_fill(session, open_bypasses(session, ino, fi, way), fi);
 	again_opened(open_noted(fi));
-	/* Pages that it may store to without a word are there already, perhaps. */
-	if (flags & FS_OPEN_MAP && fs_lend_all(fs, ino))
+	/* Pages that it may store to without a word are there already, perhaps: dropped, where nobody writes through them. */
+	if (flags & FS_OPEN_MAP && fs_is_lent(fs, ino) &&
+	    ((fi->direct_io && way != FS_WAY_BYPASS) || fs_lend_all(fs, ino)))
 		fi->keep_cache = 0;
 	if (fuse_reply_open(req, fi) < 0)
 		fs_closed(fs, ino, open_noted(fi));
