@@ -99,11 +99,16 @@ __attribute__((format(printf, 3, 4))) static void note(struct keeper *k, enum lo
 	k->notes_count++;
 }
 
-static void notes_log(struct keeper *k)
+/* Unless told to, it does not wait for whoever takes the lines from standard error: he may wait for the mount, and for the daemon that is to be started next. */
+static void notes_log(struct keeper *k, bool wait)
 {
-	for (unsigned i = 0; i < k->notes_count; i++)
-		log_line(k->notes[i].level, "%s", k->notes[i].text);
-	k->notes_count = 0;
+	struct pollfd err = { .fd = STDERR_FILENO, .events = POLLOUT };
+	unsigned done = 0;
+
+	for (; done < k->notes_count && (wait || poll(&err, 1, 0) == 1); done++)
+		log_line(k->notes[done].level, "%s", k->notes[done].text);
+	k->notes_count -= done;
+	memmove(k->notes, k->notes + done, k->notes_count * sizeof(*k->notes));
 }
 
 /* ---- starting ---- */
@@ -199,7 +204,7 @@ static void fds_close(int *fds, size_t count)
 static void fds_take(struct keeper *k, const struct msghdr *msg, bool wanted)
 {
 	const struct cmsghdr *c = CMSG_FIRSTHDR(msg);
-	int fds[KEEPER_FDS];
+	int fds[CMSG_SPACE(KEEPER_FDS * sizeof(int)) / sizeof(int)]; /* the kernel rounds up, too */
 	size_t count;
 
 	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
@@ -492,10 +497,22 @@ static bool has_ended(struct keeper *k, int *ended)
 	return true;
 }
 
-/* The mount ends, and who waits for it hears so. */
+/* The mount ends, and who waits for it hears so. A thread that was left behind has the connection open too. */
 static void connection_close(struct keeper *k)
 {
+	char path[64];
+	int fd;
+
 	fds_close(k->kept, KEEPER_FDS);
+	if (!k->head || waitpid(-1, NULL, WNOHANG) != 0)
+		return;
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", k->head->dev_minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1", 1) < 0)
+		note(k, LOG_LEVEL_WARN, "%s: %s: who uses the mount may wait for ever", path,
+		     strerror(errno));
+	if (fd >= 0)
+		close(fd);
 }
 
 static int attend(struct keeper *k)
@@ -510,6 +527,8 @@ static int attend(struct keeper *k)
 		if (poll(fds, 2, k->next >= 0 ? UPGRADE_STEP_MS : LOOK_MS) < 0 && errno != EINTR)
 			return STATUS_SYSTEM;
 		hear(k);
+		if (k->pid > 0)
+			notes_log(k, false);
 		if (k->next >= 0 && k->pid > 0 && now_ms() - k->started_ms > UPGRADE_MAX_MS)
 			kill(k->pid, SIGKILL); /* it is something else, or hangs */
 		signals_take(k);
@@ -520,7 +539,7 @@ static int attend(struct keeper *k)
 		is_over = !go_on(k, ended, &status);
 		if (is_over)
 			connection_close(k);
-		notes_log(k);
+		notes_log(k, is_over);
 		if (is_over)
 			return status;
 	}

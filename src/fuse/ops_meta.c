@@ -247,17 +247,25 @@ static void setattr(fuse_req_t req, const struct fs_cred *cred, uint64_t ino, co
 {
 	struct fs *fs = req_session(req)->fs;
 	struct inode_attr attr;
+	struct stat st;
+	bool is_done;
 	int rc;
 
-	/* A file that has been cut off may have become longer since. */
-	if (again_is_done(&rc))
+	is_done = again_is_done(&rc);
+	if (is_done)
 		rc = fs_getattr(fs, ino, &attr);
 	else
 		rc = fs_setattr(fs, cred, ino, set, &attr);
-	if (rc)
+	if (rc) {
 		ops_reply(req, rc);
-	else
+	} else if (is_done && set->what & FS_SET_SIZE) {
+		/* A file that has been cut off may have become longer since; the kernel cuts its pages off where it was asked to, and asks again. */
+		ops_stat(&attr, &st);
+		st.st_size = (off_t)set->size;
+		fuse_reply_attr(req, &st, 0);
+	} else {
 		reply_attr(req, &attr);
+	}
 }
 
 /* A change that has to wait for the kernel. */

@@ -9,11 +9,12 @@
 #include "daemon/keeper_wire.h"
 
 #define TIMES 20
+#define FDS_MAX 5
 
 static void send_fds(enum keeper_what what, size_t size, size_t count)
 {
 	union {
-		char bytes[CMSG_SPACE(KEEPER_FDS * sizeof(int))];
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
 		struct cmsghdr head;
 	} control = { { 0 } };
 	struct keeper_message m = { .what = what };
@@ -22,7 +23,7 @@ static void send_fds(enum keeper_what what, size_t size, size_t count)
 			      .msg_iovlen = 1,
 			      .msg_control = control.bytes,
 			      .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
-	const int fds[KEEPER_FDS] = { 0, 1, 2 };
+	const int fds[FDS_MAX] = { 0, 1, 2, 0, 1 };
 
 	control.head = (struct cmsghdr){
 		.cmsg_len = CMSG_LEN(count * sizeof(int)),
@@ -36,7 +37,7 @@ static void send_fds(enum keeper_what what, size_t size, size_t count)
 int main(void)
 {
 	for (int i = 0; i < TIMES; i++) {
-		for (size_t count = 1; count <= KEEPER_FDS; count++) {
+		for (size_t count = 1; count <= FDS_MAX; count++) {
 			send_fds(KEEPER_MOUNTED, sizeof(struct keeper_message), count);
 			send_fds((enum keeper_what)99, sizeof(struct keeper_message), count);
 		}

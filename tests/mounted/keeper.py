@@ -368,9 +368,18 @@ def part_run(name, home, seed):
 # ---- the one who kills ----
 
 
+def runs(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def children(pid):
+    """Those that run, the last one first: before it there may be one that has been left behind."""
     with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
-        return [int(p) for p in f.read().split()]
+        return [int(p) for p in reversed(f.read().split()) if runs(int(p))]
 
 
 def daemon_of(keeper):
