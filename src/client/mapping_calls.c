@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "client/calls.h"
 #include "client/guard.h"
@@ -16,6 +17,7 @@
 #define exported __attribute__((visibility("default")))
 
 #define BLOCK 4096u
+#define PAUSE_NS 1000000
 #define FLUSH_BYTES (1u << 20) /* in one section */
 
 #define FLAGS_FIXED (MAP_FIXED | MAP_FIXED_NOREPLACE)
@@ -47,10 +49,16 @@ static int flags_check(const struct umbra_file *file, int prot, int flags)
 /* Whether it can be done at all is asked for now: once there is a mapping there is no way back. */
 static int mappable(struct mapped *mapped, uint64_t off, size_t len, bool store, uint64_t *unit)
 {
+	const struct timespec pause = { .tv_nsec = PAUSE_NS };
 	struct holding *h = mapped->file->holding;
+	int64_t since_ns = client_now_ns();
 	const struct view *v;
-	int rc = map_ask(mapped->file, off, len, false);
+	int rc;
 
+	/* Others open the file just now, perhaps, and have not attached it yet. (EAGAIN: it has been asked for a moment ago.) */
+	while (((rc = map_ask(mapped->file, off, len, false)) == -EBUSY || rc == -EAGAIN) &&
+	       client_now_ns() - since_ns < BUSY_LOAD_NS)
+		nanosleep(&pause, NULL);
 	if (rc)
 		return -EOPNOTSUPP;
 	pthread_mutex_lock(&client_lock);

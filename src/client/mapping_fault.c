@@ -18,8 +18,7 @@
 #define BLOCK 4096u
 #define PAUSE_NS 5000000
 #define BAD_TIMES 4u
-#define ASKS_MAX 64u /* for one unit: it is not to be had */
-#define BUSY_LOAD_NS 250000000ll
+#define ASKS_MAX 64u             /* for one unit: it is not to be had */
 #define PATIENCE_NS 5000000000ll /* with what passes: a new session, memory */
 
 struct touch {

@@ -345,8 +345,8 @@ def is_kernels(c, name):
 def case_kernels(w):
     """A mapping that has become the kernel's, since others have the file open through it: it waits for the next daemon too."""
     file_make(w.name('file'), BLOCKS)
-    c = w.client('file')
     with open(w.name('file'), 'r+b') as f, mmap.mmap(f.fileno(), 0) as other:
+        c = w.client('file')
         equal(int.from_bytes(other[:8], 'little'), word(0), 'what another process has mapped')
         equal(c.store(5 * BLOCK, 0x55), 'ok', 'store')
         equal(c.load(6 * BLOCK), word(6), 'load')
