@@ -646,7 +646,7 @@ bool fds_mapped(int fd)
  */
 static void others_learn(int fd, const struct stat *st)
 {
-	DIR *dir = opendir("/proc/self/fd");
+	DIR *dir = opendir("/proc/thread-self/fd");
 	struct dirent *entry;
 	struct stat other;
 

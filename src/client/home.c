@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Lines of /proc/self/mountinfo: 36 35 0:45 /folder /mnt rw - fuse.umbrafs /dev/dax0.0 rw. Fields have \040 for what would end them.
+ * Lines of mountinfo: 36 35 0:45 /folder /mnt rw - fuse.umbrafs /dev/dax0.0 rw. Fields have \040 for what would end them.
  *
  * A mount is asked for the name of its pool, but not those of others: while one is asked it cannot be unmounted, and who serves it may be slow. So it has the same source, or a socket with the
  * names of both.
@@ -19,7 +19,7 @@
 
 #include <umbra/ioctl.h>
 
-#define MOUNTS "/proc/self/mountinfo"
+#define MOUNTS "/proc/thread-self/mountinfo" /* the process has none once its main thread has ended */
 
 struct line {
 	dev_t dev;

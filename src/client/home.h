@@ -14,7 +14,7 @@
 /* Does not change, and is never freed. */
 struct home {
 	uint8_t uuid[16];
-	char *source; /* as /proc/self/mountinfo has it */
+	char *source; /* as mountinfo has it */
 	unsigned count;
 	struct {
 		char *root, *at; /* which folder of the pool is mounted where; "" is the whole pool */

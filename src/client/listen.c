@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "client/last.h"
 #include "client/section.h"
 #include "client/session.h"
 #include "util/sabotage.h"
@@ -180,5 +181,6 @@ void *session_listen(void *arg)
 	while (rc == 0 && message_read(s))
 		rc = s->message.head.type == UMBRA_MSG_REVOKE ? revoke(s) : answer(s);
 	session_end(s);
+	last_thread_ends();
 	return NULL;
 }

@@ -119,19 +119,21 @@ static int open_name(struct reopening *r, int dir, const char *root, const char 
 static int open_either(struct reopening *r, int dir, const char *root)
 {
 	const struct home *home = r->file->holding->home;
-	char name[2 * PATH_MAX];
 	int rc = -ESTALE;
 
 	for (unsigned i = 0; i < 2 * home->count && rc; i++) {
 		const char *below = r->name;
+		char *name;
 		int failed;
 
 		if (i < home->count)
 			below = within(r->name, home->points[i].at);
 		if (!below)
 			continue;
-		snprintf(name, sizeof(name), "%s%s", home->points[i % home->count].root, below);
+		if (asprintf(&name, "%s%s", home->points[i % home->count].root, below) < 0)
+			return -ENOTCONN;
 		failed = open_name(r, dir, root, name);
+		free(name);
 		if (failed != -ESTALE)
 			rc = failed;
 	}
@@ -171,34 +173,48 @@ static int fd_install(struct umbra_file *f, int fd)
 	return 0;
 }
 
-static int reopen(struct umbra_file *f)
+static int reopen_by_name(struct reopening *r, struct umbra_file *f)
 {
-	struct reopening r = { .file = f, .fd = -1 };
 	char link[40];
 	struct stat st;
 	ssize_t len;
 	int rc;
 
-	r.flags = fcntl(f->fd, F_GETFL);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", file_fd(f));
-	len = readlink(link, r.name, sizeof(r.name) - 1);
-	if (r.flags < 0 || len < 0)
+	r->flags = fcntl(f->fd, F_GETFL);
+	snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", file_fd(f));
+	len = readlink(link, r->name, sizeof(r->name) - 1);
+	if (r->flags < 0 || len < 0)
 		return -ENOTCONN;
-	r.name[len] = '\0';
-	r.flags &= FLAGS_KEPT;
+	r->name[len] = '\0';
+	r->flags &= FLAGS_KEPT;
 	if (f->can_write)
-		r.flags |= O_DIRECT; /* umbra-run hides it */
-	rc = home_next(f->holding->home, open_at, &r);
+		r->flags |= O_DIRECT; /* umbra-run hides it */
+	rc = home_next(f->holding->home, open_at, r);
 	if (rc)
 		return rc;
-	if (fstat(r.fd, &st)) {
-		close(r.fd);
+	if (fstat(r->fd, &st)) {
+		close(r->fd);
 		return -ENOTCONN;
 	}
 	pthread_mutex_lock(&client_lock);
 	f->holding->dev = st.st_dev;
 	pthread_mutex_unlock(&client_lock);
-	return fd_install(f, r.fd);
+	return fd_install(f, r->fd);
+}
+
+/* A thread that has met a fault may be on a small stack for signals: names are not put on it. */
+static int reopen(struct umbra_file *f)
+{
+	struct reopening *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return -ENOTCONN;
+	r->file = f;
+	r->fd = -1;
+	rc = reopen_by_name(r, f);
+	free(r);
+	return rc;
 }
 
 int file_reopen(struct umbra_file *f)

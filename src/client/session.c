@@ -26,6 +26,7 @@
 
 #include "client/guard.h"
 #include "client/home.h"
+#include "client/last.h"
 #include "client/mapping.h"
 #include "client/reopen.h"
 #include "client/section.h"
@@ -93,6 +94,7 @@ static void fork_child(void)
 {
 	guard_fork_end();
 	section_fork_child();
+	last_fork_child();
 	for (struct mount *m = mounts; m; m = m->next) {
 		struct session *s = m->session;
 
@@ -305,9 +307,12 @@ static int listener_start(struct session *s)
 	pthread_attr_setstacksize(&attr, STACK_BYTES > PTHREAD_STACK_MIN ? STACK_BYTES : PTHREAD_STACK_MIN);
 	sigfillset(&all);
 	client_calls.mask(SIG_SETMASK, &all, &before);
+	last_thread_begins();
 	rc = pthread_create(&thread, &attr, session_listen, s);
 	if (rc == 0)
 		pthread_setname_np(thread, "umbra");
+	else
+		last_thread_ends();
 	client_calls.mask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return -rc;

@@ -127,7 +127,7 @@ static int dedupe_open(int fd)
 		return -errno;
 	if ((flags & O_ACCMODE) == O_RDWR)
 		return fd;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	return fd >= 0 ? fd : errno == EACCES || errno == EROFS ? -EPERM : -errno;
 }

@@ -12,6 +12,9 @@
  *	early           SIGBUS with BUS_MCEERR_AO for that address
  *	sync            all of the mapping
  *	counts          what the kernel has read and written, and sessions lost
+ *
+ * MAPPING_STACK=1 in the environment: each thread has a stack for signals as runtimes of languages make it, of 8 KiB above a page that is not to be touched. MAPPING_ENDS=1: at the end of its input the main
+ * thread ends, and the process with its last thread.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +35,8 @@
 #include <umbra/umbra.h>
 
 #define FILES_MAX 8
+#define PAGE_BYTES 4096u
+#define STACK_BYTES 8192u
 
 static struct {
 	const char *name;
@@ -157,6 +162,19 @@ static int fill(const struct command *c)
 	return n == (ssize_t)c->value ? 0 : n < 0 ? (int)n : -EIO;
 }
 
+/* As the one of Rust's threads. */
+static void stack_begin(void)
+{
+	size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) > STACK_BYTES / 2 ? (size_t)sysconf(_SC_SIGSTKSZ) :
+									   STACK_BYTES;
+	uint8_t *at =
+		mmap(NULL, PAGE_BYTES + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	stack_t stack = { .ss_sp = at + PAGE_BYTES, .ss_size = size };
+
+	if (at == MAP_FAILED || mprotect(at, PAGE_BYTES, PROT_NONE) || sigaltstack(&stack, NULL))
+		abort();
+}
+
 static void *run(void *arg)
 {
 	struct command *c = arg;
@@ -165,6 +183,8 @@ static void *run(void *arg)
 	struct umbra_counts counts;
 	int rc = 0;
 
+	if (getenv("MAPPING_STACK"))
+		stack_begin();
 	if (strcmp(c->what, "map") == 0) {
 		rc = map(i);
 	} else if (strcmp(c->what, "unmap") == 0) {
@@ -217,5 +237,7 @@ int main(int argc, char **argv)
 			return 2;
 		pthread_detach(thread);
 	}
+	if (getenv("MAPPING_ENDS"))
+		pthread_exit(NULL);
 	return 0;
 }

@@ -60,8 +60,8 @@ class World:
     def name(self, file):
         return os.path.join(self.mnt, file)
 
-    def client(self, *files, wait='wait:90'):
-        c = Client(self.program, [self.name(f) for f in files], {'UMBRA_RESTART': wait})
+    def client(self, *files, wait='wait:90', **env):
+        c = Client(self.program, [self.name(f) for f in files], {'UMBRA_RESTART': wait, **env})
         self.clients.append(c)
         for i in range(len(files)):
             equal(c.ask('map', i), 'ok', 'map')
@@ -317,6 +317,41 @@ def case_attached_again(w):
             equal(w.kernel(i * BLOCK + 8, 'copy'), word(i, 1) if first == 'attach' else 0x1000 + i, 'the clone')
         os.unlink(w.name('copy'))
         c.end()
+    w.down()
+
+
+def case_small_stack(w):
+    """Threads with small stacks for signals, on which the file is found again."""
+    folder = 'a-rather-long-name-' * 10
+    os.mkdir(w.name(folder))
+    file_make(w.name(f'{folder}/file'), BLOCKS)
+    c = w.client(f'{folder}/file', MAPPING_STACK='1')
+    equal(c.load(BLOCK), word(1), 'before')
+    for turn in range(2):
+        w.kill()
+        c.let_go()
+        waiting = [c.send('load', 0, 5 * BLOCK), c.send('store', 0, 8 * BLOCK, 0x8880 + turn)]
+        w.up()
+        equal([a.get() for a in waiting], [hex(word(5)), 'ok'], 'after')
+        equal(c.load(8 * BLOCK), 0x8880 + turn, 'what was stored')
+    c.end()
+    w.down()
+
+
+def case_last_thread(w):
+    """A process without a main thread ends with its last one, which is none of the library's."""
+    file_make(w.name('file'), BLOCKS)
+    c = w.client('file', MAPPING_ENDS='1')
+    equal(c.load(BLOCK), word(1), 'before')
+    w.kill()
+    c.let_go()
+    waiting = c.send('store', 0, 2 * BLOCK, 0x222)
+    c.process.stdin.close()
+    assert blocked(waiting), f'it went on without a daemon: {waiting.get()}'
+    w.up()
+    equal(waiting.get(), 'ok', 'a thread that is left')
+    assert c.process.wait(100) == 0, 'how it ended'
+    equal(w.kernel(2 * BLOCK), 0x222, 'what it has stored')
     w.down()
 
 

@@ -22,6 +22,8 @@ case_is_gone() { restart is_gone; }
 case_deleted() { restart deleted; }
 case_fails() { restart fails; }
 case_attached_again() { restart attached_again; }
+case_small_stack() { restart small_stack; }
+case_last_thread() { restart last_thread; }
 case_stopped() { restart stopped; }
 case_kernels() { restart kernels; }
 case_places() { restart places; }
