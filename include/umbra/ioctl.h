@@ -41,6 +41,7 @@ struct umbra_token {
 /*
  * Makes [dst_off, dst_off + len) of this file share the blocks of [src_off, src_off + len) of the token's file, all of it or
  * nothing (FICLONERANGE's rules: whole blocks, or up to the end of the source; len 0 = to the end of the source).
+ * The kernel knows a new size when it next asks for it: statx() with AT_STATX_FORCE_SYNC. Until then sendfile, copy_file_range and mappings of its own end where the file did.
  *	EBADF	this descriptor is not open for writing, or open with O_APPEND
  *	EACCES	the token is not known, used up, too old or another process's
  *	EINVAL	not aligned to blocks, past the end of the source, overlapping in one file, not regular files
@@ -91,7 +92,7 @@ struct umbra_extents {
 
 /*
  * fallocate(2) with all its modes: COLLAPSE_RANGE, INSERT_RANGE and UNSHARE_RANGE too, which the kernel does not pass on.
- * EBADF: not open for writing. Else as fallocate(2).
+ * EBADF: not open for writing. Else as fallocate(2). Of a new size the kernel hears as after CLONE_RANGE.
  */
 struct umbra_fallocate {
 	__u64 off, len; /* (in) */

@@ -41,6 +41,14 @@ static int private_call(int fd, unsigned long request, void *arg)
 	return errno == ENOTTY || errno == ENOSYS ? -EOPNOTSUPP : -errno;
 }
 
+/* The kernel goes by the size that it knows: sendfile, copy_file_range and its mappings ask nobody. */
+static void size_learn(int fd)
+{
+	struct statx st;
+
+	(void)!statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &st);
+}
+
 /* ---- the caller's memory: EFAULT where it is a bad address, as the kernel says it ---- */
 
 static int user_copy(void *to, const void *from, size_t size, bool reads)
@@ -75,7 +83,9 @@ int unpassed_clone(int dst, int src, uint64_t src_off, uint64_t len, uint64_t ds
 		rc = -errno;
 	if (rc || (len == 0 && (uint64_t)st.st_size == src_off))
 		return rc; /* nothing to clone */
-	return private_call(dst, UMBRA_IOC_CLONE_RANGE, &range);
+	rc = private_call(dst, UMBRA_IOC_CLONE_RANGE, &range);
+	size_learn(dst);
+	return rc;
 }
 
 /* ---- dedupe ---- */
@@ -275,8 +285,11 @@ int unpassed_fiemap(int fd, struct fiemap *map)
 int unpassed_fallocate(int fd, int mode, off_t off, off_t len)
 {
 	struct umbra_fallocate args = { .off = (uint64_t)off, .len = (uint64_t)len, .mode = (uint32_t)mode };
+	int rc;
 
 	if (!(mode & MODES_UNPASSED) || !is_fuse_file(fd))
 		return -EOPNOTSUPP;
-	return private_call(fd, UMBRA_IOC_FALLOCATE, &args);
+	rc = private_call(fd, UMBRA_IOC_FALLOCATE, &args);
+	size_learn(fd);
+	return rc;
 }

@@ -251,6 +251,8 @@ static void setattr(fuse_req_t req, const struct fs_cred *cred, uint64_t ino, co
 	bool is_done;
 	int rc;
 
+	/* What was stored directly before has moved times and taken bits of the mode before. */
+	direct_look(req_session(req), ino);
 	is_done = again_is_done(&rc);
 	if (is_done)
 		rc = fs_getattr(fs, ino, &attr);

@@ -18,6 +18,8 @@ void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *
 	}
 	/* It stands behind the name, at any address; ACLs are looked at as structures. */
 	memcpy(worker_now->buf, value, size);
+	/* Capabilities of the file go with what was stored directly before, not after. */
+	direct_look(req_session(req), ino);
 	if (!again_is_done(&rc))
 		rc = fs_setxattr(req_session(req)->fs, ino, name, worker_now->buf, size, flags,
 				 wire_now.acl_kill_sgid);

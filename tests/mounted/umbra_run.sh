@@ -20,7 +20,7 @@ case_calls()
 {
 	mounted || return 1
 	"$run" --ioctl-only python3 "$here/unpassed.py" "$mnt" >"$work/out" 2>&1 || { cat "$work/out"; return 1; }
-	is cases "$(grep -c '^ok ' "$work/out")" 5
+	is cases "$(grep -c '^ok ' "$work/out")" 6
 }
 
 case_coreutils()

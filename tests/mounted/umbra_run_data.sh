@@ -67,6 +67,35 @@ case_ioctl_only()
 	is 'lines without UMBRA_STATS' "$("$run" "$programs/call_script" "$mnt" 1 300 2>&1 >/dev/null | wc -l)" 0
 }
 
+# What is set after direct writes stays: times, the mode, capabilities of the file.
+case_set_after()
+{
+	mounted && head -c 100000 /dev/zero >"$mnt/a" || return 1
+	UMBRA_STATS=1 UMBRA_DIRECT=all "$run" python3 -c 'import os, sys, time
+name = sys.argv[1]
+fd = os.open(name, os.O_RDWR)
+caps = bytes.fromhex("0100000200200000000000000000000000000000")
+def write():
+    for i in range(20):
+        os.pwrite(fd, b"x", 4096 * i)
+write()
+os.utime(fd, (1000, 2000))
+assert os.fstat(fd).st_mtime == 2000, os.fstat(fd).st_mtime
+write()
+os.utime(name, (1000, 3000))
+assert os.stat(name).st_mtime == 3000, os.stat(name).st_mtime
+write()
+os.setxattr(fd, "security.capability", caps)
+os.fstat(fd)
+assert os.getxattr(fd, "security.capability") == caps
+os.utime(fd, (1000, 4000))
+os.close(fd)
+assert os.stat(name).st_mtime == 4000, os.stat(name).st_mtime
+' "$mnt/a" 2>"$work/stats" || { tail -3 "$work/stats"; return 1; }
+	[ "$(stat_of 'writes of')" -ge 50 ] || { cat "$work/stats"; return 1; }
+	is 'mtime in the end' "$(stat -c %Y "$mnt/a")" 4000 && sound
+}
+
 # A mount that gives nothing.
 case_no_direct()
 {

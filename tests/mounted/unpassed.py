@@ -209,6 +209,27 @@ def case_fallocate(f):
     is_same('an unknown mode', call(libc.fallocate, a, 1 << 20, 0, BLOCK), 'ENOTSUP')
 
 
+def by_kernel(f, fd, size):
+    """How much of a file the kernel gives by itself, by the size that it knows."""
+    out = f.open('out', os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    os.lseek(fd, 0, os.SEEK_SET)
+    sent = os.sendfile(out, fd, 0, size)
+    return sent, os.copy_file_range(fd, out, size, 0, 0)
+
+
+def case_size_known(f):
+    """Nobody asks for attributes after a call that has made the file longer, or shorter."""
+    a, b, c = f.make('a', text(1, 8 * BLOCK)), f.make('b', b'b'), f.make('c', text(2, BLOCK))
+    is_same('clone', ioctl(b, FICLONE, a), 0)
+    is_same('after clone', by_kernel(f, b, 16 * BLOCK), (8 * BLOCK, 8 * BLOCK))
+    is_same('range', clone_range(c, a, 0, 4 * BLOCK, BLOCK), 0)
+    is_same('after a range', by_kernel(f, c, 16 * BLOCK), (5 * BLOCK, 5 * BLOCK))
+    is_same('insert', call(libc.fallocate, a, INSERT, BLOCK, 2 * BLOCK), 0)
+    is_same('after insert', by_kernel(f, a, 16 * BLOCK), (10 * BLOCK, 10 * BLOCK))
+    is_same('collapse', call(libc.fallocate, a, COLLAPSE, 0, 3 * BLOCK), 0)
+    is_same('after collapse', by_kernel(f, a, 16 * BLOCK), (7 * BLOCK, 7 * BLOCK))
+
+
 def main():
     folder, names = sys.argv[1], sys.argv[2:]
     red = False
