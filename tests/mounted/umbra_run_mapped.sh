@@ -227,6 +227,27 @@ assert os.dup(0) == 4
 	umount "$mnt" && wait $pid && works "$bin/fsck.umbrafs" -n "$pool"
 }
 
+# What a socket or a pipe has is read, and nothing is waited for behind it.
+case_streams()
+{
+	mounted && truncate -s 8M "$mnt/a" || return 1
+	UMBRA_STATS=1 timeout 60 "$run" python3 -c 'import mmap, os, socket, sys
+SNDBUFFORCE, MIB = 32, 1 << 20
+fd = os.open(sys.argv[1], os.O_RDWR)
+m = mmap.mmap(fd, 0)
+m[0] = 1
+for size in 4 * MIB, 3 * MIB, 4 * MIB + 5:
+    a, b = socket.socketpair()
+    a.setsockopt(socket.SOL_SOCKET, SNDBUFFORCE, 32 * MIB)
+    assert a.send(bytes([size % 251]) * size) == size
+    done = 0
+    while done < size:
+        done += os.readv(b.fileno(), [memoryview(m)[done:]])
+    assert done == size and bytes(m[:size]) == bytes([size % 251]) * size
+' "$mnt/a" 2>"$work/stats" || { tail -3 "$work/stats"; return 1; }
+	has_mapped 1 && sound
+}
+
 # A library on the mount.
 case_dlopen()
 {
