@@ -155,10 +155,13 @@ static ssize_t one_call(const struct range *r, size_t from, size_t *len, bool st
 	uint8_t *copy;
 	ssize_t n;
 
-	if (good == 0 || (whole && good < *len)) {
+	if (good == 0 || (whole && !store && good < *len)) {
 		errno = EFAULT;
 		return -1;
 	}
+	/* A message may be shorter than the memory for it. */
+	if (whole)
+		good = *len;
 	copy = malloc(good);
 	if (!copy) {
 		errno = ENOMEM;

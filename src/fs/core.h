@@ -102,6 +102,8 @@ struct fs {
 	_Atomic bool stays_sought; /* those of earlier ones have been looked for, or there are none */
 	pthread_mutex_t evac_lock; /* whoever empties a range */
 	struct evacuation *evac;   /* under evac_lock */
+	_Atomic fs_wait_fn wait_fn;
+	void *wait_arg;
 	fs_poison_fn poison_fn;
 	void *poison_arg;
 	struct fs_poison *untold; /* (poison_lock) events of the mount, for who listens first */

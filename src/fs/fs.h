@@ -293,6 +293,9 @@ struct fs_poison {
 typedef void (*fs_poison_fn)(void *arg, const struct fs_poison *event);
 /* Whoever listens first hears at once of owners that fs_open() has seen to: what a crash had broken off. */
 void fs_on_poison(struct fs *fs, fs_poison_fn fn, void *arg);
+/* Called around each wait for those who map a file, by the thread that waits, which holds nothing: it may last for seconds. NULL: nobody any more. */
+typedef void (*fs_wait_fn)(void *arg, bool begins);
+void fs_on_wait(struct fs *fs, fs_wait_fn fn, void *arg);
 /* Somebody says that memory is bad in a range (any bytes): what of it cannot be read is seen to. For a thread that holds nothing. */
 void fs_poison_look(struct fs *fs, uint64_t dev_off, uint64_t len);
 /* The block at dev_off is taken out of use whether it can be read or not; what can be saved of it is. -EINVAL, -ENOSPC, -EROFS, -EIO;

@@ -169,9 +169,17 @@ static int changes_room(struct changes *changes, unsigned count)
 	return 0;
 }
 
+void fs_on_wait(struct fs *fs, fs_wait_fn fn, void *arg)
+{
+	if (fn)
+		fs->wait_arg = arg;
+	atomic_store(&fs->wait_fn, fn);
+}
+
 int changes_begin(struct fs *fs, struct changes *changes, const struct op_change *asked, unsigned count)
 {
 	const struct fs_holders *holders = holders_of(fs);
+	fs_wait_fn wait_fn = atomic_load(&fs->wait_fn);
 	bool any_new = false;
 	int rc = changes_room(changes, count);
 
@@ -179,6 +187,8 @@ int changes_begin(struct fs *fs, struct changes *changes, const struct op_change
 		any_new |= !was_asked(changes, &asked[i]);
 	if (!rc && ((!any_new && ++changes->again > ROUNDS_MAX) || ++changes->rounds > ROUNDS_ALL_MAX))
 		rc = -EBUSY;
+	if (wait_fn)
+		wait_fn(fs->wait_arg, true);
 	for (unsigned i = 0; i < count && !rc && holders; i++) {
 		const struct op_change *c = &asked[i];
 
@@ -186,6 +196,8 @@ int changes_begin(struct fs *fs, struct changes *changes, const struct op_change
 		if (!rc)
 			changes->list[changes->count++] = *c;
 	}
+	if (wait_fn)
+		wait_fn(fs->wait_arg, false);
 	return rc;
 }
 

@@ -6,11 +6,11 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "fuse/kept.h"
+#include "fuse/place.h"
 
 #define THREADS_MAX 64u
 
@@ -32,33 +32,16 @@ struct asks {
 	bool closing;         /* (lock) */
 };
 
-/* Like the thread that opens, and not like a worker, which may be pinned to a core and SCHED_IDLE (place.c). */
-static int attr_new(pthread_attr_t *attr)
-{
-	struct sched_param param;
-	cpu_set_t cpus;
-	int rc = -pthread_attr_init(attr);
-
-	if (rc)
-		return rc;
-	pthread_attr_setdetachstate(attr, PTHREAD_CREATE_DETACHED);
-	if (sched_getparam(0, &param) == 0 && pthread_attr_setschedpolicy(attr, sched_getscheduler(0)) == 0 &&
-	    pthread_attr_setschedparam(attr, &param) == 0)
-		pthread_attr_setinheritsched(attr, PTHREAD_EXPLICIT_SCHED);
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
-		(void)pthread_attr_setaffinity_np(attr, sizeof(cpus), &cpus);
-	return 0;
-}
-
 int asks_open(bool here, struct asks **out)
 {
 	struct asks *asks = calloc(1, sizeof(*asks));
-	int rc = asks ? attr_new(&asks->attr) : -ENOMEM;
+	int rc = asks ? place_attr(&asks->attr) : -ENOMEM;
 
 	if (rc) {
 		free(asks);
 		return rc;
 	}
+	pthread_attr_setdetachstate(&asks->attr, PTHREAD_CREATE_DETACHED);
 	atomic_store(&asks->is_here, !here);
 	pthread_mutex_init(&asks->lock, NULL);
 	pthread_cond_init(&asks->over, NULL);

@@ -64,6 +64,7 @@ struct session {
 	struct opens *opens;
 	struct worker *workers;
 	unsigned workers_count;
+	struct standins *standins; /* workers.c */
 	struct uring *uring;            /* or NULL */
 	_Atomic bool is_uring;          /* the kernel has taken the queues */
 	_Atomic unsigned forgets_count; /* messages carried out */
@@ -197,13 +198,13 @@ void change_start(fuse_req_t req, fuse_ino_t ino, unsigned cmd, const struct fus
 /* session.c: carries out one request, with room before it. */
 void session_serve(struct worker *worker, char *request, size_t size);
 /*
- * session.c: what is asked for after a file was unlinked may come before its FORGET, which comes another way, and find no space. Waits for some,
+ * workers.c: what is asked for after a file was unlinked may come before its FORGET, which comes another way, and find no space. Waits for some,
  * 100 ms: the kernel sends them when the last RELEASE is answered. Whether any were carried out since there were before_count.
  */
 bool session_forgets_wait(struct session *session, unsigned before_count);
 /* resend.c: what a daemon before this one has not answered is, on this thread. Before the workers start. */
 must_check int resend_all(struct session *session);
-/* session.c: for one more of them, that has no seat. */
+/* workers.c: for one more of them, that has no seat. */
 must_check int worker_init(struct session *session, struct worker *worker);
 void worker_free(struct worker *worker);
 /* session.c: INIT has been answered, or cannot be (-errno). */

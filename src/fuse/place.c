@@ -631,6 +631,22 @@ void place_class(pid_t tid, bool is_idle)
 	class_set(tid, is_idle ? SCHED_IDLE : SCHED_OTHER);
 }
 
+int place_attr(pthread_attr_t *attr)
+{
+	struct sched_param param;
+	cpu_set_t cpus;
+	int rc = -pthread_attr_init(attr);
+
+	if (rc)
+		return rc;
+	if (sched_getparam(0, &param) == 0 && pthread_attr_setschedpolicy(attr, sched_getscheduler(0)) == 0 &&
+	    pthread_attr_setschedparam(attr, &param) == 0)
+		pthread_attr_setinheritsched(attr, PTHREAD_EXPLICIT_SCHED);
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		(void)pthread_attr_setaffinity_np(attr, sizeof(cpus), &cpus);
+	return 0;
+}
+
 struct place_seat *place_seat(struct place *place, unsigned index)
 {
 	return &place->seats[index];

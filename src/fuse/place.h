@@ -12,6 +12,7 @@
 #ifndef UMBRA_FUSE_PLACE_H
 #define UMBRA_FUSE_PLACE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -31,6 +32,9 @@ void place_watch(struct place *place, int fd);
 
 /* Whether answers come from the caller's core: asked for, and this process is of the ordinary scheduling class. */
 bool place_at_caller(const struct place *place);
+
+/* For threads that are started later, by whomever: like the calling one, and not like a worker, which may be pinned to a core and SCHED_IDLE. To be destroyed. */
+must_check int place_attr(pthread_attr_t *attr);
 
 struct place_seat *place_seat(struct place *place, unsigned index);
 

@@ -25,22 +25,16 @@
 #include "fuse/again.h"
 #include "fuse/ops.h"
 #include "fuse/resend_wire.h"
+#include "fuse/workers.h"
 #include "util/log.h"
 
-#define PAGE 4096u
-#define REQUEST_SIZE (OPS_WRITE_MAX + PAGE)
-#define WRITE_HEAD 80u /* header and arguments of a WRITE: its data shall start at a page */
 #define DEFER_THREADS 2u
-#define KICK_SIGNAL SIGUSR1
 #define GRACE_MS 2000
 #define BACKGROUND_MAX 64
 #define READAHEAD_KIB 512u
-#define FORGETS_STEP_NS 200000
-#define FORGETS_STEPS 500u
 #define REPLY_SMALL 512u
 #define KICK_MS 20
 #define QUIET_TIMES 5u
-#define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 
 _Thread_local struct worker *worker_now;
 
@@ -240,130 +234,7 @@ void session_serve(struct worker *worker, char *request, size_t size)
 		again_end();
 }
 
-static void forget_count(struct session *session, const struct fuse_in_header *in)
-{
-	if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET)
-		atomic_fetch_add(&session->forgets_count, 1);
-}
-
-static bool forgets_are_there(const struct session *session)
-{
-	struct pollfd pfd = { .fd = session->fd, .events = POLLIN };
-
-	if (poll(&pfd, 1, 0) > 0 && pfd.revents & POLLIN)
-		return true;
-	for (unsigned i = 0; i < session->opts.threads; i++)
-		if (atomic_load(&session->workers[i].is_busy))
-			return true;
-	return false;
-}
-
-bool session_forgets_wait(struct session *session, unsigned before_count)
-{
-	struct timespec a_moment = { 0, FORGETS_STEP_NS };
-
-	for (unsigned i = 0; i < FORGETS_STEPS; i++) {
-		if (atomic_load(&session->forgets_count) != before_count && !forgets_are_there(session))
-			return true;
-		nanosleep(&a_moment, NULL);
-	}
-	return atomic_load(&session->forgets_count) != before_count;
-}
-
-static void worker_ended(struct session *session)
-{
-	pthread_mutex_lock(&session->lock);
-	if (atomic_fetch_sub(&session->running, 1) == 1)
-		pthread_cond_broadcast(&session->changed);
-	pthread_mutex_unlock(&session->lock);
-}
-
-static void *worker_run(void *arg)
-{
-	struct worker *worker = arg;
-	struct session *session = worker->session;
-	sigset_t kicks;
-
-	worker_now = worker;
-	sigemptyset(&kicks);
-	sigaddset(&kicks, KICK_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &kicks, NULL);
-	place_enter(worker->seat);
-	while (!atomic_load_explicit(&session->exiting, memory_order_acquire)) {
-		ssize_t n = read(session->fd, worker->request, REQUEST_SIZE);
-
-		if (n > 0) {
-			atomic_store(&worker->is_busy, true);
-			place_took(worker->seat, (const void *)worker->request);
-			session_serve(worker, worker->request, (size_t)n);
-			forget_count(session, (const void *)worker->request);
-			atomic_store(&worker->is_busy, false);
-			place_done(worker->seat);
-		} else if (n < 0 && errno == ENODEV) {
-			fuse_session_exit(session->se); /* unmounted */
-			break;
-		} else if (n == 0 || (errno != EINTR && errno != ENOENT && errno != EAGAIN)) {
-			log_error("reading requests: %s", n ? strerror(errno) : "end of file");
-			break;
-		}
-	}
-	place_leave(worker->seat);
-	atomic_store(&worker->done, true);
-	worker_ended(session);
-	return NULL;
-}
-
 /* ---- open ---- */
-
-int worker_init(struct session *session, struct worker *worker)
-{
-	worker->session = session;
-	worker->buf = dax_buffer_alloc(OPS_WRITE_MAX + PAGE);
-	worker->refs = calloc(OPS_WRITE_MAX / PLUS_ENTRY_MIN, sizeof(*worker->refs));
-	return worker->buf && worker->refs ? 0 : -ENOMEM;
-}
-
-void worker_free(struct worker *worker)
-{
-	if (worker->request)
-		free(worker->request - (PAGE - WRITE_HEAD));
-	free(worker->buf);
-	free(worker->refs);
-}
-
-/* Those of /dev/fuse come first. */
-static int workers_alloc(struct session *session)
-{
-	unsigned readers_count = session->opts.threads;
-
-	session->workers_count = readers_count + (session->uring ? uring_workers_count(session->uring) : 0);
-	session->workers = calloc(session->workers_count, sizeof(*session->workers));
-	if (!session->workers)
-		return -ENOMEM;
-	for (unsigned i = 0; i < session->workers_count; i++) {
-		struct worker *worker = &session->workers[i];
-		char *request = i < readers_count ? aligned_alloc(PAGE, PAGE + REQUEST_SIZE) : NULL;
-
-		worker->seat = i < readers_count ? place_seat(session->place, i) : NULL;
-		if (request)
-			worker->request = request + PAGE - WRITE_HEAD;
-		if ((!request && i < readers_count) || worker_init(session, worker))
-			return -ENOMEM;
-		/* Killed while the kernel waits for a page to copy a request to, it would have that one fail. */
-		if (request && session->kept)
-			dax_buffer_hold(request, PAGE + REQUEST_SIZE);
-	}
-	if (session->uring)
-		uring_workers_set(session->uring, session->workers + readers_count);
-	return 0;
-}
-
-static void workers_free(struct session *session)
-{
-	for (unsigned i = 0; session->workers && i < session->workers_count; i++)
-		worker_free(&session->workers[i]);
-	free(session->workers);
-}
 
 static void libfuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
@@ -483,30 +354,6 @@ int session_open(struct fs *fs, const struct session_opts *opts, struct session 
 
 /* ---- run and end ---- */
 
-static void kick(int signal)
-{
-	(void)signal; /* its use is that read(2) returns */
-}
-
-static int workers_start(struct session *session)
-{
-	struct sigaction action = { .sa_handler = kick };
-	int rc = 0;
-
-	sigaction(KICK_SIGNAL, &action, NULL);
-	for (unsigned i = 0; i < session->opts.threads && rc == 0; i++) {
-		struct worker *worker = &session->workers[i];
-
-		atomic_fetch_add(&session->running, 1);
-		rc = -pthread_create(&worker->thread, NULL, worker_run, worker);
-		if (rc) {
-			worker->thread = 0;
-			worker_ended(session);
-		}
-	}
-	return rc;
-}
-
 enum session_placement session_placement(const struct session *session)
 {
 	return place_at_caller(session->place) ? SESSION_PLACE_CALLER : SESSION_PLACE_SPREAD;
@@ -583,6 +430,17 @@ bool session_is_uring(const struct session *session, const char **why)
 	return atomic_load(&session->is_uring);
 }
 
+/* Somebody else reads requests meanwhile. */
+static void wait_for_holders(void *arg, bool begins)
+{
+	struct session *session = arg;
+
+	if (worker_now && worker_now->ring_seat)
+		uring_wait(session->uring, worker_now->ring_seat, begins);
+	else
+		workers_wait(session, begins);
+}
+
 int session_run(struct session *session)
 {
 	int rc = defer_open(DEFER_THREADS, &session->defer);
@@ -591,8 +449,10 @@ int session_run(struct session *session)
 		rc = defer_open(1, &session->mover);
 	if (rc == 0)
 		rc = asks_open(session->opts.threads > 1, &session->asks);
-	if (rc == 0)
+	if (rc == 0) {
 		fs_on_poison(session->fs, events_note, session->events);
+		fs_on_wait(session->fs, wait_for_holders, session);
+	}
 	if (rc == 0 && session->uring)
 		rc = uring_start(session->uring);
 	if (rc == 0)
@@ -650,19 +510,14 @@ static bool session_wait_ms(struct session *session, long ms)
 }
 
 /* So many times 20 ms at most; some may be at something longer. */
-static void workers_kick(struct session *session, unsigned times)
+static void readers_stop(struct session *session, unsigned times)
 {
 	fuse_session_exit(session->se);
 	atomic_store(&session->exiting, true);
 	place_end(session->place);
 	do {
-		/* A worker may be just about to read: once is not enough. */
-		for (unsigned i = 0; i < session->opts.threads; i++) {
-			struct worker *worker = &session->workers[i];
-
-			if (worker->thread && !atomic_load(&worker->done))
-				pthread_kill(worker->thread, KICK_SIGNAL);
-		}
+		/* One may be just about to read: once is not enough. */
+		workers_kick(session);
 	} while (!session_wait_ms(session, KICK_MS) && --times > 0);
 }
 
@@ -671,7 +526,7 @@ static void workers_stop(struct session *session)
 {
 	defer_close(session->defer);
 	defer_close(session->mover);
-	workers_kick(session, UINT_MAX);
+	readers_stop(session, UINT_MAX);
 }
 
 void session_leave(struct session *session, const char *path)
@@ -700,7 +555,7 @@ void session_stay(struct session *session)
 void session_quiet(struct session *session)
 {
 	tellings_end(session);
-	workers_kick(session, QUIET_TIMES);
+	readers_stop(session, QUIET_TIMES);
 }
 
 void session_stop(struct session *session)
@@ -735,15 +590,14 @@ static void defer_end(struct defer *defer)
 
 void session_close(struct session *session)
 {
-	for (unsigned i = 0; session->workers && i < session->opts.threads; i++)
-		if (session->workers[i].thread)
-			pthread_join(session->workers[i].thread, NULL);
+	workers_join(session);
 	defer_end(session->defer);
 	defer_end(session->mover);
 	if (session->uring)
 		uring_end(session->uring);
 	asks_close(session->asks);
 	fs_on_poison(session->fs, NULL, NULL);
+	fs_on_wait(session->fs, NULL, NULL);
 	if (session->place)
 		place_close(session->place);
 	if (session->uring)

@@ -44,11 +44,13 @@
 #include "fuse/ops.h"
 #include "fuse/uring_priv.h"
 #include "util/log.h"
+#include "util/sabotage.h"
 
 #define PARAMETER "/sys/module/fuse/parameters/enable_uring"
 #define POSSIBLE "/sys/devices/system/cpu/possible"
 #define COMPLETIONS 1024u
 #define KICK_SIGNAL SIGUSR1
+#define SPARES_LATER 32u /* that are started when somebody waits for who maps a file, and there is no other */
 #define KICK_NS 20000000
 
 /* ---- start and end ---- */
@@ -67,19 +69,45 @@ void uring_workers_set(struct uring *uring, struct worker *workers)
 	}
 }
 
+static int seat_start(struct uring *uring, const pthread_attr_t *attr)
+{
+	struct uring_seat *seat = &uring->seats[uring->started_count];
+	int rc = -pthread_create(&seat->worker->thread, attr, uring_seat_run, seat);
+
+	if (rc)
+		seat->worker->thread = 0;
+	else
+		uring->started_count++;
+	return rc;
+}
+
 int uring_start(struct uring *uring)
 {
 	int rc = -pthread_create(&uring->courier, NULL, uring_courier_run, uring);
 
 	uring->has_courier = rc == 0;
-	for (unsigned i = 0; i < uring->seats_count && rc == 0; i++) {
-		rc = -pthread_create(&uring->seats[i].worker->thread, NULL, uring_seat_run, &uring->seats[i]);
-		if (rc)
-			uring->seats[i].worker->thread = 0;
-		else
-			uring->started_count++;
-	}
+	while (uring->started_count < uring->seats_count - SPARES_LATER && rc == 0)
+		rc = seat_start(uring, NULL);
 	return rc;
+}
+
+void uring_wait(struct uring *uring, struct uring_seat *seat, bool begins)
+{
+	unsigned needed = 0, there = 0;
+	int rc = 0;
+
+	pthread_mutex_lock(&uring->lock);
+	seat->waits = begins;
+	for (unsigned i = 0; i < uring->rings_count; i++)
+		needed += atomic_load(&uring->rings[i].leader)->waits;
+	for (unsigned i = 0; i < uring->started_count; i++)
+		there += !uring->seats[i].on;
+	while (begins && there < needed && uring->started_count < uring->seats_count && rc == 0 &&
+	       !uring_is_ended(uring) && !sabotage_point("standins")) {
+		rc = seat_start(uring, &uring->attr);
+		there++;
+	}
+	pthread_mutex_unlock(&uring->lock);
 }
 
 void uring_refuse(struct uring *uring)
@@ -185,6 +213,7 @@ void uring_close(struct uring *uring)
 	pthread_mutex_destroy(&uring->post_lock);
 	pthread_cond_destroy(&uring->changed);
 	pthread_mutex_destroy(&uring->lock);
+	pthread_attr_destroy(&uring->attr);
 	free(uring);
 }
 
@@ -291,7 +320,7 @@ static void rings_lay_out(struct uring *uring, unsigned cores_count)
 
 static int rings_make(struct uring *uring, unsigned cores_count, char *why, size_t why_size)
 {
-	unsigned spares_count = uring->session->opts.threads;
+	unsigned spares_count = uring->session->opts.threads + SPARES_LATER;
 	int rc = 0;
 
 	uring->queues = calloc(cores_count, sizeof(*uring->queues));
@@ -335,6 +364,12 @@ int uring_open(struct session *session, struct uring **out, char *why, size_t wh
 	if (!uring) {
 		snprintf(why, why_size, "out of memory");
 		return -ENOMEM;
+	}
+	rc = place_attr(&uring->attr);
+	if (rc) {
+		snprintf(why, why_size, "attributes of threads: %s", strerror(-rc));
+		free(uring);
+		return rc;
 	}
 	uring->session = session;
 	pthread_mutex_init(&uring->lock, NULL);

@@ -35,6 +35,9 @@ must_check int uring_go(struct uring *uring, char *why, size_t why_size);
 /* Instead of uring_go(): there will be no queues. An entry that the kernel has to refuse tells it so. */
 void uring_refuse(struct uring *uring);
 
+/* By a thread that serves rings, around a wait for who maps a file: there is a spare then, if possible, who takes over its ring. */
+void uring_wait(struct uring *uring, struct uring_seat *seat, bool begins);
+
 /* Takes a reply to a request that came over a ring; false: it did not. Any thread. */
 bool uring_reply(struct uring *uring, const struct iovec *iov, int count);
 

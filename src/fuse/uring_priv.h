@@ -68,6 +68,7 @@ struct uring_seat {
 	bool is_replied;
 	bool is_full; /* instead: there was no space, perhaps not for long */
 	bool may_wait;
+	bool waits;        /* (uring lock) for who maps a file */
 	clockid_t clock;   /* its CPU time; set before tid */
 	_Atomic pid_t tid; /* 0: it has not begun */
 	_Atomic int stage;
@@ -91,7 +92,8 @@ struct uring {
 	unsigned turn; /* (lock) the ring that registers */
 	int refusal;   /* (lock) */
 	struct uring_seat *seats;
-	unsigned seats_count, started_count;
+	unsigned seats_count, started_count; /* the second under the lock, once there are requests */
+	pthread_attr_t attr;                 /* of threads that are started later */
 
 	pthread_mutex_t post_lock;
 	pthread_cond_t post_changed;

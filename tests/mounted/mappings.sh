@@ -28,16 +28,17 @@ holder=''
 holder_up()
 {
 	rm -f "$work/said"
-	python3 - "$here" "$mnt" "$1" "$work/said" <<-'END' &
+	python3 - "$here" "$mnt" "$1" "$work/said" "${@:2}" <<-'END' &
 		import os, sys, time
 		sys.path.insert(0, sys.argv[1])
 		from mappings_client import MAP_WRITE, WRITE, Client, about
 		rights, sock = about(sys.argv[2])
-		fd = os.open(os.path.join(sys.argv[2], 'file'), os.O_RDWR)
 		c = Client(sock, rights=rights)
-		f = c.attach(fd)
-		c.map(f['handle'], 0, 1 << 20, MAP_WRITE if rights & WRITE else 0)
-		os.close(fd)
+		for name in sys.argv[5:] or ['file']:
+		    fd = os.open(os.path.join(sys.argv[2], name), os.O_RDWR)
+		    f = c.attach(fd)
+		    c.map(f['handle'], 0, 1 << 20, MAP_WRITE if rights & WRITE else 0)
+		    os.close(fd)
 		with open(sys.argv[4], 'w') as said:
 		    said.write('mapped')
 		c.wait_over()
@@ -205,13 +206,11 @@ late_revokes()
 	python3 -c 'import sys; sys.path.insert(0, sys.argv[1]); import mappings_client; print(mappings_client.stats(sys.argv[2])["late_revokes"])' "$here" "$mnt"
 }
 
-# More processes wait for pages of a stopped process than there are threads: other files' calls are answered meanwhile.
-readers=8
-stopped_once()
+# More processes wait for a stopped process than there are threads, for pages of one file or each to cut off another: other files' calls are answered meanwhile.
+stopped_count=8
+wait_for_pages()
 {
-	local late pages rc=0
-	late=$(late_revokes) && holder_up stay && kill -STOP "$holder" && wait_for all_stopped "$holder" || return 1
-	python3 - "$mnt/file" $readers <<-'END' &
+	python3 - "$mnt/file" $stopped_count <<-'END'
 		import mmap, os, sys
 		memory = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 1 << 16, prot=mmap.PROT_READ)
 		memory.madvise(mmap.MADV_RANDOM)
@@ -220,31 +219,61 @@ stopped_once()
 		        os._exit(memory[i << 13:(i << 13) + 15] != b'%015d' % (i << 9))
 		sys.exit(any(os.wait()[1] for i in range(int(sys.argv[2]))))
 	END
-	pages=$!
-	wait_for waits_for $readers || rc=1
+}
+
+wait_for_cuts()
+{
+	local i pids=() rc=0
+	for ((i = 1; i <= stopped_count; i++)); do
+		truncate -s 4096 "$mnt/file.$i" &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do
+		wait "$i" || rc=1
+	done
+	return $rc
+}
+
+# stopped_once WAIT FILE...
+stopped_once()
+{
+	local late waiting rc=0
+	late=$(late_revokes) && holder_up stay "${@:2}" && kill -STOP "$holder" && wait_for all_stopped "$holder" || return 1
+	"$1" &
+	waiting=$!
+	wait_for waits_for $stopped_count || rc=1
 	[ $rc = 1 ] || { [ "$(cat "$mnt/other")" = text ] && echo new >"$mnt/new" && stat "$mnt/other" >/dev/null && rm "$mnt/new"; } || rc=1
 	# Nobody has been given up so far.
-	[ $rc = 1 ] || { waits_for $readers && [ "$(late_revokes)" = "$late" ]; } || rc=2
+	[ $rc = 1 ] || { waits_for $stopped_count && [ "$(late_revokes)" = "$late" ]; } || rc=2
 	kill -CONT "$holder"
-	wait "$pages" || { echo "a page is wrong"; rc=1; }
+	wait "$waiting" || { echo "what waited has failed"; rc=1; }
 	holder_down
 	return $rc
 }
 
-case_stopped()
+# stopped WAIT FILE...
+stopped()
 {
-	local round=0 rc=2
+	local round=0 rc=2 name
 	mkdir -p "$work/fusectl" && mount -t fusectl none "$work/fusectl" || return 1
-	fresh && daemon_up threads=2 && blocks "$mnt/file" 16 && echo text >"$mnt/other" && connection=$(stat -c %d "$mnt") || return 1
+	fresh && daemon_up threads=2 && echo text >"$mnt/other" && connection=$(stat -c %d "$mnt") || return 1
 	# On a machine that is too busy it may take as long as nobody waits any more.
 	while [ $rc = 2 ] && [ $((round += 1)) -le 5 ]; do
-		stopped_once
+		for name in "${@:2}"; do
+			blocks "$mnt/$name" 16 || return 1
+		done
+		stopped_once "$@"
 		rc=$?
 	done
 	[ $rc = 2 ] && echo "other files' calls wait for the stopped process"
 	umount "$work/fusectl"
 	[ $rc = 0 ] && daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
 }
+
+case_stopped_pages() { stopped wait_for_pages file; }
+
+# shellcheck disable=SC2046
+case_stopped_cuts() { stopped wait_for_cuts $(seq -f file.%g $stopped_count); }
 
 case_shadows()
 {
