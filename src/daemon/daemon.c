@@ -31,6 +31,7 @@
 #include "daemon/direct.h"
 #include "daemon/direct_device.h"
 #include "daemon/early.h"
+#include "daemon/guard.h"
 #include "daemon/keeper.h"
 #include "daemon/options.h"
 #include "fs/fs.h"
@@ -67,6 +68,7 @@ struct daemon {
 	struct hook *hook;
 	struct keeper_child keeper; /* that has started us */
 	struct kept *kept;          /* for it; NULL: there is none */
+	struct guard guard;         /* where there is no keeper */
 	_Atomic bool is_over;       /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
@@ -399,6 +401,7 @@ static int mount_up(struct daemon *d)
 		if (rc)
 			log_warn("the keeper is gone: %s", strerror(-rc));
 	}
+	guard_watch(&d->guard, session_dev_minor(d->session));
 	direct_rc = direct_open(d->fs, d->session, &d->opts, d->opts.mount_flags & MS_RDONLY, &d->direct);
 	rc = session_run(d->session);
 	if (rc == 0 && d->direct)
@@ -440,6 +443,7 @@ static void all_down(struct daemon *d)
 	direct_stop(d->direct);
 	if (d->session)
 		session_close(d->session);
+	guard_end(&d->guard);
 	direct_close(d->direct);
 	if (d->fs)
 		fs_close(d->fs);
@@ -578,6 +582,8 @@ static int run(struct daemon *d, struct background *bg)
 	int rc;
 
 	process_setup();
+	if (d->keeper.control < 0)
+		guard_start(&d->guard, d->dir);
 	rc = fs_up(d);
 	/* A daemon that was killed gives up the pool's lock before the kernel is told that its mount is dead. */
 	while (rc == 0 && !(d->opts.mount_flags & MS_RDONLY) && !d->keeper.is_taking &&
@@ -620,6 +626,7 @@ int daemon_main(int argc, char **argv)
 	struct background bg = { .fd = -1 };
 	bool is_kept = keeper_child(&d.keeper);
 
+	guard_title_room(argc, argv);
 	arguments = arguments_copy(argc, argv);
 	if (!arguments) {
 		fprintf(stderr, "umbrafs: out of memory\n");
