@@ -49,6 +49,7 @@
 /* The daemon of a mount that was just unmounted may still be closing the pool. */
 #define BUSY_WAIT_MS 2000
 #define BUSY_STEP_MS 1
+#define DETACH_TRIES 2 /* dead mounts on one mount point */
 /* And processes that it has let map the pool's memory may still be about to let go. */
 #define MAPPED_WAIT_MS 5000
 #define THREADS_LEAST 2
@@ -105,31 +106,42 @@ static bool dir_realpath(const char *dir, char *real, size_t real_size)
 	return true;
 }
 
-/* The real path of a mount point; a dead mount there is detached first. */
+/* A mount that does not answer: 'why' says so. */
+static void hangs(struct daemon *d)
+{
+	char mountpoint[PATH_MAX];
+
+	session_in_the_way(d->opts.dir, mountpoint, sizeof(mountpoint));
+	snprintf(d->why, sizeof(d->why), "%s: the mount%s%s does not answer; 'umount -f' ends it",
+		 d->opts.dir, *mountpoint ? " on " : "", mountpoint);
+}
+
+/* The real path of a mount point; a dead mount there is detached first. Nobody is asked by this process but who has answered. */
 static int dir_resolve(struct daemon *d)
 {
-	struct stat st;
-	int rc = 0, waited_ms = 0;
+	mode_t mode = 0;
+	int rc, waited_ms = 0;
 
-	if (!dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
-		rc = -errno;
-	/* Twice, since a daemon may die between the two looks. */
-	for (int tries = 0; rc == 0 && tries < 2; tries++) {
-		if (session_detach_dead(d->dir) == 0)
-			log_info("%s: detached the mount of a daemon that is dead", d->dir);
-		while ((rc = stat(d->dir, &st) ? -errno : 0) && session_is_dying(-rc) &&
+	/* Again and again, since a daemon may die between two looks. */
+	for (int tries = 0;; tries++) {
+		while ((rc = session_look(d->opts.dir, &mode)) && session_is_dying(-rc) &&
 		       waited_ms++ < BUSY_WAIT_MS)
 			sleep_ms(1);
-		if (rc == 0)
+		if ((rc == 0 || rc == -ENOTCONN) && !dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
+			rc = -errno;
+		if (rc != -ENOTCONN || tries == DETACH_TRIES || session_detach_dead(d->dir))
 			break;
-		if (rc == -ENOTCONN && !tries)
-			rc = 0;
+		log_info("%s: detached the mount of a daemon that is dead", d->dir);
+	}
+	if (rc == -ETIMEDOUT) {
+		hangs(d);
+		return rc;
 	}
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", d->opts.dir, strerror(-rc));
 		return rc;
 	}
-	if (!S_ISDIR(st.st_mode)) {
+	if (!S_ISDIR(mode)) {
 		snprintf(d->why, sizeof(d->why), "%s: is not a directory, so nothing can be mounted there",
 			 d->opts.dir);
 		return -ENOTDIR;
@@ -163,8 +175,12 @@ static int remount_check(struct daemon *d)
 
 static int remount(struct daemon *d)
 {
-	int rc;
+	int rc = session_look(d->opts.dir, NULL);
 
+	if (rc == -ETIMEDOUT) {
+		hangs(d);
+		return rc;
+	}
 	if (!realpath(d->opts.dir, d->dir))
 		snprintf(d->dir, sizeof(d->dir), "%s", d->opts.dir);
 	rc = remount_check(d);

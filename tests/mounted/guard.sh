@@ -119,6 +119,20 @@ case_user()
 	is 'a guard with nothing to end' "$guard" '' && ended_well && is 'a file of others' "$(cat "$fusectl"/*/abort | sort -u)" nothing
 }
 
+# Where a mount answers nobody another one says so, and does not hang with all the others.
+case_in_the_way()
+{
+	fresh && up || return 1
+	kill -STOP "$mount_pid"
+	works "$mkfs" --size 64M "$shm/other" &&
+		says 32 "the mount on $mnt does not answer; 'umount -f' ends it" timeout 60 "$umbrafs" "$shm/other" "$mnt" &&
+		says 32 "$mnt/dir: the mount on $mnt does not answer" timeout 60 "$umbrafs" "$shm/other" "$mnt/dir" &&
+		says 32 "the mount on $mnt does not answer" timeout 60 "$umbrafs" -o remount,ro "$pool" "$mnt"
+	local rc=$?
+	kill -CONT "$mount_pid"
+	[ $rc = 0 ] && ended_well
+}
+
 own=''
 if [ "${1:-}" = --own-mounts ]; then
 	shift
