@@ -10,6 +10,7 @@
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/tool_lib.sh"
 . "$here/../lib/uring.sh"
+. "$here/hold_lib.sh"
 rounds=${UMBRA_KEEPER_ROUNDS:-20} seed=${UMBRA_SEED:-$((EPOCHSECONDS % 100000))}
 keeper=''
 
@@ -448,6 +449,55 @@ case_log_full()
 	timeout 60 grep -a -q -m 1 'another one takes over' <&9 || { echo "it is never said"; return 1; }
 	exec 9>&-
 	ended_well
+}
+
+# A daemon of which a thread waits in the kernel for what the next one has to answer, and is $before.
+stuck()
+{
+	export HOLD=$hold LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libhold_preload.so
+	fresh && up -o threads=4 && hold_file && ended_well && up -o threads=4 && hold_read && before=$(daemon) && hold_telling "$before"
+	local rc=$?
+	unset HOLD LD_PRELOAD
+	return $rc
+}
+
+# It is left behind, and comes to its end by the next one, as do those who wait: left_behind SIGNAL
+left_behind()
+{
+	local before
+	stuck || return 1
+	kill -"$1" "$before"
+	rm "$hold"
+	wait_for has_ended "$caller" && wait_for has_ended "$teller" && wait_for has_ended "$before" || { kill -KILL "$keeper"; umount -f "$mnt"; return 1; }
+	wait "$caller" && wait "$teller" && is 'what was read' "$(md5sum <"$work/read")" "$hold_sum" &&
+		is 'the time' "$(stat -c %y "$mnt/file" | cut -c -10)" 2001-02-03 || return 1
+	exec 8>&-
+	grep -q "a thread of daemon $before waits in the kernel" "$work/log" || { echo "it was not left behind"; return 1; }
+	ended_well
+}
+
+case_left_behind()
+{
+	left_behind KILL
+}
+
+# One that crashes writes core first, or would: the kernel waits for all threads of it to come to that.
+case_left_behind_crashed()
+{
+	ulimit -c 0
+	left_behind SEGV
+}
+
+# A keeper that gives up then ends the connection, or all would wait for ever.
+case_gives_up_stuck()
+{
+	local before
+	stuck && prlimit --pid "$keeper" --as=60000000 || return 1
+	kill -KILL "$before"
+	wait_for has_ended "$caller" && wait_for has_ended "$teller" && wait_for has_ended "$before" && wait_for has_ended "$keeper" || { umount -f "$mnt"; return 1; }
+	exec 8>&-
+	says 1 'not connected' stat -f "$mnt" || return 1
+	umount -l "$mnt" && works "$bin/fsck.umbrafs" -p "$pool"
 }
 
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)
