@@ -446,8 +446,7 @@ static int mount_up(struct daemon *d)
 /* Whoever takes over instead has to find all as it was left: the mount, orphans that are open, the pool's state. */
 static void take_failed(const struct daemon *d)
 {
-	fprintf(stderr, "umbrafs: %s\n", d->why);
-	fflush(NULL);
+	log_error("%s", d->why);
 	_exit(STATUS_MOUNT);
 }
 
@@ -521,6 +520,17 @@ static void leave(struct daemon *d)
 	_exit(KEEPER_STATUS_UPGRADE);
 }
 
+/* The mount has been taken over. */
+static void taken(struct daemon *d)
+{
+	uint32_t runs = KEPT_UPGRADE_RUNS;
+
+	/* A keeper that was killed since it has started this program says so no more. */
+	if (keeper_up(&d->keeper))
+		(void)atomic_compare_exchange_strong(&kept_head(d->kept)->upgrade, &runs, KEPT_UPGRADE_DONE);
+	log_release();
+}
+
 static int serve(struct daemon *d, struct background *bg)
 {
 	pthread_t thread;
@@ -534,6 +544,9 @@ static int serve(struct daemon *d, struct background *bg)
 		session_wait(d->session);
 		return rc;
 	}
+	/* From here on whoever takes what there is to say may wait for the mount. */
+	if (d->keeper.is_taking)
+		taken(d);
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : early_start(d->fs, &d->early);
 	if (rc)
 		log_warn("no early notice of bad memory: %s", strerror(-rc));
@@ -547,7 +560,8 @@ static int serve(struct daemon *d, struct background *bg)
 	if (d->kept && !d->opts.foreground)
 		background_detach();
 	background_up(bg);
-	keeper_up(&d->keeper);
+	if (!d->keeper.is_taking)
+		(void)keeper_up(&d->keeper);
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);
 	if (rc)
 		log_warn("the device's list of bad memory is not read: %s", strerror(-rc));
@@ -650,8 +664,10 @@ int daemon_main(int argc, char **argv)
 	}
 
 	log_setup("umbrafs", LOG_LEVEL_INFO, false);
+	if (d.keeper.is_taking)
+		log_hold();
 	if (options_parse(argc, argv, &d.opts, d.why, sizeof(d.why))) {
-		fprintf(stderr, "umbrafs: %s\n", d.why);
+		log_error("%s", d.why);
 		return STATUS_USAGE;
 	}
 	if (d.opts.help || d.opts.version) {
@@ -687,6 +703,6 @@ int daemon_main(int argc, char **argv)
 	if (run(&d, &bg) == 0)
 		return 0;
 failed:
-	fprintf(stderr, "umbrafs: %s\n", d.why);
+	log_error("%s", d.why);
 	return STATUS_MOUNT;
 }

@@ -451,6 +451,30 @@ case_log_full()
 	ended_well
 }
 
+# The same of what a daemon says before it answers anybody, here of a request that it must not do again.
+case_log_full_taking()
+{
+	local poisons=$work/poisons asker
+	fresh || return 1
+	mkfifo "$work/taking" && exec 9<>"$work/taking" || return 1
+	START_POISONS=$poisons LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so "$umbrafs" -f -o keeper "$pool" "$mnt" \
+		>"$work/log" 2>"$work/taking" </dev/null 9>&- &
+	keeper=$!
+	wait_for mountpoint -q "$mnt" && echo x >"$mnt/file" && touch "$poisons" || return 1
+	"$ctl" poison add 40M+4K "$mnt" >/dev/null 2>"$work/err" 9>&- &
+	asker=$!
+	wait_for test -e "$poisons.there" || { kill -KILL "$keeper"; rm "$poisons"; return 1; }
+	dd if=/dev/zero of="$work/taking" bs=4096 oflag=nonblock status=none 2>/dev/null
+	dd if=/dev/zero of="$work/taking" bs=1 oflag=nonblock status=none 2>/dev/null
+	daemon_kill
+	rm "$poisons"
+	wait_for has_ended "$asker" || { kill -KILL "$keeper" "$(daemon)"; return 1; }
+	is 'the file' "$(timeout 60 cat "$mnt/file")" x || return 1
+	timeout 60 grep -a -q -m 1 'under way when the daemon ended' <&9 || { echo "it is never said"; return 1; }
+	exec 9>&-
+	ended_well
+}
+
 # A daemon of which a thread waits in the kernel for what the next one has to answer, and is $before.
 stuck()
 {
@@ -498,6 +522,28 @@ case_gives_up_stuck()
 	exec 8>&-
 	says 1 'not connected' stat -f "$mnt" || return 1
 	umount -l "$mnt" && works "$bin/fsck.umbrafs" -p "$pool"
+}
+
+# A keeper that is killed when it has started the next program: that goes on with the mount, and nobody hears of it.
+case_killed_upgrading()
+{
+	local next
+	fresh || return 1
+	START_WAITS=$work/starts LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	exec 8<>"$mnt/file"
+	echo one >&8
+	touch "$work/starts"
+	"$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/umbrafs_next" "$mnt" >/dev/null 2>&1 8>&- &
+	wait_for test -e "$work/starts.there" || return 1
+	next=$(daemon)
+	kill -KILL "$keeper"
+	wait "$keeper"
+	rm "$work/starts"
+	echo two >&8 || return 1
+	is 'the file' "$(tr '\n' ' ' <"$mnt/file")" 'one two ' || return 1
+	exec 8>&-
+	works "$ctl" info "$mnt" && grep -q 'umbrafs next,' "$work/out" || { echo "it is not the next one that answers"; return 1; }
+	unmount "$mnt" && wait_for has_ended "$next" && works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)
