@@ -12,6 +12,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "util/sabotage.h"
+
 #define FUSECTL "fusectl"
 #define FUSECTL_DIR "/sys/fs/fuse/connections"
 #define FUSECTL_MAGIC 0x65735543
@@ -63,5 +65,7 @@ int fusectl_open(unsigned dev_minor)
 
 int fusectl_abort(int fd)
 {
+	if (sabotage_point("connection-abort"))
+		return 0;
 	return write(fd, "1", 1) < 0 ? -errno : 0;
 }

@@ -68,13 +68,14 @@ case_all() { killed names append data sqlite temporary pause; }
 # A file has been cut off, and that has not been answered; somebody makes it longer, and is; the daemon is killed. It is not cut off again.
 case_cut()
 {
+	rm -f "$work/cuts"*
 	fresh || return 1
 	START_CUTS=$work/cuts LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
 	timeout -k 5 120 python3 - "$mnt/file" "$work/cuts" "$keeper" <<-'END' || { rm -f "$work/cuts"; kill -KILL "$keeper"; return 1; }
 		import fcntl, os, signal, struct, sys, time
 		path, cuts, keeper = sys.argv[1:]
 		fd = os.open(path, os.O_RDWR | os.O_CREAT)
-		os.write(fd, bytes(10000))
+		os.write(fd, b"x" * 10000)
 		open(cuts, "w").close()
 		pid = os.fork()
 		if pid == 0:
@@ -88,6 +89,13 @@ case_cut()
 		os.unlink(cuts)
 		if os.waitpid(pid, 0)[1] or os.fstat(fd).st_size != 5000 + 8192:
 		    sys.exit("it has been cut off twice: %d bytes" % os.fstat(fd).st_size)
+		if os.pread(fd, 20000, 0) != b"x" * 5000 + bytes(8192):
+		    sys.exit("what was cut off is still there")
+		# The kernel cuts its pages off where it was asked to, and asks again how long the file is.
+		with open(cuts + ".said") as f:
+		    said = f.read()
+		if said != "5000 0.000000000\n":
+		    sys.exit("it was answered with size and timeout %s" % said)
 	END
 	ended_well
 }
@@ -544,6 +552,29 @@ case_killed_upgrading()
 	exec 8>&-
 	works "$ctl" info "$mnt" && grep -q 'umbrafs next,' "$work/out" || { echo "it is not the next one that answers"; return 1; }
 	unmount "$mnt" && wait_for has_ended "$next" && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# misses POINT CASE: a daemon that leaves this step out makes the case fail
+misses()
+{
+	local point=$1 name=$2
+	: >"$work/log"
+	# Who waits in vain need not do so for long here.
+	(
+		umbrafs=$UMBRA_BUILD/tests/mounted/umbrafs_sabotaged
+		export UMBRA_LEAVE_OUT=$point wait_max_s=10
+		"case_$name" >/dev/null 2>&1
+		rc=$?
+		down
+		umount -l "$mnt" 2>/dev/null
+		exit $rc
+	) && { echo "$name does not miss $point"; return 1; }
+	grep -q "left out: $point" "$work/log" || { echo "$point is nowhere"; return 1; }
+}
+
+case_sabotage()
+{
+	misses setattr-size cut && misses setattr-timeout cut && misses connection-abort gives_up_stuck
 }
 
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)
