@@ -31,6 +31,7 @@
 #include "daemon/direct.h"
 #include "daemon/direct_device.h"
 #include "daemon/early.h"
+#include "daemon/guard.h"
 #include "daemon/keeper.h"
 #include "daemon/options.h"
 #include "fs/fs.h"
@@ -48,6 +49,7 @@
 /* The daemon of a mount that was just unmounted may still be closing the pool. */
 #define BUSY_WAIT_MS 2000
 #define BUSY_STEP_MS 1
+#define DETACH_TRIES 2 /* dead mounts on one mount point */
 /* And processes that it has let map the pool's memory may still be about to let go. */
 #define MAPPED_WAIT_MS 5000
 #define THREADS_LEAST 2
@@ -67,6 +69,7 @@ struct daemon {
 	struct hook *hook;
 	struct keeper_child keeper; /* that has started us */
 	struct kept *kept;          /* for it; NULL: there is none */
+	struct guard guard;         /* where there is no keeper */
 	_Atomic bool is_over;       /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
@@ -103,31 +106,42 @@ static bool dir_realpath(const char *dir, char *real, size_t real_size)
 	return true;
 }
 
-/* The real path of a mount point; a dead mount there is detached first. */
+/* A mount that does not answer: 'why' says so. */
+static void hangs(struct daemon *d)
+{
+	char mountpoint[PATH_MAX];
+
+	session_in_the_way(d->opts.dir, mountpoint, sizeof(mountpoint));
+	snprintf(d->why, sizeof(d->why), "%s: the mount%s%s does not answer; 'umount -f' ends it",
+		 d->opts.dir, *mountpoint ? " on " : "", mountpoint);
+}
+
+/* The real path of a mount point; a dead mount there is detached first. Nobody is asked by this process but who has answered. */
 static int dir_resolve(struct daemon *d)
 {
-	struct stat st;
-	int rc = 0, waited_ms = 0;
+	mode_t mode = 0;
+	int rc, waited_ms = 0;
 
-	if (!dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
-		rc = -errno;
-	/* Twice, since a daemon may die between the two looks. */
-	for (int tries = 0; rc == 0 && tries < 2; tries++) {
-		if (session_detach_dead(d->dir) == 0)
-			log_info("%s: detached the mount of a daemon that is dead", d->dir);
-		while ((rc = stat(d->dir, &st) ? -errno : 0) && session_is_dying(-rc) &&
+	/* Again and again, since a daemon may die between two looks. */
+	for (int tries = 0;; tries++) {
+		while ((rc = session_look(d->opts.dir, &mode)) && session_is_dying(-rc) &&
 		       waited_ms++ < BUSY_WAIT_MS)
 			sleep_ms(1);
-		if (rc == 0)
+		if ((rc == 0 || rc == -ENOTCONN) && !dir_realpath(d->opts.dir, d->dir, sizeof(d->dir)))
+			rc = -errno;
+		if (rc != -ENOTCONN || tries == DETACH_TRIES || session_detach_dead(d->dir))
 			break;
-		if (rc == -ENOTCONN && !tries)
-			rc = 0;
+		log_info("%s: detached the mount of a daemon that is dead", d->dir);
+	}
+	if (rc == -ETIMEDOUT) {
+		hangs(d);
+		return rc;
 	}
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: no mount point there: %s", d->opts.dir, strerror(-rc));
 		return rc;
 	}
-	if (!S_ISDIR(st.st_mode)) {
+	if (!S_ISDIR(mode)) {
 		snprintf(d->why, sizeof(d->why), "%s: is not a directory, so nothing can be mounted there",
 			 d->opts.dir);
 		return -ENOTDIR;
@@ -161,8 +175,12 @@ static int remount_check(struct daemon *d)
 
 static int remount(struct daemon *d)
 {
-	int rc;
+	int rc = session_look(d->opts.dir, NULL);
 
+	if (rc == -ETIMEDOUT) {
+		hangs(d);
+		return rc;
+	}
 	if (!realpath(d->opts.dir, d->dir))
 		snprintf(d->dir, sizeof(d->dir), "%s", d->opts.dir);
 	rc = remount_check(d);
@@ -399,6 +417,7 @@ static int mount_up(struct daemon *d)
 		if (rc)
 			log_warn("the keeper is gone: %s", strerror(-rc));
 	}
+	guard_watch(&d->guard, session_dev_minor(d->session));
 	direct_rc = direct_open(d->fs, d->session, &d->opts, d->opts.mount_flags & MS_RDONLY, &d->direct);
 	rc = session_run(d->session);
 	if (rc == 0 && d->direct)
@@ -427,8 +446,7 @@ static int mount_up(struct daemon *d)
 /* Whoever takes over instead has to find all as it was left: the mount, orphans that are open, the pool's state. */
 static void take_failed(const struct daemon *d)
 {
-	fprintf(stderr, "umbrafs: %s\n", d->why);
-	fflush(NULL);
+	log_error("%s", d->why);
 	_exit(STATUS_MOUNT);
 }
 
@@ -440,6 +458,7 @@ static void all_down(struct daemon *d)
 	direct_stop(d->direct);
 	if (d->session)
 		session_close(d->session);
+	guard_end(&d->guard);
 	direct_close(d->direct);
 	if (d->fs)
 		fs_close(d->fs);
@@ -501,6 +520,17 @@ static void leave(struct daemon *d)
 	_exit(KEEPER_STATUS_UPGRADE);
 }
 
+/* The mount has been taken over. */
+static void taken(struct daemon *d)
+{
+	uint32_t runs = KEPT_UPGRADE_RUNS;
+
+	/* A keeper that was killed since it has started this program says so no more. */
+	if (keeper_up(&d->keeper))
+		(void)atomic_compare_exchange_strong(&kept_head(d->kept)->upgrade, &runs, KEPT_UPGRADE_DONE);
+	log_release();
+}
+
 static int serve(struct daemon *d, struct background *bg)
 {
 	pthread_t thread;
@@ -514,6 +544,9 @@ static int serve(struct daemon *d, struct background *bg)
 		session_wait(d->session);
 		return rc;
 	}
+	/* From here on whoever takes what there is to say may wait for the mount. */
+	if (d->keeper.is_taking)
+		taken(d);
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : early_start(d->fs, &d->early);
 	if (rc)
 		log_warn("no early notice of bad memory: %s", strerror(-rc));
@@ -527,7 +560,8 @@ static int serve(struct daemon *d, struct background *bg)
 	if (d->kept && !d->opts.foreground)
 		background_detach();
 	background_up(bg);
-	keeper_up(&d->keeper);
+	if (!d->keeper.is_taking)
+		(void)keeper_up(&d->keeper);
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);
 	if (rc)
 		log_warn("the device's list of bad memory is not read: %s", strerror(-rc));
@@ -578,6 +612,8 @@ static int run(struct daemon *d, struct background *bg)
 	int rc;
 
 	process_setup();
+	if (d->keeper.control < 0)
+		guard_start(&d->guard, d->dir);
 	rc = fs_up(d);
 	/* A daemon that was killed gives up the pool's lock before the kernel is told that its mount is dead. */
 	while (rc == 0 && !(d->opts.mount_flags & MS_RDONLY) && !d->keeper.is_taking &&
@@ -620,6 +656,7 @@ int daemon_main(int argc, char **argv)
 	struct background bg = { .fd = -1 };
 	bool is_kept = keeper_child(&d.keeper);
 
+	guard_title_room(argc, argv);
 	arguments = arguments_copy(argc, argv);
 	if (!arguments) {
 		fprintf(stderr, "umbrafs: out of memory\n");
@@ -627,8 +664,10 @@ int daemon_main(int argc, char **argv)
 	}
 
 	log_setup("umbrafs", LOG_LEVEL_INFO, false);
+	if (d.keeper.is_taking)
+		log_hold();
 	if (options_parse(argc, argv, &d.opts, d.why, sizeof(d.why))) {
-		fprintf(stderr, "umbrafs: %s\n", d.why);
+		log_error("%s", d.why);
 		return STATUS_USAGE;
 	}
 	if (d.opts.help || d.opts.version) {
@@ -664,6 +703,6 @@ int daemon_main(int argc, char **argv)
 	if (run(&d, &bg) == 0)
 		return 0;
 failed:
-	fprintf(stderr, "umbrafs: %s\n", d.why);
+	log_error("%s", d.why);
 	return STATUS_MOUNT;
 }

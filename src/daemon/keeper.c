@@ -25,7 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/fusectl.h"
 #include "daemon/keeper_wire.h"
+#include "daemon/process.h"
 #include "dax/dax.h"
 #include "fuse/kept.h"
 #include "util/log.h"
@@ -37,9 +39,10 @@
 #define QUICK_FREE 8   /* ... so many times in a row, is started again at once */
 #define DELAY_MS 100   /* later; twice as long each time, up to: */
 #define DELAY_MAX_MS 5000
-#define LOOK_MS \
-	1000 /* whether the daemon is still there: no signal tells of a process of which a thread is left */
-#define LINGER_MS 2000 /* of such a thread */
+#define LOOK_MS 250 /* whether the daemon is still there: no signal tells of one of which a thread is left */
+#define OVER_STEP_MS 20
+#define LINGER_MS 2000 /* of a process that has ended, but for threads... */
+#define STUCK_MS 100   /* ... all of which wait in the kernel */
 #define UPGRADE_STEP_MS 100
 #define UPGRADE_MAX_MS 15000 /* until another program answers */
 
@@ -454,42 +457,26 @@ static void signals_take(struct keeper *k)
 	}
 }
 
-/* Of a process that has ended, but for threads that wait in the kernel. */
-static bool leader_is_over(pid_t pid)
-{
-	char path[64], line[256] = "";
-	const char *name_end;
-	FILE *stat;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	stat = fopen(path, "re");
-	if (!stat)
-		return false;
-	if (!fgets(line, sizeof(line), stat))
-		line[0] = '\0';
-	fclose(stat);
-	name_end = strrchr(line, ')');
-	return name_end && strncmp(name_end, ") Z", 3) == 0;
-}
-
 /*
  * True: the daemon has ended. A thread of it that had the kernel drop pages waits for a request that the daemon was at, and which the next one has to answer: it
  * cannot end before, and runs no more of its program. It is left behind, and waited for when it ends.
  */
 static bool has_ended(struct keeper *k, int *ended)
 {
+	int64_t over_ms;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, ended, WNOHANG)) > 0)
 		if (pid == k->pid)
 			return true;
-	if (k->pid <= 0 || !leader_is_over(k->pid)) {
+	if (k->pid <= 0 || !process_is_over(k->pid)) {
 		k->over_ms = 0;
 		return false;
 	}
 	if (!k->over_ms)
 		k->over_ms = now_ms();
-	if (now_ms() - k->over_ms < LINGER_MS)
+	over_ms = now_ms() - k->over_ms;
+	if (over_ms < STUCK_MS || (over_ms < LINGER_MS && !process_is_stuck(k->pid)))
 		return false;
 	note(k, LOG_LEVEL_WARN, "a thread of daemon %d waits in the kernel: it is left behind", (int)k->pid);
 	k->over_ms = 0;
@@ -500,19 +487,29 @@ static bool has_ended(struct keeper *k, int *ended)
 /* The mount ends, and who waits for it hears so. A thread that was left behind has the connection open too. */
 static void connection_close(struct keeper *k)
 {
-	char path[64];
-	int fd;
+	int fd, rc;
 
 	fds_close(k->kept, KEEPER_FDS);
 	if (!k->head || waitpid(-1, NULL, WNOHANG) != 0)
 		return;
-	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", k->head->dev_minor);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, "1", 1) < 0)
-		note(k, LOG_LEVEL_WARN, "%s: %s: who uses the mount may wait for ever", path,
-		     strerror(errno));
+	fd = fusectl_open(k->head->dev_minor);
+	rc = fd < 0 ? fd : fusectl_abort(fd);
+	if (rc)
+		note(k, LOG_LEVEL_WARN,
+		     "the connection cannot be ended: %s: who uses the mount may wait for ever",
+		     strerror(-rc));
 	if (fd >= 0)
 		close(fd);
+}
+
+/* Until something happens, or it is time to look. */
+static bool attend_wait(const struct keeper *k)
+{
+	int wait_ms = k->over_ms ? OVER_STEP_MS : k->next >= 0 ? UPGRADE_STEP_MS : LOOK_MS;
+	struct pollfd fds[2] = { { .fd = k->signals, .events = POLLIN },
+				 { .fd = k->control, .events = POLLIN } };
+
+	return poll(fds, 2, wait_ms) >= 0 || errno == EINTR;
 }
 
 static int attend(struct keeper *k)
@@ -521,10 +518,7 @@ static int attend(struct keeper *k)
 	bool is_over;
 
 	for (;;) {
-		struct pollfd fds[2] = { { .fd = k->signals, .events = POLLIN },
-					 { .fd = k->control, .events = POLLIN } };
-
-		if (poll(fds, 2, k->next >= 0 ? UPGRADE_STEP_MS : LOOK_MS) < 0 && errno != EINTR)
+		if (!attend_wait(k))
 			return STATUS_SYSTEM;
 		hear(k);
 		if (k->pid > 0)

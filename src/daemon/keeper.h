@@ -38,7 +38,8 @@ struct keeper_child {
 bool keeper_child(struct keeper_child *child);
 /* Of a mount that has just been made. -errno */
 must_check int keeper_mounted(const struct keeper_child *child, int memory, int connection, int pool);
-void keeper_up(const struct keeper_child *child);
+/* Of a mount that answers. -errno: nobody is there who would take over, which is logged. */
+int keeper_up(const struct keeper_child *child);
 /* It has not ended. */
 bool keeper_is_there(const struct keeper_child *child);
 /* Before it ends with KEEPER_STATUS_UPGRADE. -errno: it must not, nobody would start another one. */

@@ -98,12 +98,13 @@ int keeper_mounted(const struct keeper_child *child, int memory, int connection,
 }
 
 /* Without a keeper it serves all the same; nobody takes over. */
-void keeper_up(const struct keeper_child *child)
+int keeper_up(const struct keeper_child *child)
 {
 	int rc = child->control >= 0 ? say(child, KEEPER_UP, NULL, NULL) : 0;
 
 	if (rc)
 		log_warn("the keeper is gone: %s", strerror(-rc));
+	return rc;
 }
 
 bool keeper_is_there(const struct keeper_child *child)

@@ -14,7 +14,6 @@
 #include <sys/wait.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -336,6 +335,33 @@ static bool dir_has_mount(const char *dir, const char *source)
 	return found;
 }
 
+/* The last one of those that are mounted furthest down the path. Asks nobody. */
+void session_in_the_way(const char *path, char *mountpoint, size_t size)
+{
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	char line[3 * 4096], seen[4096], here[PATH_MAX] = "", full[2 * PATH_MAX];
+	size_t best = 0;
+
+	if (*path != '/' && !getcwd(here, sizeof(here)))
+		*here = '\0';
+	snprintf(full, sizeof(full), "%s%s%s", here, *path == '/' ? "" : "/", path);
+	snprintf(mountpoint, size, "%s", "");
+	while (mounts && fgets(line, sizeof(line), mounts)) {
+		size_t len;
+
+		if (sscanf(line, "%*s %*s %*s %*s %4095s", seen) != 1)
+			continue;
+		unescape(seen);
+		len = strlen(seen);
+		if (len < best || len < 2 || strncmp(full, seen, len) != 0 || (full[len] && full[len] != '/'))
+			continue;
+		best = len;
+		snprintf(mountpoint, size, "%s", seen);
+	}
+	if (mounts)
+		fclose(mounts);
+}
+
 bool session_is_dying(int error)
 {
 	return error == ECANCELED || error == ECONNABORTED;
@@ -344,16 +370,13 @@ bool session_is_dying(int error)
 int session_detach_dead(const char *dir)
 {
 	struct timespec a_moment = { 0, DYING_STEP_NS };
-	struct statvfs st;
 	int rc;
 
 	if (!dir_has_mount(dir, NULL))
 		return -ENOENT;
-	/* The kernel may still know the attributes of the root; this it has to ask for. */
-	for (unsigned i = 0; (rc = statvfs(dir, &st) ? errno : 0) && session_is_dying(rc) && i < DYING_STEPS;
-	     i++)
+	for (unsigned i = 0; (rc = session_look(dir, NULL)) && session_is_dying(-rc) && i < DYING_STEPS; i++)
 		nanosleep(&a_moment, NULL);
-	return rc == ENOTCONN ? detach(dir) : -ENOENT;
+	return rc == -ENOTCONN ? detach(dir) : rc == -ETIMEDOUT ? rc : -ENOENT;
 }
 
 int session_detach_former(const char *dir, const char *source)

@@ -14,6 +14,7 @@
 
 #include "fuse/again.h"
 #include "fuse/ops.h"
+#include "util/sabotage.h"
 
 #define RDEV_MAJOR(rdev) ((rdev) >> 20)
 #define RDEV_MINOR(rdev) ((rdev)&0xfffffu)
@@ -263,8 +264,9 @@ static void setattr(fuse_req_t req, const struct fs_cred *cred, uint64_t ino, co
 	} else if (is_done && set->what & FS_SET_SIZE) {
 		/* A file that has been cut off may have become longer since; the kernel cuts its pages off where it was asked to, and asks again. */
 		ops_stat(&attr, &st);
-		st.st_size = (off_t)set->size;
-		fuse_reply_attr(req, &st, 0);
+		if (!sabotage_point("setattr-size"))
+			st.st_size = (off_t)set->size;
+		fuse_reply_attr(req, &st, sabotage_point("setattr-timeout") ? OPS_TIMEOUT_S : 0);
 	} else {
 		reply_attr(req, &attr);
 	}

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "fs/fs.h"
 #include "util/util.h"
@@ -102,6 +103,12 @@ void session_close(struct session *session);
 
 /* Whether a call on a mount failed so because its daemon has just died: its requests are ended so, and a moment later there is ENOTCONN. */
 bool session_is_dying(int error);
+/*
+ * What is at a path: 0 and its mode (may be NULL), -errno of stat(2), or of a mount whose daemon is dead; -ETIMEDOUT: nobody answers, for ten seconds. Such a
+ * mount is named by session_in_the_way(): where it is mounted, as far as the path itself says so, or ''.
+ */
+must_check int session_look(const char *path, mode_t *mode);
+void session_in_the_way(const char *path, char *mountpoint, size_t size);
 /* Detaches a mount whose daemon is dead from dir ("Transport endpoint is not connected"). 0: done, -ENOENT: there is none. */
 must_check int session_detach_dead(const char *dir);
 /* The same for a mount of that pool, by a caller who has the pool's lock: the daemon that served it is dead, or about to be. */

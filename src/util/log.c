@@ -8,6 +8,9 @@
 #include "util/log.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -18,10 +21,20 @@
 #include "util/util.h"
 
 #define LINE_MAX_BYTES 4096
+#define HELD_MAX_BYTES 16384
 
 static char log_program[64] = "umbrafs";
 static enum log_level log_max_level = LOG_LEVEL_INFO;
 static atomic_bool log_to_syslog;
+
+/* log_hold() */
+static struct {
+	pthread_mutex_t lock;
+	atomic_bool is_on; /* (lock) to change it */
+	char lines[HELD_MAX_BYTES];
+	size_t used_bytes; /* (lock) */
+	unsigned lost;     /* (lock) lines that had no room */
+} held = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static const struct {
 	const char *prefix;
@@ -74,6 +87,65 @@ static void write_all(int fd, const char *buf, size_t len_bytes)
 	}
 }
 
+/* ---- lines that wait ---- */
+
+void log_hold(void)
+{
+	atomic_store(&held.is_on, true);
+}
+
+/* Those that are taken at once. A pipe that takes anything takes as many bytes as a line of ours has. */
+static void held_offer(void)
+{
+	struct pollfd err = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	while (held.used_bytes > 0 && poll(&err, 1, 0) == 1 && !(err.revents & ~POLLOUT)) {
+		const char *end = memchr(held.lines, '\n', held.used_bytes);
+		size_t len = (size_t)(end - held.lines) + 1;
+
+		write_all(STDERR_FILENO, held.lines, len);
+		held.used_bytes -= len;
+		memmove(held.lines, end + 1, held.used_bytes);
+	}
+}
+
+/* False: lines are written as they come. */
+static bool held_take(char *line, size_t len)
+{
+	bool is_on;
+
+	if (!atomic_load(&held.is_on))
+		return false;
+	if (len > PIPE_BUF) {
+		len = PIPE_BUF;
+		line[len - 1] = '\n';
+	}
+	pthread_mutex_lock(&held.lock);
+	is_on = atomic_load(&held.is_on);
+	if (is_on && len <= sizeof(held.lines) - held.used_bytes) {
+		memcpy(held.lines + held.used_bytes, line, len);
+		held.used_bytes += len;
+	} else if (is_on) {
+		held.lost++;
+	}
+	if (is_on)
+		held_offer();
+	pthread_mutex_unlock(&held.lock);
+	return is_on;
+}
+
+void log_release(void)
+{
+	pthread_mutex_lock(&held.lock);
+	atomic_store(&held.is_on, false);
+	pthread_mutex_unlock(&held.lock);
+	write_all(STDERR_FILENO, held.lines, held.used_bytes);
+	held.used_bytes = 0;
+	if (held.lost)
+		log_warn("%u lines more are lost", held.lost);
+	held.lost = 0;
+}
+
 void log_line(enum log_level level, const char *fmt, ...)
 {
 	char message[LINE_MAX_BYTES];
@@ -93,7 +165,8 @@ void log_line(enum log_level level, const char *fmt, ...)
 	} else {
 		len = snprintf(line, sizeof(line), "%s: %s%s\n", log_program, log_levels[level].prefix,
 			       message);
-		write_all(STDERR_FILENO, line, (size_t)len);
+		if (!held_take(line, (size_t)len))
+			write_all(STDERR_FILENO, line, (size_t)len);
 	}
 	errno = saved_errno;
 }

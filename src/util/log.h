@@ -16,6 +16,14 @@ void log_setup(const char *program, enum log_level max_level, bool to_syslog);
 /* From now on to syslog. */
 void log_syslog(void);
 
+/*
+ * From now on, until log_release(), no line waits for whoever takes standard error: he may himself wait for us. What he does not take at once is kept, up to some KiB of it,
+ * and comes before the next line that he takes.
+ */
+void log_hold(void);
+/* What was kept; this waits. By the thread that called log_hold(). */
+void log_release(void);
+
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*

@@ -10,6 +10,7 @@
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/tool_lib.sh"
 . "$here/../lib/uring.sh"
+. "$here/hold_lib.sh"
 rounds=${UMBRA_KEEPER_ROUNDS:-20} seed=${UMBRA_SEED:-$((EPOCHSECONDS % 100000))}
 keeper=''
 
@@ -67,13 +68,14 @@ case_all() { killed names append data sqlite temporary pause; }
 # A file has been cut off, and that has not been answered; somebody makes it longer, and is; the daemon is killed. It is not cut off again.
 case_cut()
 {
+	rm -f "$work/cuts"*
 	fresh || return 1
 	START_CUTS=$work/cuts LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
 	timeout -k 5 120 python3 - "$mnt/file" "$work/cuts" "$keeper" <<-'END' || { rm -f "$work/cuts"; kill -KILL "$keeper"; return 1; }
 		import fcntl, os, signal, struct, sys, time
 		path, cuts, keeper = sys.argv[1:]
 		fd = os.open(path, os.O_RDWR | os.O_CREAT)
-		os.write(fd, bytes(10000))
+		os.write(fd, b"x" * 10000)
 		open(cuts, "w").close()
 		pid = os.fork()
 		if pid == 0:
@@ -87,6 +89,13 @@ case_cut()
 		os.unlink(cuts)
 		if os.waitpid(pid, 0)[1] or os.fstat(fd).st_size != 5000 + 8192:
 		    sys.exit("it has been cut off twice: %d bytes" % os.fstat(fd).st_size)
+		if os.pread(fd, 20000, 0) != b"x" * 5000 + bytes(8192):
+		    sys.exit("what was cut off is still there")
+		# The kernel cuts its pages off where it was asked to, and asks again how long the file is.
+		with open(cuts + ".said") as f:
+		    said = f.read()
+		if said != "5000 0.000000000\n":
+		    sys.exit("it was answered with size and timeout %s" % said)
 	END
 	ended_well
 }
@@ -448,6 +457,124 @@ case_log_full()
 	timeout 60 grep -a -q -m 1 'another one takes over' <&9 || { echo "it is never said"; return 1; }
 	exec 9>&-
 	ended_well
+}
+
+# The same of what a daemon says before it answers anybody, here of a request that it must not do again.
+case_log_full_taking()
+{
+	local poisons=$work/poisons asker
+	fresh || return 1
+	mkfifo "$work/taking" && exec 9<>"$work/taking" || return 1
+	START_POISONS=$poisons LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so "$umbrafs" -f -o keeper "$pool" "$mnt" \
+		>"$work/log" 2>"$work/taking" </dev/null 9>&- &
+	keeper=$!
+	wait_for mountpoint -q "$mnt" && echo x >"$mnt/file" && touch "$poisons" || return 1
+	"$ctl" poison add 40M+4K "$mnt" >/dev/null 2>"$work/err" 9>&- &
+	asker=$!
+	wait_for test -e "$poisons.there" || { kill -KILL "$keeper"; rm "$poisons"; return 1; }
+	dd if=/dev/zero of="$work/taking" bs=4096 oflag=nonblock status=none 2>/dev/null
+	dd if=/dev/zero of="$work/taking" bs=1 oflag=nonblock status=none 2>/dev/null
+	daemon_kill
+	rm "$poisons"
+	wait_for has_ended "$asker" || { kill -KILL "$keeper" "$(daemon)"; return 1; }
+	is 'the file' "$(timeout 60 cat "$mnt/file")" x || return 1
+	timeout 60 grep -a -q -m 1 'under way when the daemon ended' <&9 || { echo "it is never said"; return 1; }
+	exec 9>&-
+	ended_well
+}
+
+# A daemon of which a thread waits in the kernel for what the next one has to answer, and is $before.
+stuck()
+{
+	export HOLD=$hold LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libhold_preload.so
+	fresh && up -o threads=4 && hold_file && ended_well && up -o threads=4 && hold_read && before=$(daemon) && hold_telling "$before"
+	local rc=$?
+	unset HOLD LD_PRELOAD
+	return $rc
+}
+
+# It is left behind, and comes to its end by the next one, as do those who wait: left_behind SIGNAL
+left_behind()
+{
+	local before
+	stuck || return 1
+	kill -"$1" "$before"
+	rm "$hold"
+	wait_for has_ended "$caller" && wait_for has_ended "$teller" && wait_for has_ended "$before" || { kill -KILL "$keeper"; umount -f "$mnt"; return 1; }
+	wait "$caller" && wait "$teller" && is 'what was read' "$(md5sum <"$work/read")" "$hold_sum" &&
+		is 'the time' "$(stat -c %y "$mnt/file" | cut -c -10)" 2001-02-03 || return 1
+	exec 8>&-
+	grep -q "a thread of daemon $before waits in the kernel" "$work/log" || { echo "it was not left behind"; return 1; }
+	ended_well
+}
+
+case_left_behind()
+{
+	left_behind KILL
+}
+
+# One that crashes writes core first, or would: the kernel waits for all threads of it to come to that.
+case_left_behind_crashed()
+{
+	ulimit -c 0
+	left_behind SEGV
+}
+
+# A keeper that gives up then ends the connection, or all would wait for ever.
+case_gives_up_stuck()
+{
+	local before
+	stuck && prlimit --pid "$keeper" --as=60000000 || return 1
+	kill -KILL "$before"
+	wait_for has_ended "$caller" && wait_for has_ended "$teller" && wait_for has_ended "$before" && wait_for has_ended "$keeper" || { umount -f "$mnt"; return 1; }
+	exec 8>&-
+	says 1 'not connected' stat -f "$mnt" || return 1
+	umount -l "$mnt" && works "$bin/fsck.umbrafs" -p "$pool"
+}
+
+# A keeper that is killed when it has started the next program: that goes on with the mount, and nobody hears of it.
+case_killed_upgrading()
+{
+	local next
+	fresh || return 1
+	START_WAITS=$work/starts LD_PRELOAD=$UMBRA_BUILD/tests/mounted/libstart_preload.so up || return 1
+	exec 8<>"$mnt/file"
+	echo one >&8
+	touch "$work/starts"
+	"$ctl" upgrade --daemon "$UMBRA_BUILD/tests/mounted/umbrafs_next" "$mnt" >/dev/null 2>&1 8>&- &
+	wait_for test -e "$work/starts.there" || return 1
+	next=$(daemon)
+	kill -KILL "$keeper"
+	wait "$keeper"
+	rm "$work/starts"
+	echo two >&8 || return 1
+	is 'the file' "$(tr '\n' ' ' <"$mnt/file")" 'one two ' || return 1
+	exec 8>&-
+	works "$ctl" info "$mnt" && grep -q 'umbrafs next,' "$work/out" || { echo "it is not the next one that answers"; return 1; }
+	unmount "$mnt" && wait_for has_ended "$next" && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
+# misses POINT CASE: a daemon that leaves this step out makes the case fail
+misses()
+{
+	local point=$1 name=$2
+	: >"$work/log"
+	# Who waits in vain need not do so for long here.
+	(
+		umbrafs=$UMBRA_BUILD/tests/mounted/umbrafs_sabotaged
+		export UMBRA_LEAVE_OUT=$point wait_max_s=10
+		"case_$name" >/dev/null 2>&1
+		rc=$?
+		down
+		umount -l "$mnt" 2>/dev/null
+		exit $rc
+	) && { echo "$name does not miss $point"; return 1; }
+	grep -q "left out: $point" "$work/log" || { echo "$point is nowhere"; return 1; }
+}
+
+case_sabotage()
+{
+	misses setattr-size cut && misses setattr-timeout cut && misses connection-abort gives_up_stuck
 }
 
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)

@@ -4,6 +4,8 @@
  *
  * START_WAITS is a file: while it is there a daemon waits before its first instruction, and says so by another one, with '.there' behind its name.
  * START_CUTS is one while which is there the answer to a request that sets the size of a file waits; with '.there' too.
+ * '.said' gets a line with size and timeout of each such answer that goes out.
+ * START_POISONS is the same for one that says that memory is bad.
  * START_LEAVES is one while which is there a daemon waits before it makes room for another one; with '.there' too.
  * START_ALONE: what a daemon says before it makes room for another one does not arrive, as if its keeper had been killed just then.
  * START_INIT is what is done to the kernel's first request: 'old' takes away that it can send requests again, 'long' makes it longer than any is.
@@ -23,20 +25,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <umbra/ioctl.h>
+
 #define STEP_NS 10000000
-#define RESENDS_2 (1u << 7) /* in the upper half of the features */
+#define AGAIN_UNIQUE (1ull << 63) /* the kernel's mark of a request that comes again */
+#define RESENDS_2 (1u << 7)       /* in the upper half of the features */
 #define LONG_BYTES 400u
 
 #define SAYS_UPGRADE 3 /* daemon/keeper_wire.h */
 
-static const char *init_how, *cuts;
+static const char *init_how, *cuts, *poisons;
 
 /* As the kernel has it: system headers may have an older form. */
 struct init_in {
 	uint32_t major, minor, max_readahead, flags, flags2;
 };
 
-static _Thread_local uint64_t cut_unique; /* of the request that sets a size; 0: none */
+static _Atomic uint64_t cut_unique; /* of the request whose answer waits; 0: none */
 
 static void wait_while_there(const char *file)
 {
@@ -57,6 +62,7 @@ __attribute__((constructor)) static void begin(void)
 		return;
 	init_how = getenv("START_INIT");
 	cuts = getenv("START_CUTS");
+	poisons = getenv("START_POISONS");
 	wait_while_there(getenv("START_WAITS"));
 }
 
@@ -64,10 +70,14 @@ static void cut_note(const char *bytes, ssize_t size)
 {
 	const struct fuse_in_header *in = (const void *)bytes;
 	const struct fuse_setattr_in *set = (const void *)(in + 1);
+	const struct fuse_ioctl_in *ioctl = (const void *)(in + 1);
 
-	if (size >= (ssize_t)(sizeof(*in) + sizeof(*set)) && in->len == size && in->opcode == FUSE_SETATTR &&
-	    set->valid & FATTR_SIZE)
-		cut_unique = in->unique;
+	if (cuts && size >= (ssize_t)(sizeof(*in) + sizeof(*set)) && in->len == size &&
+	    in->opcode == FUSE_SETATTR && set->valid & FATTR_SIZE)
+		cut_unique = in->unique & ~AGAIN_UNIQUE;
+	if (poisons && size >= (ssize_t)(sizeof(*in) + sizeof(*ioctl)) && in->len == size &&
+	    in->opcode == FUSE_IOCTL && ioctl->cmd == UMBRA_IOC_POISON)
+		cut_unique = in->unique & ~AGAIN_UNIQUE;
 }
 
 static ssize_t init_change(char *bytes, ssize_t size, size_t room)
@@ -95,9 +105,22 @@ ssize_t read(int fd, void *bytes, size_t size)
 	if (!real)
 		real = dlsym(RTLD_NEXT, "read");
 	n = real(fd, bytes, size);
-	if (cuts)
-		cut_note(bytes, n);
+	cut_note(bytes, n);
 	return n > 0 && init_how ? init_change(bytes, n, size) : n;
+}
+
+static void say(const struct fuse_attr_out *attr)
+{
+	char name[4096];
+	FILE *to;
+
+	snprintf(name, sizeof(name), "%s.said", cuts);
+	to = fopen(name, "ae");
+	if (!to)
+		return;
+	fprintf(to, "%llu %llu.%09u\n", (unsigned long long)attr->attr.size,
+		(unsigned long long)attr->attr_valid, attr->attr_valid_nsec);
+	fclose(to);
 }
 
 ssize_t write(int fd, const void *bytes, size_t size)
@@ -107,9 +130,11 @@ ssize_t write(int fd, const void *bytes, size_t size)
 
 	if (!real)
 		real = dlsym(RTLD_NEXT, "write");
-	if (cut_unique && size >= sizeof(*out) && out->unique == cut_unique) {
+	if (cut_unique && size >= sizeof(*out) && (out->unique & ~AGAIN_UNIQUE) == cut_unique) {
 		cut_unique = 0;
-		wait_while_there(cuts);
+		wait_while_there(cuts ? cuts : poisons);
+		if (cuts && size >= sizeof(*out) + sizeof(struct fuse_attr_out))
+			say((const void *)(out + 1));
 	}
 	return real(fd, bytes, size);
 }

@@ -105,7 +105,7 @@ json_of()
 # Until it is so, or longer than any machine takes: wait_for COMMAND...
 wait_for()
 {
-	local end=$((SECONDS + 60))
+	local end=$((SECONDS + ${wait_max_s:-60}))
 	until "$@" 2>/dev/null; do
 		[ "$SECONDS" -lt "$end" ] || { echo "waited in vain: $*"; return 1; }
 		sleep 0.02
