@@ -3,10 +3,12 @@
  * A connection: who it is, its socket, its end.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/direct_priv.h"
@@ -93,6 +95,11 @@ static void peer_free(struct peer *peer)
 	free(peer);
 }
 
+static struct peer **bucket_of(struct server *s, uint64_t number)
+{
+	return &s->buckets[number % SERVER_BUCKETS];
+}
+
 /* Among all others. -EMFILE: there are too many. */
 static int peer_link(struct server *s, struct peer *peer)
 {
@@ -111,6 +118,8 @@ static int peer_link(struct server *s, struct peer *peer)
 		if (peer->next)
 			peer->next->link = &peer->next;
 		s->peers = peer;
+		peer->next_of_bucket = *bucket_of(s, peer->number);
+		*bucket_of(s, peer->number) = peer;
 		s->peers_count++;
 		tick_set(s);
 	}
@@ -120,7 +129,12 @@ static int peer_link(struct server *s, struct peer *peer)
 
 static void peer_unlink(struct server *s, struct peer *peer)
 {
+	struct peer **at = bucket_of(s, peer->number);
+
 	pthread_mutex_lock(&s->lock);
+	while (*at != peer)
+		at = &(*at)->next_of_bucket;
+	*at = peer->next_of_bucket;
 	*peer->link = peer->next;
 	if (peer->next)
 		peer->next->link = peer->link;
@@ -128,9 +142,26 @@ static void peer_unlink(struct server *s, struct peer *peer)
 	pthread_mutex_unlock(&s->lock);
 }
 
+struct peer *peer_find(struct server *s, uint64_t number)
+{
+	struct peer *peer;
+	uint32_t count;
+
+	pthread_mutex_lock(&s->lock);
+	for (peer = *bucket_of(s, number); peer && peer->number != number; peer = peer->next_of_bucket)
+		;
+	/* One that nobody has any more ends just now. */
+	count = peer ? atomic_load(&peer->count) : 0;
+	while (count > 0 && !atomic_compare_exchange_weak(&peer->count, &count, count + 1))
+		;
+	pthread_mutex_unlock(&s->lock);
+	return count > 0 ? peer : NULL;
+}
+
 static int peer_watch(struct server *s, struct peer *peer)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = peer };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT,
+				     .data.u64 = EVENT_PEER + peer->number };
 
 	return epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, peer->fd, &event) ? -errno : 0;
 }
@@ -301,19 +332,76 @@ void peer_read(struct peer *peer)
 			break;
 	}
 	if (is_over || atomic_load(&peer->is_bye)) {
+		/* Nobody reads it any more: it stays ours. */
 		peer_end(peer);
 		(void)epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, peer->fd, NULL);
 		peer_drop_later(peer);
-		return;
-	}
-	if (!msg) {
-		server_watch(peer);
-	} else if (atomic_fetch_add(&peer->requests, 1) >= PEER_REQUESTS_MAX) {
-		message_error(peer, msg->id, -EBUSY);
-		atomic_fetch_sub(&peer->requests, 1);
-		server_watch(peer);
-	} else {
-		peer_hold(peer);
+	} else if (msg && atomic_fetch_add(&peer->requests, 1) < PEER_REQUESTS_MAX) {
 		server_work(s, peer, msg, size);
+		return;
+	} else {
+		if (msg) {
+			message_error(peer, msg->id, -EBUSY);
+			atomic_fetch_sub(&peer->requests, 1);
+		}
+		server_watch(peer);
 	}
+	peer_drop_later(peer);
+}
+
+/* ---- acknowledgements, read by who waits for them ---- */
+
+bool peer_listen(void *arg)
+{
+	struct peer *peer = arg;
+
+	if (!server_read_begin(peer))
+		return false;
+	server_unwatch(peer);
+	return true;
+}
+
+/* Whether something has come. */
+static bool message_wait(struct peer *peer, const struct timespec *until)
+{
+	struct pollfd in = { .fd = peer->fd, .events = POLLIN };
+	struct timespec now, left;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	left.tv_sec = until->tv_sec - now.tv_sec;
+	left.tv_nsec = until->tv_nsec - now.tv_nsec;
+	if (left.tv_nsec < 0) {
+		left.tv_sec--;
+		left.tv_nsec += 1000000000;
+	}
+	return left.tv_sec >= 0 && ppoll(&in, 1, &left, NULL) > 0;
+}
+
+/* The number of an acknowledgement, which is gone then. False: there is something else, or nothing. */
+static bool ack_get(struct peer *peer, const struct timespec *until, uint64_t *id)
+{
+	struct umbra_msg msg;
+	bool is_ack;
+	ssize_t n;
+
+	do
+		n = recv(peer->fd, &msg, sizeof(msg), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC);
+	while (n < 0 && errno == EAGAIN && message_wait(peer, until));
+	is_ack = n == sizeof(msg) && !message_check(&msg, sizeof(msg)) && msg.type == UMBRA_MSG_ACK;
+	if (n <= 0 || (!is_ack && !sabotage_point("revoke-other")))
+		return false;
+	*id = msg.id;
+	return recv(peer->fd, &msg, sizeof(msg), MSG_DONTWAIT) > 0;
+}
+
+void peer_hear(void *arg, uint64_t id, const struct timespec *until)
+{
+	struct peer *peer = arg;
+	struct session *session = atomic_load(&peer->session);
+	uint64_t heard = 0;
+
+	for (unsigned i = 0; session && i < AT_ONCE_MAX && heard != id && ack_get(peer, until, &heard); i++)
+		session_ack(session, heard);
+	if (!sabotage_point("revoke-watch"))
+		server_watch(peer);
 }

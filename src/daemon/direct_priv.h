@@ -15,6 +15,7 @@
 #include "registry/registry.h"
 
 #define PEER_BUCKETS 256u
+#define SERVER_BUCKETS 1024u
 /* Twice what is promised: a request still counts when the process reads its answer. */
 #define PEER_REQUESTS_MAX (2 * UMBRA_REQUESTS_MAX)
 #define MESSAGE_MAX 128u /* of those that come in */
@@ -56,12 +57,14 @@ struct peer {
 	_Atomic uint32_t count, requests;
 	_Atomic bool is_told; /* HELLO has come */
 	_Atomic bool is_bye, is_over;
+	_Atomic bool is_read;            /* somebody is alone with what it sends (direct_server.c) */
 	struct session *_Atomic session; /* of the registry; NULL: not yet */
 	struct umbra_slot *slots;
 	pthread_mutex_t lock; /* of all that follows */
 	struct file *files[PEER_BUCKETS];
 	uint64_t slots_used[UMBRA_SLOTS / 64];
-	struct peer *next, **link; /* (server->lock) */
+	struct peer *next, **link;   /* (server->lock) */
+	struct peer *next_of_bucket; /* (server->lock) */
 };
 
 /* A request that waits for somebody to work on it. The last reference of a peer is such a one too: size 0. */
@@ -94,6 +97,7 @@ struct server {
 	bool is_stopping, is_listening;
 	struct work *queue, **queue_last;
 	struct peer *peers;
+	struct peer *buckets[SERVER_BUCKETS]; /* the same by number */
 	uint32_t peers_count;
 	uint64_t last_number;
 	struct orphan *orphans;
@@ -107,8 +111,15 @@ uint64_t clock_ms(void);
 
 /* ---- direct_server.c ---- */
 
-/* The socket is watched again: the peer is not the caller's any more. */
+/* What epoll says of a descriptor; of a peer's its number is added. */
+enum { EVENT_STOP, EVENT_TIMER, EVENT_CONNECTION, EVENT_PEER };
+
+/* True: the caller is alone with what the peer sends, until it is watched again. */
+bool server_read_begin(struct peer *peer);
+/* The socket is watched again. By who has a reference of the peer, or keeps its session from ending: the peer is not the caller's any more. */
 void server_watch(struct peer *peer);
+/* Nobody is told what comes, until it is watched again. */
+void server_unwatch(struct peer *peer);
 /* Worked on by whoever may, after the socket is watched again. A reference is given away. size 0: only that. */
 void server_work(struct server *s, struct peer *peer, const void *in, uint32_t size);
 /* One line for what a process should not do, not too often. */
@@ -132,8 +143,13 @@ struct fs_cred peer_cred(struct peer *peer);
 void peer_drop(struct peer *peer);
 /* The same on a thread that has no time. */
 void peer_drop_later(struct peer *peer);
-/* The socket is readable: a message, or its end. */
+/* The one of that number, held. NULL: there is none any more. */
+struct peer *peer_find(struct server *s, uint64_t number);
+/* The socket is readable: a message, or its end. By who has begun to read; a reference is given away. */
 void peer_read(struct peer *peer);
+/* Of the registry's session_ops: who waits for an acknowledgement reads the socket. */
+bool peer_listen(void *peer);
+void peer_hear(void *peer, uint64_t id, const struct timespec *until);
 /* The connection ends; who watches it comes to see it. */
 void peer_end(struct peer *peer);
 /* Without waiting. fds may be NULL. -errno: it cannot be reached, and ends. */

@@ -141,6 +141,8 @@ static int welcome(struct peer *peer, uint64_t id, struct session *session, int 
 static void serve_hello(struct peer *peer, const struct umbra_msg_hello *in)
 {
 	static const struct session_ops ops = { .revoke = peer_revoke,
+						.listen = peer_listen,
+						.hear = peer_hear,
 						.unread = peer_unread,
 						.lost = peer_lost };
 	struct session_who who = { .pid = peer->pid, .uid = peer->uid };

@@ -2,8 +2,9 @@
 /*
  * Threads and their work. See direct_server.h, direct_priv.h.
  *
- * A socket is watched with EPOLLONESHOT: whoever has seen that it is readable is alone with it until he has it watched again. The one who watches has a
- * reference of the peer, which goes when the connection ends.
+ * A socket is watched with EPOLLONESHOT. Whoever sets peer->is_read is alone with what comes, until he has it watched again: a thread that has seen that it is readable, or one that waits for an
+ * acknowledgement of just this process (registry/revoke.c). An event that somebody else has been faster than is passed over; there may be one of a peer that is not there any more, so
+ * that events have its number. Whoever watches has a reference of the peer, which goes when the connection ends; that is seen by threads of ours alone.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -98,14 +99,28 @@ static bool may_work(struct server *s)
 	return may;
 }
 
+bool server_read_begin(struct peer *peer)
+{
+	return !atomic_exchange(&peer->is_read, true);
+}
+
+static void watch(struct peer *peer, uint32_t events)
+{
+	struct epoll_event event = { .events = events | EPOLLONESHOT, .data.u64 = EVENT_PEER + peer->number };
+
+	(void)epoll_ctl(peer->server->epoll_fd, EPOLL_CTL_MOD, peer->fd, &event);
+}
+
 void server_watch(struct peer *peer)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = peer };
+	/* In this order: who hears of what is there already may read it. */
+	atomic_store(&peer->is_read, false);
+	watch(peer, EPOLLIN | EPOLLRDHUP);
+}
 
-	/* At once it is another thread's, which may be through with it before this call has returned. */
-	peer_hold(peer);
-	(void)epoll_ctl(peer->server->epoll_fd, EPOLL_CTL_MOD, peer->fd, &event);
-	peer_drop_later(peer);
+void server_unwatch(struct peer *peer)
+{
+	watch(peer, 0);
 }
 
 /* False: out of memory. */
@@ -187,14 +202,14 @@ static bool connections_take(struct server *s)
 
 static int listener_watch(struct server *s, int op)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.ptr = &s->opts.listen_fd };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = EVENT_CONNECTION };
 
 	return epoll_ctl(s->epoll_fd, op, s->opts.listen_fd, &event) ? -errno : 0;
 }
 
 static void timer_see(struct server *s)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.ptr = &s->timer_fd };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = EVENT_TIMER };
 	uint64_t times;
 	bool listen;
 
@@ -217,9 +232,9 @@ static void timer_see(struct server *s)
 
 static void event_see(struct server *s, const struct epoll_event *event)
 {
-	if (event->data.ptr == &s->timer_fd) {
+	if (event->data.u64 == EVENT_TIMER) {
 		timer_see(s);
-	} else if (event->data.ptr == &s->opts.listen_fd) {
+	} else if (event->data.u64 == EVENT_CONNECTION) {
 		bool more = connections_take(s);
 
 		if (more) {
@@ -231,8 +246,13 @@ static void event_see(struct server *s, const struct epoll_event *event)
 		s->is_listening = false;
 		tick_set(s);
 		pthread_mutex_unlock(&s->lock);
-	} else if (event->data.ptr != &s->stop_fd) {
-		peer_read(event->data.ptr);
+	} else if (event->data.u64 >= EVENT_PEER) {
+		struct peer *peer = peer_find(s, event->data.u64 - EVENT_PEER);
+
+		if (peer && server_read_begin(peer))
+			peer_read(peer);
+		else if (peer)
+			peer_drop_later(peer);
 	}
 }
 
@@ -288,8 +308,8 @@ static void limit_raise(struct server_opts *opts)
 
 static int fds_open(struct server *s)
 {
-	struct epoll_event stop = { .events = EPOLLIN, .data.ptr = &s->stop_fd };
-	struct epoll_event timer = { .events = EPOLLIN | EPOLLONESHOT, .data.ptr = &s->timer_fd };
+	struct epoll_event stop = { .events = EPOLLIN, .data.u64 = EVENT_STOP };
+	struct epoll_event timer = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = EVENT_TIMER };
 
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "fs/holders.h"
 #include "util/util.h"
@@ -54,6 +55,12 @@ struct revoke {
 struct session_ops {
 	/* Sends it without waiting; under the session's order lock. An error: it cannot be reached, which is as no answer. */
 	int (*revoke)(void *arg, const struct revoke *revoke);
+	/*
+	 * Both or none may be NULL. Between them nobody but the caller reads what it sends; false: somebody else is at it. hear() takes answers until that to the revoke of this id has come, until the
+	 * time is over, or something else comes, which it leaves for whoever reads otherwise. No lock held.
+	 */
+	bool (*listen)(void *arg);
+	void (*hear)(void *arg, uint64_t id, const struct timespec *until);
 	/* Whether it has sent something that nobody has read yet. No lock held. May be NULL. */
 	bool (*unread)(void *arg);
 	/* It did not answer in time, or could not be reached: nobody waits for it any more, nothing is granted to it. Once. No lock held. Ends no session. */

@@ -12,9 +12,13 @@
 #include "registry/priv.h"
 #include "util/sabotage.h"
 
+#define HEAR_MS 2u
+
 struct asked {
 	struct session *session; /* a reference */
 	struct revoke revoke;
+	bool is_called; /* around all that is asked of it: it does not end meanwhile */
+	bool listens;
 };
 struct change {
 	struct registry *r;
@@ -181,8 +185,44 @@ static int ask_all(struct change *c)
 	return rc;
 }
 
+/* Before it is asked: who waits for the answer reads it. Through another thread it would take two more wake-ups. */
+static void listen_to(struct asked *a)
+{
+	struct session *s = a->session;
+
+	pthread_mutex_lock(&s->registry->lock);
+	a->is_called = s->ops->listen && !s->ended && !s->lost && !sabotage_point("revoke-listen");
+	if (a->is_called)
+		session_call(s);
+	else
+		pthread_mutex_unlock(&s->registry->lock);
+	a->listens = a->is_called && s->ops->listen(s->arg);
+}
+
+/* The time is one for all, so that nobody's other messages wait long for who does not answer. */
+static void hear_all(struct change *c)
+{
+	struct timespec until = clock_after(HEAR_MS);
+
+	for (uint32_t i = 0; i < c->count; i++) {
+		struct asked *a = &c->asked[i];
+		struct session *s = a->session;
+
+		if (a->listens)
+			s->ops->hear(s->arg, a->revoke.id, &until);
+		if (a->is_called)
+			session_called(s);
+		else
+			pthread_mutex_lock(&c->r->lock);
+		session_put(s);
+		pthread_mutex_unlock(&c->r->lock);
+	}
+}
+
 static void send_all(struct change *c)
 {
+	for (uint32_t i = 0; i < c->count; i++)
+		listen_to(&c->asked[i]);
 	for (uint32_t i = 0; i < c->count; i++) {
 		struct session *s = c->asked[i].session;
 		int rc = 0;
@@ -191,12 +231,13 @@ static void send_all(struct change *c)
 		if (!s->ended && !s->lost)
 			rc = s->ops->revoke(s->arg, &c->asked[i].revoke);
 		pthread_mutex_unlock(&s->order);
+		if (!rc)
+			continue;
 		pthread_mutex_lock(&c->r->lock);
-		if (rc)
-			session_lose(s);
-		session_put(s);
+		session_lose(s);
 		pthread_mutex_unlock(&c->r->lock);
 	}
+	hear_all(c);
 }
 
 /* ---- waiting ---- */

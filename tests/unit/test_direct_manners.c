@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The server of direct mappings, and processes that do not do what they should: that do not wait for answers, never stop sending or connecting, or whose
- * messages are read late; and one that ends in the middle of a request.
+ * messages are read late; and one that ends in the middle of a request. Who waits for an acknowledgement reads it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -65,6 +65,12 @@ static atomic_bool is_endless[1024];
 /* One of which nothing is read for now. */
 static atomic_int unread_fd = -1;
 
+/* One of which the server's own threads read nothing. */
+static atomic_int heard_fd = -1;
+
+/* A thread that changes files; it finds nothing unread before something has come. */
+static _Thread_local bool is_waiter;
+
 /* After the first wait for an answer any other one takes long. */
 static atomic_bool is_patient;
 
@@ -76,16 +82,20 @@ ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags)
 	const struct umbra_msg msg = { .size = sizeof(msg), .type = UMBRA_MSG_ACK };
 
 	/* Whoever only looks whether there is something has us read on. */
-	if (flags & MSG_PEEK) {
+	if (flags & MSG_PEEK && size == 1) {
 		atomic_store(&unread_fd, -1);
 		if (atomic_load(&is_patient)) {
 			pthread_mutex_lock(&registry->lock);
 			registry->opts.revoke_ms = REVOKE_MS;
 			pthread_mutex_unlock(&registry->lock);
 		}
-	} else if (atomic_load(&unread_fd) == fd) {
+	} else if (atomic_load(&unread_fd) == fd || (atomic_load(&heard_fd) == fd && !is_waiter)) {
 		errno = EAGAIN;
 		return -1;
+	} else if (atomic_load(&heard_fd) == fd) {
+		struct pollfd in = { .fd = fd, .events = POLLIN };
+
+		assert_int_equal(poll(&in, 1, WAIT_MS), 1);
 	}
 	if (fd < 0 || fd >= (int)ARRAY_SIZE(is_endless) || !atomic_load(&is_endless[fd]))
 		return __real_recv(fd, buf, size, flags);
@@ -122,8 +132,89 @@ static void test_endless(void **state)
 
 static void *truncate_run(void *arg)
 {
+	is_waiter = true;
 	assert_int_equal(truncate_to(inos[0], 0), 0);
 	return arg;
+}
+
+/* It has all of the first file, which is being truncated: it has been asked for it. The number of that. */
+static uint64_t asked_for(struct client *c, pthread_t *thread)
+{
+	struct umbra_msg_revoke asked;
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+	*c = (struct client){ .fd = fds[0], .device_fd = -1 };
+	(void)!server_adopt(server, fds[1]);
+	client_hello(c);
+	assert_int_equal(map(c, attach(c, inos[0], BOTH), 0, FILE_BLK, UMBRA_MAP_WRITE), 0);
+	(void)attach(c, inos[1], BOTH);
+	atomic_store(&heard_fd, fds[1]);
+	assert_int_equal(pthread_create(thread, NULL, truncate_run, NULL), 0);
+	assert_int_equal(recv(c->fd, &asked, sizeof(asked), 0), sizeof(asked));
+	assert_int_equal(asked.msg.type, UMBRA_MSG_REVOKE);
+	return asked.msg.id;
+}
+
+/* Who waits for one process reads its answer, without the server's threads; afterwards those read it again. */
+static void test_heard(void **state)
+{
+	struct registry_stats stats;
+	struct umbra_msg ack = { 0 };
+	pthread_t thread;
+	struct client c;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, 2000);
+	ack.id = asked_for(&c, &thread);
+	message_send(&c, &ack, UMBRA_MSG_ACK, sizeof(ack));
+	pthread_join(thread, NULL);
+	registry_get_stats(registry, &stats);
+	assert_int_equal(stats.late, 0);
+	atomic_store(&heard_fd, -1);
+	assert_int_equal(map(&c, c.in.attached.handle, 0, 1, 0), 0);
+	client_down(&c, true);
+	stats_wait(0, 0);
+	down();
+}
+
+/* What comes before the answer is served by whoever does so otherwise, and in its turn. */
+static void test_heard_other(void **state)
+{
+	struct umbra_msg_map in = { .len = BLOCK_SIZE };
+	struct umbra_msg ack = { 0 };
+	pthread_t thread;
+	struct client c;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	ack.id = asked_for(&c, &thread);
+	in.handle = c.in.attached.handle;
+	message_send(&c, &in, UMBRA_MSG_MAP, sizeof(in));
+	message_send(&c, &ack, UMBRA_MSG_ACK, sizeof(ack));
+	atomic_store(&heard_fd, -1);
+	assert_int_equal(message_next(&c), UMBRA_MSG_PIECES);
+	pthread_join(thread, NULL);
+	client_down(&c, true);
+	stats_wait(0, 0);
+	down();
+}
+
+/* A process that ends in place of an answer. */
+static void test_heard_end(void **state)
+{
+	pthread_t thread;
+	struct client c;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	(void)asked_for(&c, &thread);
+	client_down(&c, false);
+	/* By the number there may be another descriptor soon. */
+	atomic_store(&heard_fd, -1);
+	pthread_join(thread, NULL);
+	stats_wait(0, 0);
+	down();
 }
 
 /* It has answered in time, but nobody has come to read that: it is not taken for one that does not answer. */
@@ -290,7 +381,8 @@ int main(void)
 		cmocka_unit_test(test_descriptors),      cmocka_unit_test(test_hasty),
 		cmocka_unit_test(test_endless),          cmocka_unit_test(test_unread),
 		cmocka_unit_test(test_endless_connects), cmocka_unit_test(test_no_slot),
-		cmocka_unit_test(test_ended_at_work),
+		cmocka_unit_test(test_ended_at_work),    cmocka_unit_test(test_heard),
+		cmocka_unit_test(test_heard_other),      cmocka_unit_test(test_heard_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
