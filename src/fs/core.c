@@ -208,7 +208,7 @@ struct op_rounds {
 	struct changes changes;
 	struct op_ending end;
 	unsigned lost, refills, poisons;
-	bool slow, drained, store;
+	bool slow, drained, store, asks;
 };
 
 /* Others may need the slow lock before they can help. */
@@ -251,7 +251,7 @@ static int round_again(struct fs *fs, struct op_rounds *r, int rc)
 	} else if (rc == -EHWPOISON) {
 		slow_leave(fs, r);
 		rc = r->poisons++ < POOL_GUARD_TRIES ? poison_met(fs, &r->end.bad, r->store) : -EIO;
-	} else if (rc == -EUSERS) {
+	} else if (rc == -EUSERS && r->asks) {
 		slow_leave(fs, r);
 		rc = changes_begin(fs, &r->changes, r->end.changes, r->end.change_count);
 	}
@@ -266,7 +266,8 @@ static int round_again(struct fs *fs, struct op_rounds *r, int rc)
 	return op_gain_space(fs);
 }
 
-static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg, bool drain)
+static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg, bool drain,
+	       bool asks)
 {
 	struct op_rounds r;
 	int rc;
@@ -278,6 +279,7 @@ static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op
 	r.lost = r.refills = r.poisons = 0;
 	r.slow = false;
 	r.drained = !drain;
+	r.asks = asks;
 	r.store = mode != TXN_READ;
 	do {
 		rc = op_round(fs, mode, cred, fn, arg, &r.locks, &r.end);
@@ -294,12 +296,17 @@ static int run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op
 
 int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
 {
-	return run(fs, mode, cred, fn, arg, mode == TXN_WRITE);
+	return run(fs, mode, cred, fn, arg, mode == TXN_WRITE, true);
+}
+
+int op_run_now(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg)
+{
+	return run(fs, mode, cred, fn, arg, mode == TXN_WRITE, false);
 }
 
 int op_run_poison(struct fs *fs, enum txn_mode mode, op_fn fn, void *arg)
 {
-	return run(fs, mode, NULL, fn, arg, false);
+	return run(fs, mode, NULL, fn, arg, false, true);
 }
 
 static int held_add(struct op *op, struct inode *inode)

@@ -174,6 +174,8 @@ typedef int (*op_fn)(struct op *op, void *arg);
  * to let go, until the operation is over. An error of the commit itself is not tried again.
  */
 must_check int op_run(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg);
+/* The same, but nobody is asked to let go: -EUSERS, and nothing has been done. */
+must_check int op_run_now(struct fs *fs, enum txn_mode mode, const struct fs_cred *cred, op_fn fn, void *arg);
 /* The same under poison_lock: nothing is drained. Whoever gets -ENOSPC leaves the lock, calls op_gain_space() and tries once more. */
 must_check int op_run_poison(struct fs *fs, enum txn_mode mode, op_fn fn, void *arg);
 must_check int op_gain_space(struct fs *fs);

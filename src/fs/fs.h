@@ -176,6 +176,8 @@ uint32_t fs_through_opens(struct fs *fs, uint64_t ino);
 must_check ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
 /* The same for pages that the kernel keeps, and -EIO for any lost line. Counted while the file is open for writing. */
 must_check ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
+/* The same without waiting for others: -EUSERS, if somebody who maps the file would have to be asked (holders.h). */
+must_check ssize_t fs_read_pages_now(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off);
 /* How many there were; 0 again when the last writer has closed it. */
 uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
 #define FS_WRITE_APPEND 0x1u    /* at the end, whatever off says */

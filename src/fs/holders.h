@@ -126,5 +126,7 @@ bool fs_is_lent(struct fs *fs, uint64_t ino);
  * stored to without a word. -EBUSY: they have taken more as often as they were asked.
  */
 must_check int fs_lend_all(struct fs *fs, uint64_t ino);
+/* The same without waiting: -EUSERS, if one of them would have to be asked. */
+must_check int fs_lend_all_now(struct fs *fs, uint64_t ino);
 
 #endif

@@ -114,3 +114,8 @@ int fs_lend_all(struct fs *fs, uint64_t ino)
 {
 	return fs_is_held(fs, ino) ? op_run(fs, TXN_READ, NULL, lend_all_op, &ino) : 0;
 }
+
+int fs_lend_all_now(struct fs *fs, uint64_t ino)
+{
+	return fs_is_held(fs, ino) ? op_run_now(fs, TXN_READ, NULL, lend_all_op, &ino) : 0;
+}

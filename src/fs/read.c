@@ -5,16 +5,23 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/clone.h"
 #include "fs/data.h"
 #include "fs/loss.h"
+#include "util/sabotage.h"
+
+/* About a second. */
+#define MEMORY_TRIES 100u
+#define MEMORY_PAUSE_NS 10000000
 
 struct read_call {
 	uint64_t ino, off, size_bytes;
 	uint8_t *buf;
 	bool pages;          /* the kernel keeps them */
+	bool now;            /* nobody is asked for them */
 	bool in_place;       /* there is bad memory that cannot be seen to: what can be read where it is */
 	uint64_t done_bytes; /* out */
 };
@@ -183,13 +190,28 @@ static int read_once(struct op *op, void *arg)
 
 static ssize_t read_run(struct fs *fs, struct read_call *r)
 {
-	int rc = op_run(fs, TXN_READ, NULL, read_once, r);
+	int (*const run)(struct fs *, enum txn_mode, const struct fs_cred *, op_fn, void *) =
+		r->now ? op_run_now : op_run;
+	int rc = run(fs, TXN_READ, NULL, read_once, r);
 
 	if (rc == -EIO) {
 		r->in_place = true;
-		rc = op_run(fs, TXN_READ, NULL, read_once, r);
+		rc = run(fs, TXN_READ, NULL, read_once, r);
 	}
 	return rc ? rc : (ssize_t)r->done_bytes;
+}
+
+/* A page that cannot be read ends whoever has it mapped (SIGBUS). Memory that is wanting just now, mostly that to ask holders with, may be there in a moment. */
+static ssize_t read_patiently(struct fs *fs, struct read_call *r)
+{
+	const struct timespec pause = { .tv_nsec = MEMORY_PAUSE_NS };
+	ssize_t n = read_run(fs, r);
+
+	for (unsigned i = 0; n == -ENOMEM && i < MEMORY_TRIES && !sabotage_point("page-memory"); i++) {
+		nanosleep(&pause, NULL);
+		n = read_run(fs, r);
+	}
+	return n;
 }
 
 ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
@@ -202,6 +224,15 @@ ssize_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint6
 ssize_t fs_read_pages(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
 {
 	struct read_call r = { .ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .pages = true };
+
+	return read_patiently(fs, &r);
+}
+
+ssize_t fs_read_pages_now(struct fs *fs, uint64_t ino, void *buf, size_t size_bytes, uint64_t off)
+{
+	struct read_call r = {
+		.ino = ino, .off = off, .size_bytes = size_bytes, .buf = buf, .pages = true, .now = true
+	};
 
 	return read_run(fs, &r);
 }

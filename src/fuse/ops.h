@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "fs/fs.h"
+#include "fuse/asks.h"
 #include "fuse/defer.h"
 #include "fuse/direct.h"
 #include "fuse/kept.h"
@@ -54,6 +55,7 @@ struct session {
 	struct wire wire;
 	struct defer *defer;
 	struct defer *mover; /* what takes long: one thread */
+	struct asks *asks;
 	struct token_table *tokens;
 	struct scrub *scrub;
 	struct events *events;

@@ -15,6 +15,7 @@
 #include "fs/holders.h"
 #include "fuse/again.h"
 #include "fuse/ops.h"
+#include "util/sabotage.h"
 
 /* FS_OPEN_* of an open, but for truncation. */
 static unsigned open_flags(const struct fuse_file_info *fi)
@@ -88,7 +89,8 @@ static bool open_bypasses(struct session *session, uint64_t ino, const struct fu
 	bypasses = fs_open_way(session->fs, ino, flags, way,
 			       is_held ? opens_excused(session->opens, ino, true) : 0);
 	/* Attached before it counted. */
-	if (!bypasses && writes && !is_held && can && fs_is_held(session->fs, ino)) {
+	if (!bypasses && writes && !is_held && can && fs_is_held(session->fs, ino) &&
+	    !sabotage_point("open-counted")) {
 		fs_open_way_again(session->fs, ino);
 		bypasses = fs_open_way(session->fs, ino, flags, FS_WAY_WANTS,
 				       opens_excused(session->opens, ino, true));
@@ -162,6 +164,59 @@ out:
 	ops_reply(req, rc);
 }
 
+static void open_reply(fuse_req_t req, uint64_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = req_session(req)->fs;
+
+	if (fuse_reply_open(req, fi) < 0)
+		fs_closed(fs, ino, open_noted(fi));
+}
+
+/* An open that waits for holders of the file. */
+struct open_work {
+	struct defer_work work;
+	fuse_req_t req;
+	uint64_t ino;
+	struct fuse_file_info fi;
+};
+
+static void open_deferred(struct defer_work *work)
+{
+	struct open_work *w = container_of(work, struct open_work, work);
+
+	if (fs_lend_all(req_session(w->req)->fs, w->ino))
+		w->fi.keep_cache = 0;
+	open_reply(w->req, w->ino, &w->fi);
+	free(w);
+}
+
+/*
+ * Pages that it may store to without a word are there already: their holders give up what they have, or else the pages are dropped. True: it is answered when they have.
+ */
+static bool open_lend(fuse_req_t req, uint64_t ino, struct fuse_file_info *fi)
+{
+	struct session *session = req_session(req);
+	int rc = fs_lend_all_now(session->fs, ino);
+	struct open_work *w;
+
+	if (rc == -EUSERS && asks_here(session->asks)) {
+		rc = fs_lend_all(session->fs, ino);
+		asks_here_end(session->asks);
+	} else if (rc == -EUSERS) {
+		w = malloc(sizeof(*w));
+		if (w) {
+			*w = (struct open_work){ { .fn = open_deferred }, req, ino, *fi };
+			if (asks_add(session->asks, ino, &w->work))
+				return true;
+			free(w);
+		}
+		rc = fs_lend_all(session->fs, ino);
+	}
+	if (rc)
+		fi->keep_cache = 0;
+	return false;
+}
+
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct session *session = req_session(req);
@@ -195,11 +250,13 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	open_fill(session, open_bypasses(session, ino, fi, way), fi);
 	again_opened(open_noted(fi));
 	/* Pages that it may store to without a word are there already, perhaps: dropped, where nobody writes through them. */
-	if (flags & FS_OPEN_MAP && fs_is_lent(fs, ino) &&
-	    ((fi->direct_io && way != FS_WAY_BYPASS) || fs_lend_all(fs, ino)))
-		fi->keep_cache = 0;
-	if (fuse_reply_open(req, fi) < 0)
-		fs_closed(fs, ino, open_noted(fi));
+	if (flags & FS_OPEN_MAP && fs_is_lent(fs, ino)) {
+		if (fi->direct_io && way != FS_WAY_BYPASS)
+			fi->keep_cache = 0;
+		else if (open_lend(req, ino, fi))
+			return;
+	}
+	open_reply(req, ino, fi);
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -211,6 +268,59 @@ void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (again_release())
 		fs_closed(session->fs, ino, has_pages ? open_noted(fi) | FS_OPEN_CACHED : open_noted(fi));
 	ops_reply(req, 0);
+}
+
+/* A read into pages that waits for holders of the file. */
+struct read_work {
+	struct defer_work work;
+	fuse_req_t req;
+	uint64_t ino, off;
+	size_t size_bytes;
+	char bytes[];
+};
+
+static void read_deferred(struct defer_work *work)
+{
+	struct read_work *w = container_of(work, struct read_work, work);
+	ssize_t n = fs_read_pages(req_session(w->req)->fs, w->ino, w->bytes, w->size_bytes, w->off);
+
+	if (n < 0)
+		ops_reply(w->req, (int)n);
+	else
+		fuse_reply_buf(w->req, w->bytes, (size_t)n);
+	free(w);
+}
+
+static bool read_defer(fuse_req_t req, uint64_t ino, size_t size_bytes, uint64_t off)
+{
+	struct read_work *w = malloc(sizeof(*w) + size_bytes);
+
+	if (!w)
+		return false;
+	*w = (struct read_work){ { .fn = read_deferred }, req, ino, off, size_bytes };
+	if (asks_add(req_session(req)->asks, ino, &w->work))
+		return true;
+	free(w);
+	return false;
+}
+
+/* -EINPROGRESS: it is answered by another thread. */
+static ssize_t read_pages(fuse_req_t req, uint64_t ino, size_t size_bytes, uint64_t off)
+{
+	struct session *session = req_session(req);
+	char *buf = worker_now->buf;
+	ssize_t n = fs_read_pages_now(session->fs, ino, buf, size_bytes, off);
+
+	/* The other one waits for memory. */
+	if (n != -EUSERS && n != -ENOMEM)
+		return n;
+	if (asks_here(session->asks)) {
+		n = fs_read_pages(session->fs, ino, buf, size_bytes, off);
+		asks_here_end(session->asks);
+		return n;
+	}
+	return read_defer(req, ino, size_bytes, off) ? -EINPROGRESS :
+						       fs_read_pages(session->fs, ino, buf, size_bytes, off);
 }
 
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -226,7 +336,9 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	else if (wire_now.direct)
 		n = fs_read(fs, ino, worker->buf, size, (uint64_t)off);
 	else
-		n = fs_read_pages(fs, ino, worker->buf, size, (uint64_t)off);
+		n = read_pages(req, ino, size, (uint64_t)off);
+	if (n == -EINPROGRESS)
+		return;
 	if (n < 0) {
 		ops_reply(req, (int)n);
 		return;

@@ -590,6 +590,8 @@ int session_run(struct session *session)
 	if (rc == 0)
 		rc = defer_open(1, &session->mover);
 	if (rc == 0)
+		rc = asks_open(session->opts.threads > 1, &session->asks);
+	if (rc == 0)
 		fs_on_poison(session->fs, events_note, session->events);
 	if (rc == 0 && session->uring)
 		rc = uring_start(session->uring);
@@ -740,6 +742,7 @@ void session_close(struct session *session)
 	defer_end(session->mover);
 	if (session->uring)
 		uring_end(session->uring);
+	asks_close(session->asks);
 	fs_on_poison(session->fs, NULL, NULL);
 	if (session->place)
 		place_close(session->place);

@@ -93,7 +93,11 @@ enum wire_verdict wire_request(struct wire *wire, char **request, size_t *size_b
 	case FUSE_INIT:
 		take_init(wire, in, body, body_size);
 		break;
-	case FUSE_INTERRUPT: /* nothing here waits for long, and the answer is on its way */
+	/*
+	 * Nothing that waits is broken off: neither for who maps the file (revoke_ms at most) nor for pages of the kernel, since what has begun by then goes on. The caller, also one that is
+	 * killed, has its answer when that is over; the kernel asks for no other one to this.
+	 */
+	case FUSE_INTERRUPT:
 		return WIRE_DROP;
 	case FUSE_READ: /* what goes to or from a process's memory names the owner of its locks */
 		if (body_size >= sizeof(struct fuse_read_in))

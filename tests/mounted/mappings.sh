@@ -193,6 +193,59 @@ case_unmount()
 	[ $rc = 0 ] && works "$bin/fsck.umbrafs" -fn "$pool"
 }
 
+# So many requests have not been answered, at least: waits_for COUNT
+connection=''
+waits_for()
+{
+	[ "$(cat "$work/fusectl/$connection/waiting")" -ge "$1" ]
+}
+
+late_revokes()
+{
+	python3 -c 'import sys; sys.path.insert(0, sys.argv[1]); import mappings_client; print(mappings_client.stats(sys.argv[2])["late_revokes"])' "$here" "$mnt"
+}
+
+# More processes wait for pages of a stopped process than there are threads: other files' calls are answered meanwhile.
+readers=8
+stopped_once()
+{
+	local late pages rc=0
+	late=$(late_revokes) && holder_up stay && kill -STOP "$holder" && wait_for all_stopped "$holder" || return 1
+	python3 - "$mnt/file" $readers <<-'END' &
+		import mmap, os, sys
+		memory = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 1 << 16, prot=mmap.PROT_READ)
+		memory.madvise(mmap.MADV_RANDOM)
+		for i in range(int(sys.argv[2])):
+		    if os.fork() == 0:
+		        os._exit(memory[i << 13:(i << 13) + 15] != b'%015d' % (i << 9))
+		sys.exit(any(os.wait()[1] for i in range(int(sys.argv[2]))))
+	END
+	pages=$!
+	wait_for waits_for $readers || rc=1
+	[ $rc = 1 ] || { [ "$(cat "$mnt/other")" = text ] && echo new >"$mnt/new" && stat "$mnt/other" >/dev/null && rm "$mnt/new"; } || rc=1
+	# Nobody has been given up so far.
+	[ $rc = 1 ] || { waits_for $readers && [ "$(late_revokes)" = "$late" ]; } || rc=2
+	kill -CONT "$holder"
+	wait "$pages" || { echo "a page is wrong"; rc=1; }
+	holder_down
+	return $rc
+}
+
+case_stopped()
+{
+	local round=0 rc=2
+	mkdir -p "$work/fusectl" && mount -t fusectl none "$work/fusectl" || return 1
+	fresh && daemon_up threads=2 && blocks "$mnt/file" 16 && echo text >"$mnt/other" && connection=$(stat -c %d "$mnt") || return 1
+	# On a machine that is too busy it may take as long as nobody waits any more.
+	while [ $rc = 2 ] && [ $((round += 1)) -le 5 ]; do
+		stopped_once
+		rc=$?
+	done
+	[ $rc = 2 ] && echo "other files' calls wait for the stopped process"
+	umount "$work/fusectl"
+	[ $rc = 0 ] && daemon_down && works "$bin/fsck.umbrafs" -fn "$pool"
+}
+
 case_shadows()
 {
 	local rc=0 dev

@@ -140,7 +140,10 @@ static int begin(void *arg, uint64_t ino, uint64_t lo_blk, uint64_t hi_blk, enum
 	h->broken |= lo_blk >= hi_blk;
 	if (h->last_store)
 		h->last_store(h);
-	if (h->mood == FAKE_REFUSES)
+	if (h->no_memory > 0) {
+		h->no_memory--;
+		rc = -ENOMEM;
+	} else if (h->mood == FAKE_REFUSES)
 		rc = -EBUSY;
 	else if (h->mood == FAKE_MUTE)
 		rc = mute_begin(h, ino, lo_blk, hi_blk, change);

@@ -46,7 +46,8 @@ struct fake_holders {
 	unsigned open_count;
 	uint64_t kept[FAKE_KEPT]; /* blocks that keep() has said are held */
 	unsigned kept_count;
-	bool whole; /* grants are asked for so */
+	bool whole;         /* grants are asked for so */
+	unsigned no_memory; /* so often begin() gives -ENOMEM first */
 	bool broken;
 };
 

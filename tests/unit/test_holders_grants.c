@@ -600,6 +600,29 @@ static void test_page_mute(void **state)
 	fs_unhold(t.fs, file);
 }
 
+/* Memory to ask with is wanting, for a while: whoever has the page mapped would die of an error. And nobody is asked by who cannot wait. */
+static void test_page_memory(void **state)
+{
+	uint8_t page[BLOCK_SIZE];
+
+	(void)state;
+	store_blk(file, 0, 4);
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	opened(0);
+	assert_int_equal(fake_grant(&fake, file, 0, 4, true), 0);
+	fake_forget(&fake);
+	assert_int_equal(fs_read_pages_now(t.fs, file, page, sizeof(page), 0), -EUSERS);
+	assert_int_equal(fake.ask_count, 0);
+	fake.no_memory = 3;
+	pages_read(0, 1);
+	assert_int_equal(fake.ask_count, 4);
+	assert_int_equal(fake_held_blk(&fake, file, 0, 4, true), 3);
+	assert_int_equal(fs_read_pages_now(t.fs, file, page, sizeof(page), 0), sizeof(page));
+	fake_release(&fake, file, 0, END);
+	fs_closed(t.fs, file, 0);
+	fs_unhold(t.fs, file);
+}
+
 static int take_beside_page(void *arg, const struct fs_piece *pieces, unsigned count, uint64_t size_bytes)
 {
 	struct inode *inode = inode_pin(t.fs, file, 1, false);
@@ -738,6 +761,7 @@ int main(void)
 		test(test_first_bytes),    test(test_not_held),      test(test_forgotten),
 		test(test_staying),        test(test_page_moves),    test(test_page_mute),
 		test(test_page_lent),      test(test_page_open),     test(test_ways),
+		test(test_page_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
