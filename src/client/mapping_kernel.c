@@ -67,6 +67,7 @@ static int leave_map(const struct mapping *seen, void **at)
 static int leave_one(struct holding *h)
 {
 	struct mapping *m, seen;
+	bool is_left = false;
 	void *at = NULL;
 	size_t len;
 	int rc;
@@ -88,18 +89,17 @@ static int leave_one(struct holding *h)
 		pthread_mutex_lock(&client_lock);
 		m = mapping_find(seen.lo);
 		/* If it has changed meanwhile: again. */
-		if (!is_same(m, &seen)) {
-			(void)client_calls.munmap(at, len);
-		} else {
+		if (is_same(m, &seen)) {
 			whole_void(seen.lo, seen.hi);
 			if (client_calls.mremap(at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
 						(void *)seen.lo) == MAP_FAILED)
 				rc = -errno;
-			m->by_kernel = rc == 0;
-			if (rc)
-				(void)client_calls.munmap(at, len);
+			m->by_kernel = is_left = rc == 0;
 		}
 		pthread_mutex_unlock(&client_lock);
+		/* Nobody else knows of it, and the listener needs the lock while this takes long. */
+		if (!is_left)
+			(void)client_calls.munmap(at, len);
 	}
 	mapped_put(seen.mapped);
 	return rc;

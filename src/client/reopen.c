@@ -187,7 +187,7 @@ static int reopen_by_name(struct reopening *r, struct umbra_file *f)
 		return -ENOTCONN;
 	r->name[len] = '\0';
 	r->flags &= FLAGS_KEPT;
-	if (f->can_write)
+	if (f->can_write && !sabotage_point("reopen-bypass"))
 		r->flags |= O_DIRECT; /* umbra-run hides it */
 	rc = home_next(f->holding->home, open_at, r);
 	if (rc)

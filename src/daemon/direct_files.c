@@ -111,7 +111,9 @@ static void stores_stop(struct peer *peer, struct file *file, bool counts)
 	if (counts && !sabotage_point("stores-stop"))
 		rc = registry_invalidate(s->opts.registry, file->ino, 0, UINT64_MAX);
 	/* Beside somebody who writes through them they are left: nothing is in the pages but what is in the file (fs/lend.c). */
-	if (rc == 0 && mount->through_opens(mount->arg, file->ino) == 0 && !sabotage_point("stores-drop"))
+	if (rc == 0 &&
+	    (mount->through_opens(mount->arg, file->ino) == 0 || sabotage_point("stores-through")) &&
+	    !sabotage_point("stores-drop"))
 		rc = mount->drop_pages(mount->arg, file->ino);
 	if (rc && rc != -ESHUTDOWN)
 		log_debug("end of stores to inode %llu: error %d", (unsigned long long)file->ino, -rc);

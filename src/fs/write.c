@@ -335,6 +335,20 @@ static int write_inline(struct op *op, struct inode_attr *attr, const struct dat
 	return 0;
 }
 
+/* Up to where it may be stored from off on. What goes before a lost line may be there already, from a try that found the line lost. */
+static int write_end(struct op *op, const struct inode_attr *attr, uint64_t off, uint64_t *end)
+{
+	uint64_t before = u64_align_down(*end, LINE_SIZE);
+	int rc = loss_may_store(op, attr, off, *end);
+
+	if (rc != -EIO || before <= off)
+		return rc;
+	rc = loss_may_store(op, attr, off, before);
+	if (!rc)
+		*end = before;
+	return rc;
+}
+
 int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, const struct data_src *src,
 	       uint64_t off, uint64_t end, uint64_t *stored_end)
 {
@@ -351,12 +365,7 @@ int data_write(struct op *op, struct inode *inode, struct inode_attr *attr, cons
 		if (!rc)
 			*stored_end = end;
 	} else {
-		rc = loss_may_store(op, attr, off, end);
-		if (rc == -EIO && u64_align_down(end, LINE_SIZE) > off) {
-			/* What goes before a lost line may be there already, from a try that found the line lost. */
-			end = u64_align_down(end, LINE_SIZE);
-			rc = loss_may_store(op, attr, off, end);
-		}
+		rc = write_end(op, attr, off, &end);
 		if (!rc)
 			rc = data_to_extents(op, inode, attr);
 		if (!rc && off > attr->size)
@@ -417,8 +426,13 @@ static int write_once(struct op *op, void *arg)
 	if (w.off >= FS_SIZE_MAX)
 		return -EFBIG;
 	w.size_bytes = u64_min(w.size_bytes, FS_SIZE_MAX - w.off);
-	if (w.flags & FS_WRITE_PAGES)
-		rc = op_lend(op, inode, blk_of(w.off), blk_up(w.off + w.size_bytes));
+	if (w.flags & FS_WRITE_PAGES) {
+		/* One that is refused takes nothing from anybody. */
+		end = w.off + w.size_bytes;
+		rc = write_end(op, &attr, w.off, &end);
+		if (!rc || sabotage_point("page-refused"))
+			rc = op_lend(op, inode, blk_of(w.off), blk_up(w.off + w.size_bytes));
+	}
 	if (rc)
 		return rc;
 	src = (struct data_src){ w.buf, w.off };

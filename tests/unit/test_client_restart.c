@@ -3,6 +3,7 @@
  * What libumbra does when the daemon ends and another one comes, against one of the test's own (fake_daemon.h). As soon as the library has let go, blocks move, and the places where they were are
  * filled with something else: whoever reads or stores by what he knew before is seen.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +27,7 @@
 #include <umbra/ioctl.h>
 #include <umbra/umbra.h>
 
+#include "client/calls.h"
 #include "fake_daemon.h"
 
 #define LIMIT_S 110u
@@ -286,6 +289,46 @@ static void test_called_deleted(void **state)
 	assert_int_equal(byte, 0x11);
 }
 
+/* The library's descriptors of the file by this mount, by how they are open: with the flag, without it. */
+static void count_own(unsigned counts[2])
+{
+	DIR *fds = opendir("/proc/self/fd");
+	struct stat file_st, st;
+	struct dirent *entry;
+
+	assert_non_null(fds);
+	assert_int_equal(fstat(fake->fd, &file_st), 0);
+	counts[0] = counts[1] = 0;
+	while ((entry = readdir(fds))) {
+		int own = atoi(entry->d_name);
+
+		if (own == fake->fd || fstatat(dirfd(fds), entry->d_name, &st, 0) ||
+		    st.st_dev != file_st.st_dev || st.st_ino != file_st.st_ino || fake_fd_is_dead(own))
+			continue;
+		counts[(fcntl(own, F_GETFL) & O_DIRECT) != 0]++;
+	}
+	closedir(fds);
+}
+
+/* Under umbra-run nobody sees to it, and the program's descriptor looks as if it did not: what is written by the next mount's goes around the kernel's pages. */
+static void test_bypasses(void **state)
+{
+	void (*bypass)(int fd) = client_calls.fd_bypass;
+	uint8_t byte = 0x11;
+	unsigned counts[2];
+
+	(void)state;
+	client_calls.fd_bypass = NULL;
+	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+	die(false);
+	fake_mount(fake);
+	assert_int_equal(umbra_pwrite(file, &byte, 1, BLOCK), 1);
+	count_own(counts);
+	assert_int_equal(counts[0], 0);
+	assert_int_equal(counts[1], 1);
+	client_calls.fd_bypass = bypass;
+}
+
 /* A descriptor of the next mount. */
 static void test_attached_again(void **state)
 {
@@ -372,6 +415,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_another_file, up, down),
 		cmocka_unit_test_setup_teardown(test_attached_again, up, down),
+		cmocka_unit_test_setup_teardown(test_bypasses, up, down),
 		cmocka_unit_test_setup_teardown(test_called_deleted, up, down),
 		cmocka_unit_test_setup_teardown(test_next_ends, up, down),
 		cmocka_unit_test_setup_teardown(test_threads, up, down),

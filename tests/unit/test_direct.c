@@ -537,6 +537,17 @@ static void test_through(void **state)
 	assert_int_equal(map(&c, handle, 0, 4, 0), 0);
 	assert_int_equal(atomic_load(&drops), 1);
 	fs_closed(t.fs, inos[0], flags);
+	/* Nor when the last one who stored has gone; else they are. */
+	for (unsigned writers = 0; writers < 2; writers++) {
+		uint32_t before;
+
+		handle = attach(&c, inos[1], BOTH);
+		assert_int_equal(map(&c, handle, 0, 4, UMBRA_MAP_WRITE), 0);
+		before = atomic_load(&drops);
+		atomic_store(&others_write, writers);
+		assert_int_equal(detach(&c, handle), UMBRA_MSG_DONE);
+		assert_int_equal(atomic_load(&drops) - before, writers ? 0 : 1);
+	}
 	client_down(&c, true);
 	down();
 }

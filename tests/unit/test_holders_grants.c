@@ -623,6 +623,24 @@ static void test_page_memory(void **state)
 	fs_unhold(t.fs, file);
 }
 
+/* A write that is refused takes nothing from anybody. */
+static void test_page_refused(void **state)
+{
+	uint64_t blks[] = { 2, END }, off = 2 * BLOCK_SIZE + 8;
+
+	(void)state;
+	store_blk(file, 0, 4);
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	assert_int_equal(fake_grant(&fake, file, 0, 4, true), 0);
+	assert_int_equal(op_run(t.fs, TXN_WRITE, NULL, lose, blks), 0);
+	fake_forget(&fake);
+	assert_int_equal(fs_write(t.fs, &testfs_root, file, bytes, 8, off, FS_WRITE_PAGES), -EIO);
+	assert_int_equal(fake.ask_count, 0);
+	assert_int_equal(fake_held_blk(&fake, file, 0, 4, true), 4);
+	fake_release(&fake, file, 0, END);
+	fs_unhold(t.fs, file);
+}
+
 static int take_beside_page(void *arg, const struct fs_piece *pieces, unsigned count, uint64_t size_bytes)
 {
 	struct inode *inode = inode_pin(t.fs, file, 1, false);
@@ -761,7 +779,7 @@ int main(void)
 		test(test_first_bytes),    test(test_not_held),      test(test_forgotten),
 		test(test_staying),        test(test_page_moves),    test(test_page_mute),
 		test(test_page_lent),      test(test_page_open),     test(test_ways),
-		test(test_page_memory),
+		test(test_page_memory),    test(test_page_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
