@@ -89,7 +89,14 @@ struct user {
 	uid_t uid;
 	unsigned sessions;
 	uint64_t shadows, holdings;
+	struct timespec late_until; /* one of them has not answered in time, not long ago */
 };
+#define LATE_MS 60000u      /* so long it is remembered */
+#define LATE_REVOKE_MS 500u /* and nobody waits longer for the others of that user */
+/* (l) */
+bool user_is_late(const struct user *user);
+/* Of those without sessions. */
+void users_free(struct registry *r);
 
 struct session {
 	struct registry *registry;

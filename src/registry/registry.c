@@ -111,6 +111,7 @@ void registry_close(struct registry *r)
 		assert(s->ended && s->lost);
 		session_remove(s);
 	}
+	users_free(r);
 	fs_set_holders(r->fs, NULL);
 	/* For readers; what is still to be freed by call_rcu has nothing to do with the rest (a barrier would take 10 ms). */
 	if (r->session_next > 0)

@@ -71,6 +71,9 @@ struct session_who {
 	uid_t uid;
 	bool write; /* may have pieces to store to */
 };
+/*
+ * -ENOMEM. -EBUSY: a session of this user has let others wait for revoke_ms within the last minute (never root's); until then nobody waits long for those that he has either.
+ */
 must_check int session_new(struct registry *r, const struct session_who *who, const struct session_ops *ops,
 			   void *arg, struct session **out);
 /*

@@ -265,32 +265,50 @@ static bool is_unread(struct session *s)
 	return unread;
 }
 
-/* (l) */
-static void wait_for_some(struct change *c)
-{
-	struct timespec limit = clock_after(c->r->opts.revoke_ms);
-	int rc = 0;
+/* By when they have to have answered: all have been asked together. */
+struct limits {
+	struct timespec usual, late; /* where the user has let others wait lately */
+};
 
-	while (waits_for(c) && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&c->file->moved, &c->r->lock, &limit);
+static struct limits limits_from_now(const struct registry *r)
+{
+	unsigned ms = r->opts.revoke_ms;
+
+	return (struct limits){ clock_after(ms), clock_after(ms < LATE_REVOKE_MS ? ms : LATE_REVOKE_MS) };
+}
+
+/* Until nobody is waited for, or the time of the first one is over: that one. (l) */
+static struct holding *wait_for_some(struct change *c, const struct limits *limits)
+{
+	struct holding *h;
+
+	while ((h = waits_for(c))) {
+		const struct timespec *limit = user_is_late(h->session->user) ? &limits->late :
+										&limits->usual;
+		int rc = pthread_cond_timedwait(&c->file->moved, &c->r->lock, limit);
+
+		if (rc == ETIMEDOUT && waits_for(c) == h)
+			break;
+	}
+	return h;
 }
 
 /* Until nobody holds anything there, or is lost. (l) */
 static void wait_for_all(struct change *c)
 {
+	struct limits limits = limits_from_now(c->r);
 	bool again = true;
 	struct holding *h;
 
 	if (sabotage_point("registry-ack"))
 		return;
-	wait_for_some(c);
-	while ((h = waits_for(c))) {
+	while ((h = wait_for_some(c, &limits))) {
 		/* One that ends just now is on its way out, and its shadows with it. */
 		if (h->session->ended) {
 			pthread_cond_wait(&c->file->moved, &c->r->lock);
 		} else if (again && is_unread(h->session)) {
 			again = false;
-			wait_for_some(c);
+			limits = limits_from_now(c->r);
 		} else {
 			session_lose(h->session);
 		}

@@ -7,17 +7,38 @@
 #include <stdlib.h>
 
 #include "registry/priv.h"
+#include "util/sabotage.h"
 
-/* With one session more; fresh becomes NULL if it is used. (l) */
+bool user_is_late(const struct user *user)
+{
+	struct timespec now = clock_after(0);
+
+	return user->late_until.tv_sec > now.tv_sec;
+}
+
+/* (l) */
+static void user_free(struct user *user)
+{
+	cds_list_del(&user->link);
+	free(user);
+}
+
+/* With one session more; fresh becomes NULL if it is used. NULL: not now. (l) */
 static struct user *user_get(struct registry *r, uid_t uid, struct user **fresh)
 {
-	struct user *user;
+	struct user *user, *next, *found = NULL;
 
-	cds_list_for_each_entry(user, &r->users, link) {
-		if (user->uid == uid) {
-			user->sessions++;
-			return user;
-		}
+	cds_list_for_each_entry_safe(user, next, &r->users, link) {
+		if (user->uid == uid)
+			found = user;
+		else if (user->sessions == 0 && !user_is_late(user))
+			user_free(user);
+	}
+	if (found && user_is_late(found))
+		return NULL;
+	if (found) {
+		found->sessions++;
+		return found;
 	}
 	user = *fresh;
 	*fresh = NULL;
@@ -32,8 +53,16 @@ static void user_put(struct user *user)
 	if (--user->sessions > 0)
 		return;
 	assert(user->holdings == 0 && user->shadows == 0);
-	cds_list_del(&user->link);
-	free(user);
+	if (!user_is_late(user))
+		user_free(user);
+}
+
+void users_free(struct registry *r)
+{
+	struct user *user, *next;
+
+	cds_list_for_each_entry_safe(user, next, &r->users, link)
+		user_free(user);
 }
 
 void session_account(struct session *s, int64_t holdings, int64_t shadows)
@@ -81,6 +110,13 @@ int session_new(struct registry *r, const struct session_who *who, const struct 
 	CDS_INIT_LIST_HEAD(&s->revokes);
 	pthread_mutex_lock(&r->lock);
 	s->user = user_get(r, who->uid, &user);
+	if (!s->user) {
+		pthread_mutex_unlock(&r->lock);
+		pthread_mutex_destroy(&s->order);
+		free(user);
+		free(s);
+		return -EBUSY;
+	}
 	s->id = ++r->session_next;
 	cds_list_add_tail(&s->link, &r->sessions);
 	r->stats.sessions++;
@@ -153,11 +189,16 @@ void session_called(struct session *s)
 void session_lose(struct session *s)
 {
 	struct registry *r = s->registry;
+	unsigned late;
 
 	if (s->lost || s->ended)
 		return;
 	s->lost = true;
-	r->stats.late += revokes_forget(s);
+	late = revokes_forget(s);
+	r->stats.late += late;
+	/* Nor is his time that of others. */
+	if (late > 0 && s->who.uid != 0 && !sabotage_point("registry-late"))
+		s->user->late_until = clock_after(LATE_MS);
 	r->stats.orphans++;
 	session_wake(s);
 	session_call(s);

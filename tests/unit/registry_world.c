@@ -125,7 +125,7 @@ static const struct session_ops ops = { .revoke = client_revoke, .lost = client_
 
 void client_start(struct client *c, enum manner manner, bool write)
 {
-	const struct session_who who = { .pid = c->pid, .uid = 1, .write = write };
+	const struct session_who who = { .pid = c->pid, .uid = c->uid, .write = write };
 
 	assert_true(c->ended);
 	c->manner = manner;

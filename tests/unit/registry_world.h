@@ -23,6 +23,7 @@ struct client {
 	struct session *s;
 	enum manner manner;
 	pid_t pid;
+	uid_t uid; /* 0 if it is not set before the start */
 	bool ended;
 	bool deaf; /* answers to grants fail */
 	_Atomic unsigned lost, revokes, answers;

@@ -137,6 +137,7 @@ static void test_user(void **unused)
 	b = &w.clients[1];
 	world_fill(&w, 1, 4);
 	world_fill(&w, 2, 4);
+	a->uid = b->uid = 1;
 	start(a, CLIENT_PROMPT, 1);
 	start(b, CLIENT_PROMPT, 1);
 	w.r->opts.user_times = 1;
@@ -368,6 +369,49 @@ static void test_dead(void **unused)
 	memset(a->pages, 0, sizeof(a->pages));
 	assert_int_equal(fake_share(w.fs, 1, 2, 3, 6), 0);
 	world_check(&w);
+	world_close(&w);
+}
+
+/* A user who has let others wait does so once: then he gets no sessions for a while, and nobody waits long for those that he has. Root does not count. */
+static void test_late(void **unused)
+{
+	const struct session_who who = { .pid = 77, .uid = 5 }, other = { .pid = 78, .uid = 6 };
+	const struct session_ops none = { 0 };
+	struct world w;
+	struct session *s;
+
+	(void)unused;
+	world_open(&w, 3, 20);
+	world_fill(&w, 1, 30);
+	world_fill(&w, 2, 30);
+	w.clients[0].uid = w.clients[1].uid = 5;
+	start(&w.clients[0], CLIENT_DEAD, 1);
+	start(&w.clients[1], CLIENT_DEAD, 2);
+	start(&w.clients[2], CLIENT_DEAD, 1);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(client_grant(&w.clients[i], i + 1, 0, 20, false, false), 0);
+	assert_int_equal(fake_move(w.fs, 1, 3, 6, true), 0);
+	assert_int_equal(w.clients[0].lost, 1);
+	assert_int_equal(session_new(w.r, &who, &none, NULL, &s), -EBUSY);
+	/* As if for ever: it comes to its end all the same. */
+	w.r->opts.revoke_ms = 1000000;
+	assert_int_equal(fake_move(w.fs, 2, 3, 6, true), 0);
+	assert_int_equal(w.clients[1].lost, 1);
+	world_check(&w);
+	for (unsigned i = 0; i < 2; i++) {
+		client_end(&w.clients[i], false);
+		assert_int_equal(registry_reap(w.r, is_pid, NULL, &w.clients[i].pid), 0);
+	}
+	/* Also when none of his is left. */
+	assert_int_equal(session_new(w.r, &who, &none, NULL, &s), -EBUSY);
+	assert_int_equal(session_new(w.r, &other, &none, NULL, &s), 0);
+	session_end(s, true);
+	w.r->opts.revoke_ms = 20;
+	assert_int_equal(client_grant(&w.clients[2], 1, 0, 20, false, false), 0);
+	assert_int_equal(fake_move(w.fs, 1, 3, 6, true), 0);
+	assert_int_equal(w.clients[2].lost, 1);
+	client_end(&w.clients[2], false);
+	client_start(&w.clients[2], CLIENT_PROMPT, true);
 	world_close(&w);
 }
 
@@ -681,13 +725,14 @@ static void test_random(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_grant),    cmocka_unit_test(test_grant_errors),
-		cmocka_unit_test(test_user),     cmocka_unit_test(test_move),
-		cmocka_unit_test(test_share),    cmocka_unit_test(test_dead),
-		cmocka_unit_test(test_dying),    cmocka_unit_test(test_quarantine),
-		cmocka_unit_test(test_refusing), cmocka_unit_test(test_crossing),
-		cmocka_unit_test(test_thousand), cmocka_unit_test(test_random),
-		cmocka_unit_test(test_million),  cmocka_unit_test(test_lend),
+		cmocka_unit_test(test_grant),      cmocka_unit_test(test_grant_errors),
+		cmocka_unit_test(test_user),       cmocka_unit_test(test_move),
+		cmocka_unit_test(test_share),      cmocka_unit_test(test_dead),
+		cmocka_unit_test(test_dying),      cmocka_unit_test(test_late),
+		cmocka_unit_test(test_quarantine), cmocka_unit_test(test_refusing),
+		cmocka_unit_test(test_crossing),   cmocka_unit_test(test_thousand),
+		cmocka_unit_test(test_random),     cmocka_unit_test(test_million),
+		cmocka_unit_test(test_lend),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY");
 
