@@ -49,7 +49,7 @@ static inline int umbra_mmap_error(const void *addr)
 	return (unsigned long)addr >= (unsigned long)-4095L ? (int)(long)addr : 0;
 }
 /*
- * As the system calls, of any addresses; on a device of large pages cut at those (-EINVAL). umbra_msync(): whatever the flags are it is done when it returns. umbra_mprotect() to what umbra_mmap()
+ * As the system calls, of any addresses, on a device of large pages too. umbra_msync(): whatever the flags are it is done when it returns. umbra_mprotect() to what umbra_mmap()
  * does not give makes the mapping the kernel's. umbra_mremap(): -errno as umbra_mmap(); new_addr is read with MREMAP_FIXED only.
  */
 int umbra_munmap(void *addr, size_t len);

@@ -64,7 +64,7 @@ struct session {
 	struct opens *opens;
 	struct worker *workers;
 	unsigned workers_count;
-	struct standins *standins; /* workers.c */
+	struct standins *standins;      /* workers.c */
 	struct uring *uring;            /* or NULL */
 	_Atomic bool is_uring;          /* the kernel has taken the queues */
 	_Atomic unsigned forgets_count; /* messages carried out */

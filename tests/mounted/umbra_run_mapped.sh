@@ -244,6 +244,12 @@ for size in 4 * MIB, 3 * MIB, 4 * MIB + 5:
     while done < size:
         done += os.readv(b.fileno(), [memoryview(m)[done:]])
     assert done == size and bytes(m[:size]) == bytes([size % 251]) * size
+# A message that is shorter than the memory for it, of which the end lies past the end of the file.
+os.ftruncate(fd, 4 * MIB)
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+a.send(b"short")
+assert b.recv_into(memoryview(m)[4 * MIB - 4096:]) == 5
+assert os.pread(fd, 5, 4 * MIB - 4096) == b"short"
 ' "$mnt/a" 2>"$work/stats" || { tail -3 "$work/stats"; return 1; }
 	has_mapped 1 && sound
 }
