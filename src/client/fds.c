@@ -93,8 +93,6 @@ static struct fd_entry *entry_of(uintptr_t slot)
 	return slot >= SLOT_ENTRY ? (struct fd_entry *)slot : NULL; /* NOLINT(performance-no-int-to-ptr) */
 }
 
-/* ---- what is not fast ---- */
-
 /* A handler may come that does not return. */
 static inline void release(void)
 {
@@ -102,6 +100,8 @@ static inline void release(void)
 	if (__builtin_expect(handlers_wait, 0) && depth == 0)
 		handlers_release();
 }
+
+/* ---- what is not fast ---- */
 
 struct slow slow_begin(void)
 {
@@ -145,8 +145,10 @@ static struct unfit **unfit_at(uint64_t dev, uint64_t ino)
 
 /* ---- entries ---- */
 
+/* All locks of the library are held meanwhile: handlers wait, as in a call. Comes before what libumbra does about fork(), and after it. */
 static void fork_prepare(void)
 {
+	depth++;
 	pthread_mutex_lock(&fds_lock);
 	own_fork_prepare();
 }
@@ -155,6 +157,8 @@ static void fork_parent(void)
 {
 	own_fork_parent();
 	pthread_mutex_unlock(&fds_lock);
+	depth--;
+	release();
 }
 
 /* Nothing is freed here: many children do not live long. */
@@ -171,6 +175,8 @@ static void fork_child(void)
 	if (table)
 		atomic_store(&table->alive, true);
 	pthread_mutex_unlock(&fds_lock);
+	depth--;
+	release();
 }
 
 static void entry_free(struct fd_entry *e)
