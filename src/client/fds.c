@@ -40,6 +40,7 @@
 #include "client/file.h"
 #include "client/guard.h"
 #include "client/mapping.h"
+#include "client/preload_handlers.h"
 #include "client/section.h"
 #include "client/session.h"
 
@@ -82,7 +83,7 @@ static pid_t own_pid;
 #define MARK_OURS 63
 #define MARK_BOTH 62
 
-/* Within a call of this thread's: a signal handler that comes now goes to the kernel. */
+/* Within a call of this thread's: handlers of signals wait for its end. Calls of those that do not go to the kernel. */
 static __thread unsigned depth __attribute__((tls_model("initial-exec")));
 /* How many it has in ending. */
 static __thread unsigned ending_mine __attribute__((tls_model("initial-exec")));
@@ -90,6 +91,14 @@ static __thread unsigned ending_mine __attribute__((tls_model("initial-exec")));
 static struct fd_entry *entry_of(uintptr_t slot)
 {
 	return slot >= SLOT_ENTRY ? (struct fd_entry *)slot : NULL; /* NOLINT(performance-no-int-to-ptr) */
+}
+
+/* A handler may come that does not return. */
+static inline void release(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	if (__builtin_expect(handlers_wait, 0) && depth == 0)
+		handlers_release();
 }
 
 /* ---- what is not fast ---- */
@@ -101,12 +110,7 @@ struct slow slow_begin(void)
 
 	depth++;
 	sigfillset(&set);
-	sigdelset(&set, SIGSEGV);
-	sigdelset(&set, SIGBUS);
-	sigdelset(&set, SIGILL);
-	sigdelset(&set, SIGFPE);
-	sigdelset(&set, SIGTRAP);
-	sigdelset(&set, SIGABRT);
+	handlers_keep_faults(&set);
 	client_calls.mask(SIG_BLOCK, &set, &s.signals);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &s.cancel);
 	return s;
@@ -120,6 +124,7 @@ void slow_end(const struct slow *s)
 	pthread_setcancelstate(s->cancel, &ignored);
 	client_calls.mask(SIG_SETMASK, &s->signals, NULL);
 	errno = s->error;
+	release();
 }
 
 bool fds_is_quiet(void)
@@ -140,8 +145,10 @@ static struct unfit **unfit_at(uint64_t dev, uint64_t ino)
 
 /* ---- entries ---- */
 
+/* All locks of the library are held meanwhile: handlers wait, as in a call. Comes before what libumbra does about fork(), and after it. */
 static void fork_prepare(void)
 {
+	depth++;
 	pthread_mutex_lock(&fds_lock);
 	own_fork_prepare();
 }
@@ -150,6 +157,8 @@ static void fork_parent(void)
 {
 	own_fork_parent();
 	pthread_mutex_unlock(&fds_lock);
+	depth--;
+	release();
 }
 
 /* Nothing is freed here: many children do not live long. */
@@ -166,6 +175,8 @@ static void fork_child(void)
 	if (table)
 		atomic_store(&table->alive, true);
 	pthread_mutex_unlock(&fds_lock);
+	depth--;
+	release();
 }
 
 static void entry_free(struct fd_entry *e)
@@ -419,6 +430,7 @@ bool fds_begin(int fd, bool store)
 void fds_done(void)
 {
 	depth--;
+	release();
 }
 
 bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc)
@@ -432,12 +444,12 @@ bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc
 	done = try(fd, buf, size, off, store, &e, &slot);
 	if (done == TO_LEARN && slot_learn(fd, slot))
 		done = try(fd, buf, size, off, store, &e, &slot);
-	fds_done();
 	if (done == DONE)
 		*rc = (ssize_t)size;
 	else if (done == PINNED)
 		*rc = long_way(e, buf, size, off, store);
-	else if (done == NOT_OURS)
+	fds_done();
+	if (done == NOT_OURS)
 		fds_tell(BY_OTHER_FILE);
 	return done == DONE || done == PINNED;
 }

@@ -289,6 +289,19 @@ void guard_remove(const uint8_t *base)
 		}
 }
 
+struct guard *guard_aside(void)
+{
+	struct guard *g = guard_now;
+
+	guard_now = NULL;
+	return g;
+}
+
+void guard_back(struct guard *g)
+{
+	guard_now = g;
+}
+
 static const uint8_t *guarded(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user,
 			      bool places)
 {

@@ -34,6 +34,9 @@ must_check int guard_action(int sig, const struct sigaction *new, struct sigacti
 extern bool guard_never_blocked;
 /* True: one that was sent, and is not for now. NULL: nobody puts any off. Set before main(). */
 extern bool (*guard_put_off)(int sig, const siginfo_t *info);
+/* Around a handler that may have come within a copy: it may make copies too, or jump out. */
+struct guard *guard_aside(void);
+void guard_back(struct guard *g);
 /* Around fork(). */
 void guard_fork_prepare(void);
 void guard_fork_end(void);
@@ -43,7 +46,7 @@ void guard_remove(const uint8_t *base);
 
 /* How bytes are copied: memcpy(), or store_bytes(). */
 typedef void (*guard_copy_fn)(void *dst, const void *src, size_t len);
-/* Not within another one of the same thread. Where the copy ended; NULL: it was done. */
+/* Not within another one of the same thread, but for guard_aside(). Where the copy ended; NULL: it was done. */
 must_check const uint8_t *guard_copy(guard_copy_fn copy, void *dst, const void *src, size_t len);
 /* The same where one side, user, is memory of the application that may be bad: ends there too, if guard_install_user() was called. NULL: none. */
 must_check const uint8_t *guard_copy_user(guard_copy_fn copy, void *dst, const void *src, size_t len,

@@ -111,15 +111,21 @@ int mappings_reserve(unsigned more)
 	return 0;
 }
 
-/* Around changes: whoever reads meanwhile reads again. */
+/* Around changes, of which one may be part of another one: whoever reads meanwhile reads again. */
+static unsigned changing;
+
 static void set_change_begin(void)
 {
+	if (changing++ > 0)
+		return;
 	atomic_fetch_add_explicit(&set_turn, 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void set_change_end(void)
 {
+	if (--changing > 0)
+		return;
 	atomic_fetch_add_explicit(&set_turn, 1, memory_order_release);
 }
 
@@ -185,6 +191,43 @@ void mappings_cut(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct 
 		}
 		m->next = *out;
 		*out = m;
+	}
+}
+
+/* One that goes on where m ends, and is alike in all that counts. */
+static bool goes_on(const struct mapping *m, const struct mapping *next)
+{
+	return next && next->lo == m->hi && next->off == m->off + (m->hi - m->lo) && next->unit == m->unit &&
+	       next->prot == m->prot && next->shared == m->shared && next->by_kernel == m->by_kernel &&
+	       next->dont_fork == m->dont_fork && next->mapped == m->mapped && m->hi % m->unit == 0;
+}
+
+static void range_join(uint64_t *lo, uint64_t *hi, uint64_t more_lo, uint64_t more_hi)
+{
+	if (more_lo >= more_hi)
+		return;
+	*lo = *lo < *hi ? u64_min(*lo, more_lo) : more_lo;
+	*hi = u64_max(*hi, more_hi);
+}
+
+void mapping_join(struct mapping *m, uintptr_t hi)
+{
+	struct mapping *next;
+
+	while (m->hi < hi && (next = mapping_next(m->hi)) && goes_on(m, next)) {
+		set_change_begin();
+		mapping_remove(next);
+		range_join(&m->placed_lo, &m->placed_hi, next->placed_lo, next->placed_hi);
+		range_join(&m->stored_lo, &m->stored_hi, next->stored_lo, next->stored_hi);
+		m->storable |= next->storable;
+		m->marks |= next->marks;
+		mapping_remove(m);
+		m->areas += next->areas;
+		m->hi = next->hi;
+		mapping_add(m);
+		set_change_end();
+		m->mapped->users--; /* it has one itself */
+		free(next);
 	}
 }
 

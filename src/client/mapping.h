@@ -64,6 +64,8 @@ must_check int mappings_reserve(unsigned more);
 void mapping_add(struct mapping *m);
 /* Out of the set; what is there is not touched. */
 void mapping_remove(struct mapping *m);
+/* What follows m up to hi, as far as the kernel would have one area of it all, becomes a part of it. */
+void mapping_join(struct mapping *m, uintptr_t hi);
 /*
  * Cuts [lo, hi) out of the set; what is cut in two takes one of the two spares. Pieces of mappings that are cut out go to *out, linked by next, with their
  * users; what is there is not touched.

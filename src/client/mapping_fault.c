@@ -13,6 +13,7 @@
 #include "client/mapping.h"
 #include "client/prefault.h"
 #include "client/reopen.h"
+#include "client/section.h"
 #include "client/session.h"
 
 #define BLOCK 4096u
@@ -299,6 +300,19 @@ bool mapping_is(uintptr_t addr)
 	return is;
 }
 
+/* In a handler within a section: what is known comes into place. To ask is to wait for somebody who may be waiting for the section. */
+static enum fault without_asking(struct touch *t)
+{
+	enum look l = look(t);
+
+	if (l == LOOK_ASK || l == LOOK_END || l == LOOK_LOST) {
+		pthread_mutex_lock(&client_lock);
+		t->mapped->users--; /* if it was the last, the file stays: its end is asked for too */
+		pthread_mutex_unlock(&client_lock);
+	}
+	return l == LOOK_DONE ? FAULT_DONE : FAULT_NOT_OURS;
+}
+
 enum fault mapping_fault(uintptr_t addr, bool store, bool came_as_bus, bool bad)
 {
 	struct touch t = { .addr = addr, .store = store };
@@ -309,7 +323,7 @@ enum fault mapping_fault(uintptr_t addr, bool store, bool came_as_bus, bool bad)
 
 	if (!mappings_touch(addr, addr + 1) || !mappings_alive())
 		return FAULT_NOT_OURS;
-	if (came_as_bus)
+	if (came_as_bus && !section_is_interrupted())
 		(void)mappings_take_back_dead();
 	pthread_mutex_lock(&client_lock);
 	m = mapping_find(addr);
@@ -319,6 +333,8 @@ enum fault mapping_fault(uintptr_t addr, bool store, bool came_as_bus, bool bad)
 	pthread_mutex_unlock(&client_lock);
 	if (!ours || prot == PROT_NONE || (store && !(prot & PROT_WRITE)))
 		return FAULT_NOT_OURS;
+	if (section_is_interrupted())
+		return bad ? FAULT_NOT_OURS : without_asking(&t);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	if (bad)
 		bad_memory(&t);

@@ -127,6 +127,8 @@ static int old_find(const struct move *mv, struct mapping **out)
 {
 	struct mapping *m = mapping_find(mv->old);
 
+	if (m)
+		mapping_join(m, mv->old + mv->old_len);
 	if (!m || mv->old_len > m->hi - mv->old)
 		return -EFAULT;
 	if (mv->old_len == 0 && !m->shared)

@@ -87,12 +87,28 @@ bool mapped_one(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *
 	return true;
 }
 
+/* Whether any part of the list is a mapping. No malloc() for those that are not: a handler may come in between, and touch a mapping. */
+static bool list_is_mapped(const struct iovec *iov, size_t count)
+{
+	struct iovec some[PARTS_MAX];
+
+	for (size_t n; count > 0; iov += n, count -= n) {
+		n = count < PARTS_MAX ? count : PARTS_MAX;
+		if (!user_memory_get(some, iov, n * sizeof(*some)))
+			return false;
+		if (user_memory_in(some, (int)n))
+			return true;
+	}
+	return false;
+}
+
 /* A copy of the list, if any part of it is a mapping; to be freed. */
 static struct iovec *mapped_list(const struct iovec *iov, size_t count)
 {
 	struct iovec *parts;
 
-	if (!user_memory_exists() || count == 0 || count > IOV_MAX || !fds_is_quiet())
+	if (!user_memory_exists() || count == 0 || count > IOV_MAX || !fds_is_quiet() ||
+	    !list_is_mapped(iov, count))
 		return NULL;
 	parts = malloc(count * sizeof(*parts));
 	if (parts &&

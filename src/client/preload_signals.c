@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Signals of an unmodified program. SIGSEGV and SIGBUS are the library's from its first direct call or mapping on (guard.h); the program's own actions for them are kept, and are called for
+ * Signals of an unmodified program. Its handlers for all others are in preload_handlers.h. SIGSEGV and SIGBUS are the library's from its first direct call or mapping on (guard.h); the program's own actions for them are kept, and are called for
  * what is not ours. The kernel ends a process that has blocked one of the two and meets it, so neither is ever blocked there: not by masks, not while a handler runs. The
  * program sees masks as it has set them, and what is sent to it (kill(2)) while it thinks that it has blocked it comes later.
  */
@@ -18,6 +18,7 @@
 #include "client/fds.h"
 #include "client/guard.h"
 #include "client/next.h"
+#include "client/preload_handlers.h"
 
 #ifndef SIG_HOLD
 #define SIG_HOLD ((__sighandler_t)2)
@@ -30,6 +31,7 @@ NEXT(sigset, __sighandler_t, (int, __sighandler_t))
 NEXT(sighold, int, (int))
 NEXT(sigrelse, int, (int))
 NEXT(sigignore, int, (int))
+NEXT(siginterrupt, int, (int, int))
 NEXT(sigprocmask, int, (int, const sigset_t *, sigset_t *))
 NEXT(pthread_sigmask, int, (int, const sigset_t *, sigset_t *))
 NEXT(sigsuspend, int, (const sigset_t *))
@@ -44,6 +46,7 @@ NEXT(syscall, long, (long, ...))
 
 static bool is_on;
 static _Atomic unsigned char masks[NSIG]; /* of the actions of others: which of the two they have */
+static atomic_bool interrupts[NSIG];      /* siginterrupt() */
 static __thread unsigned blocked __attribute__((tls_model("initial-exec")));
 /* Sent while it was blocked. */
 static __thread unsigned pending __attribute__((tls_model("initial-exec")));
@@ -110,6 +113,7 @@ __attribute__((constructor(103))) static void begin(void)
 	/* As the program that started this one has left it. */
 	if (client_calls.mask(SIG_UNBLOCK, &two, &before) == 0)
 		blocked = kinds_in(&before);
+	handlers_begin();
 }
 
 /* ---- actions ---- */
@@ -117,19 +121,20 @@ __attribute__((constructor(103))) static void begin(void)
 static int action_set(int sig, const struct sigaction *new, struct sigaction *old)
 {
 	unsigned before = atomic_load(&masks[sig]);
+	bool own = fds_are_own();
 	struct sigaction without;
 	int rc;
 
-	if (kind_of(sig) && fds_are_own())
+	if (kind_of(sig) && own)
 		return guard_action(sig, new, old);
 	if (new) {
 		without = *new;
 		kinds_remove(&without.sa_mask);
 	}
-	rc = next_of_sigaction()(sig, new ? &without : NULL, old);
+	rc = handlers_action(sig, new ? &without : NULL, old);
 	if (rc == 0 && old)
 		kinds_add(&old->sa_mask, before);
-	if (rc == 0 && new)
+	if (rc == 0 && new &&own)
 		atomic_store(&masks[sig], (unsigned char)kinds_in(&new->sa_mask));
 	return rc;
 }
@@ -145,7 +150,7 @@ static __sighandler_t handler_set(int sig, __sighandler_t handler, int flags, bo
 {
 	struct sigaction new = { .sa_handler = handler, .sa_flags = flags }, old;
 
-	if (handler == SIG_ERR) {
+	if (handler == SIG_ERR || sig < 1 || sig >= NSIG) {
 		errno = EINVAL;
 		return SIG_ERR;
 	}
@@ -156,9 +161,11 @@ static __sighandler_t handler_set(int sig, __sighandler_t handler, int flags, bo
 
 exported __sighandler_t signal(int sig, __sighandler_t handler)
 {
-	if (!is_on || !kind_of(sig))
+	bool ends_calls = sig > 0 && sig < NSIG && atomic_load(&interrupts[sig]);
+
+	if (!is_on)
 		return next_of_signal()(sig, handler);
-	return handler_set(sig, handler, SA_RESTART, true);
+	return handler_set(sig, handler, ends_calls ? 0 : SA_RESTART, true);
 }
 
 exported __sighandler_t bsd_signal(int sig, __sighandler_t handler);
@@ -175,7 +182,7 @@ exported __sighandler_t ssignal(int sig, __sighandler_t handler)
 
 exported __sighandler_t __sysv_signal(int sig, __sighandler_t handler)
 {
-	if (!is_on || !kind_of(sig))
+	if (!is_on)
 		return next_of___sysv_signal()(sig, handler);
 	return handler_set(sig, handler, (int)SA_RESETHAND | SA_NODEFER, false);
 }
@@ -183,6 +190,23 @@ exported __sighandler_t __sysv_signal(int sig, __sighandler_t handler)
 exported __sighandler_t sysv_signal(int sig, __sighandler_t handler)
 {
 	return __sysv_signal(sig, handler);
+}
+
+exported int siginterrupt(int sig, int flag);
+
+int siginterrupt(int sig, int flag)
+{
+	struct sigaction action;
+
+	if (!is_on)
+		return next_of_siginterrupt()(sig, flag);
+	if (sigaction(sig, NULL, &action))
+		return -1;
+	action.sa_flags = flag ? action.sa_flags & ~SA_RESTART : action.sa_flags | SA_RESTART;
+	if (sigaction(sig, &action, NULL))
+		return -1;
+	atomic_store(&interrupts[sig], flag != 0);
+	return 0;
 }
 
 /* ---- masks ---- */
@@ -382,16 +406,24 @@ exported int sigignore(int sig)
 	return handler_set(sig, SIG_IGN, 0, false) == SIG_ERR ? -1 : 0;
 }
 
+static bool is_held(int sig)
+{
+	sigset_t now;
+
+	return sigprocmask(SIG_BLOCK, NULL, &now) == 0 && sigismember(&now, sig) == 1;
+}
+
 exported __sighandler_t sigset(int sig, __sighandler_t handler)
 {
-	bool was_held = blocked & kind_of(sig);
 	__sighandler_t before;
 	struct sigaction now;
+	bool was_held;
 
-	if (!is_on || !kind_of(sig))
+	if (!is_on)
 		return next_of_sigset()(sig, handler);
+	was_held = is_held(sig);
 	if (handler == SIG_HOLD) {
-		if (hold(SIG_BLOCK, sig) || action_set(sig, NULL, &now))
+		if (sigaction(sig, NULL, &now) || hold(SIG_BLOCK, sig))
 			return SIG_ERR;
 		return was_held ? SIG_HOLD : now.sa_handler;
 	}

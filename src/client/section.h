@@ -15,6 +15,7 @@
 
 #include <umbra/umbra.h>
 
+#include "util/sabotage.h"
 #include "util/util.h"
 
 /* One of each thread, kept for the next one when it ends. */
@@ -35,8 +36,17 @@ void section_init(void);
 /* NULL: no memory. */
 struct section *section_register(void);
 
+/* In a handler of the application's that has come within one, and must not wait for anybody who waits for sections. */
+static inline bool section_is_interrupted(void)
+{
+	return section_own && atomic_load_explicit(&section_own->phase, memory_order_relaxed);
+}
+
+/* NULL: no memory, or this thread is in one already. */
 static inline struct section *section_mine(void)
 {
+	if (section_is_interrupted() && !sabotage_point("section-nested"))
+		return NULL;
 	return section_own ? section_own : section_register();
 }
 
@@ -63,8 +73,7 @@ static inline void section_count(_Atomic uint64_t *counter, uint64_t n)
 }
 
 /*
- * Until all sections of other threads have ended that may have seen what was so before the call. Not from within one; if this thread has jumped out of one, in a
- * handler of the application's, that has ended too.
+ * Until all sections of other threads have ended that may have seen what was so before the call. Not from within one.
  */
 void section_wait(void);
 /* Adds what all threads have done. */

@@ -316,6 +316,51 @@ static void case_mremap(void)
 	ERR(EINVAL, (long)mremap(copy, 0, PAGE, MREMAP_MAYMOVE));
 }
 
+/* Neighbours that are one for the kernel, on all file systems but FUSE. */
+static void case_mremap_joined(void)
+{
+	const char *direct = getenv("MAPPED_DIRECT");
+	int fd = mapped_file("f", O_RDWR);
+	unsigned char *map = mapped_make(NULL, 32 * PAGE, RW, MAP_SHARED, fd, 0), *two;
+
+	if (check_fs_is("umbrafs") && (!direct || strcmp(direct, "1") != 0))
+		check_skip("it is the kernel's mapping");
+
+	is_page(map + 3 * PAGE, 3);
+	map[9 * PAGE] = 0x99;
+	OK(mprotect(map, PAGE, PROT_READ));
+	ERR(EFAULT, (long)mremap(map, 32 * PAGE, 40 * PAGE, MREMAP_MAYMOVE));
+	is_page(map, 0);
+	OK(mprotect(map + 8 * PAGE, 2 * PAGE, PROT_NONE));
+	OK(mprotect(map, 32 * PAGE, RW));
+	map = mremap(map, 32 * PAGE, 40 * PAGE, MREMAP_MAYMOVE);
+	MUST(map == MAP_FAILED ? -1 : 0);
+	EQ(0x99, map[9 * PAGE]);
+	is_page(map + 39 * PAGE, 39);
+	map[39 * PAGE + 5] = 0x39;
+	/* Two that were made one after the other; the bytes there do not go on, or do. */
+	two = mapped_make(NULL, 32 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	for (unsigned i = 0; i < 4; i++)
+		mapped_make(two + i * 8 * PAGE, 8 * PAGE, RW, MAP_SHARED | MAP_FIXED, fd,
+			    (off_t)(i == 3 ? 40 : i * 8) * PAGE);
+	two[7 * PAGE] = 0x77;
+	is_page(two + 8 * PAGE, 8);
+	ERR(EFAULT, (long)mremap(two + 16 * PAGE, 16 * PAGE, 32 * PAGE, MREMAP_MAYMOVE));
+	two = mremap(two + PAGE, 22 * PAGE, 22 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, map + 10 * PAGE);
+	TRUE(two == map + 10 * PAGE);
+	EQ(0x77, two[6 * PAGE]);
+	EQ(0x99, two[8 * PAGE]);
+	is_page(two + 21 * PAGE, 22);
+	is_page(map + 32 * PAGE, 32);
+	EQ(0x39, mapped_read("f", 39 * PAGE + 5));
+	mapped_is_direct(two, true);
+	mapped_is_direct(map, true);
+	two[15 * PAGE] = 0x16;
+	OK(msync(two, 22 * PAGE, MS_SYNC));
+	EQ(0x16, mapped_read("f", 16 * PAGE));
+	EQ(0, munmap(map, 40 * PAGE));
+}
+
 static void case_madvise(void)
 {
 	static const int hints[] = { MADV_NORMAL,   MADV_RANDOM,   MADV_SEQUENTIAL, MADV_WILLNEED,
@@ -590,6 +635,7 @@ static const struct check_case cases[] = {
 	{ "private", case_private },
 	{ "both_kinds", case_of_both_kinds },
 	{ "mremap", case_mremap },
+	{ "mremap_joined", case_mremap_joined },
 	{ "madvise", case_madvise },
 	{ "by_number", case_by_number },
 	{ "descriptors", case_descriptors },

@@ -58,6 +58,13 @@ case_signals()
 	mounted && program mapped_signals && sound
 }
 
+case_handlers()
+{
+	UMBRA_DIRECT=all
+	export UMBRA_DIRECT
+	mounted && program mapped_handlers && sound
+}
+
 # by_units DIRECT NAME [CASE...]: a program on memory that can be cut at multiples of 2 MiB only, and what it refuses is not asked for
 by_units()
 {

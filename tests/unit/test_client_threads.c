@@ -303,14 +303,18 @@ static void test_fork_in_the_middle(void **state)
 static struct {
 	uint8_t *to; /* two pages, of which the second one is not there until the copy has met that */
 	atomic_bool met, revoked, revoked_within;
+	bool reads; /* the handler, too */
 } slow;
 
 /* In the middle of the copy; as long as a revoke that does not wait for it takes, and much longer. */
 static void copy_stands(int sig)
 {
 	struct timespec pause = { 0, 1000000 };
+	uint64_t word;
 
 	(void)sig;
+	if (slow.reads && (umbra_pread(s.file, &word, 8, 0) != 8 || word != fake_word(0, 1)))
+		_exit(1);
 	slow.met = true;
 	for (unsigned i = 0; i < 300 && !slow.revoked; i++)
 		nanosleep(&pause, NULL);
@@ -327,14 +331,15 @@ static void *read_slowly(void *arg)
 	return NULL;
 }
 
-static void test_revoke_waits_for_a_copy(void **state)
+static void revoke_waits(bool handler_reads)
 {
 	struct sigaction action = { .sa_handler = copy_stands }, before;
 	struct timespec pause = { 0, 1000000 };
 	pthread_t thread;
 	uint64_t word;
 
-	(void)state;
+	slow.met = slow.revoked = slow.revoked_within = false;
+	slow.reads = handler_reads;
 	slow.to = mmap(NULL, 2 * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(slow.to, MAP_FAILED);
 	assert_int_equal(mprotect(slow.to + BLOCK, BLOCK, PROT_NONE), 0);
@@ -358,6 +363,19 @@ static void test_revoke_waits_for_a_copy(void **state)
 	munmap(slow.to, 2 * BLOCK);
 }
 
+static void test_revoke_waits_for_a_copy(void **state)
+{
+	(void)state;
+	revoke_waits(false);
+}
+
+/* Which a handler has interrupted that reads, too: that is the kernel's. */
+static void test_revoke_waits_for_the_outer_copy(void **state)
+{
+	(void)state;
+	revoke_waits(true);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, up, down)
 
 int main(void)
@@ -368,6 +386,7 @@ int main(void)
 		CASE(test_answers_come_late),
 		CASE(test_fork_in_the_middle),
 		CASE(test_revoke_waits_for_a_copy),
+		CASE(test_revoke_waits_for_the_outer_copy),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY");
 
