@@ -39,13 +39,13 @@ static unsigned threads_now(void)
 	return count;
 }
 
-static void *look(void *arg)
+static _Noreturn void *look(void *arg)
 {
 	struct timespec pause = { .tv_nsec = PAUSE_MIN_NS };
 	unsigned alone = 0, count;
 
 	(void)arg;
-	do {
+	while (alone < LOOKS) {
 		nanosleep(&pause, NULL);
 		if (pause.tv_nsec < PAUSE_MAX_NS)
 			pause.tv_nsec *= 2;
@@ -54,10 +54,8 @@ static void *look(void *arg)
 			alone++;
 		else
 			alone = 0;
-	} while (count > 0 && alone < LOOKS);
-	if (count > 0)
-		exit(0);
-	return NULL;
+	}
+	exit(0);
 }
 
 static void look_start(void)
@@ -65,17 +63,20 @@ static void look_start(void)
 	pthread_attr_t attr;
 	sigset_t all, before;
 	pthread_t thread;
+	int rc;
 
 	if (atomic_exchange(&looks, true))
 		return;
 	sigfillset(&all);
 	client_calls.mask(SIG_SETMASK, &all, &before);
-	if (pthread_attr_init(&attr) == 0) {
+	rc = pthread_attr_init(&attr);
+	if (rc == 0) {
 		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-		if (pthread_create(&thread, &attr, look, NULL) == 0)
-			pthread_setname_np(thread, "umbra");
+		rc = pthread_create(&thread, &attr, look, NULL);
 		pthread_attr_destroy(&attr);
 	}
+	if (rc)
+		atomic_store(&looks, false);
 	client_calls.mask(SIG_SETMASK, &before, NULL);
 }
 

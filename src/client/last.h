@@ -6,7 +6,7 @@
 #ifndef UMBRA_CLIENT_LAST_H
 #define UMBRA_CLIENT_LAST_H
 
-/* A thread of ours is about to be started; it has ended, or could not be started. */
+/* By a thread of ours: it has begun, it is about to end. In between it counts; a little too short, since a program that is ended too early is worse. */
 void last_thread_begins(void);
 void last_thread_ends(void);
 /* In a child, which has one thread. */

@@ -178,6 +178,7 @@ void *session_listen(void *arg)
 	struct session *s = arg;
 	int rc = 0;
 
+	last_thread_begins();
 	while (rc == 0 && message_read(s))
 		rc = s->message.head.type == UMBRA_MSG_REVOKE ? revoke(s) : answer(s);
 	session_end(s);

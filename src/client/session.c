@@ -307,12 +307,9 @@ static int listener_start(struct session *s)
 	pthread_attr_setstacksize(&attr, STACK_BYTES > PTHREAD_STACK_MIN ? STACK_BYTES : PTHREAD_STACK_MIN);
 	sigfillset(&all);
 	client_calls.mask(SIG_SETMASK, &all, &before);
-	last_thread_begins();
 	rc = pthread_create(&thread, &attr, session_listen, s);
 	if (rc == 0)
 		pthread_setname_np(thread, "umbra");
-	else
-		last_thread_ends();
 	client_calls.mask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return -rc;

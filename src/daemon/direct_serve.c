@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/direct_priv.h"
+#include "daemon/process.h"
 #include "util/sabotage.h"
 #include "dax/dax.h"
 
@@ -105,6 +106,16 @@ static bool peer_unread(void *arg)
 	return recv(peer->fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
+/* A process that dies gives up its memory, or has it written as a core, before its descriptors. */
+static bool peer_gone(void *arg)
+{
+	const struct peer *peer = arg;
+	uint8_t byte;
+
+	return recv(peer->fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) == 0 ||
+	       process_is_over(peer->pid);
+}
+
 static void peer_lost(void *arg)
 {
 	struct peer *peer = arg;
@@ -144,6 +155,7 @@ static void serve_hello(struct peer *peer, const struct umbra_msg_hello *in)
 						.listen = peer_listen,
 						.hear = peer_hear,
 						.unread = peer_unread,
+						.gone = peer_gone,
 						.lost = peer_lost };
 	struct session_who who = { .pid = peer->pid, .uid = peer->uid };
 	struct session *session = NULL;

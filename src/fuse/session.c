@@ -435,7 +435,10 @@ static void wait_for_holders(void *arg, bool begins)
 {
 	struct session *session = arg;
 
-	if (worker_now && worker_now->ring_seat)
+	/* Of the file system's own threads, which may live longer than the mount. */
+	if (!worker_now)
+		return;
+	if (worker_now->ring_seat)
 		uring_wait(session->uring, worker_now->ring_seat, begins);
 	else
 		workers_wait(session, begins);

@@ -301,7 +301,9 @@ void *uring_seat_run(void *arg)
 	if (on && ring_begin(seat, on))
 		lead(seat, on);
 	pthread_mutex_lock(&uring->lock);
-	seat->on = NULL;
+	/* One that was a spare from the start may have been given a ring since it has a tid. */
+	if (on)
+		seat->on = NULL;
 	while (!uring_is_ended(uring)) {
 		if (!seat->on) {
 			pthread_cond_wait(&uring->changed, &uring->lock);

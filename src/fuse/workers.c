@@ -141,7 +141,8 @@ static void *worker_run(void *arg)
 	while (!atomic_load_explicit(&session->exiting, memory_order_acquire) && worker_read(worker))
 		;
 	place_leave(worker->seat);
-	standins_end(session);
+	if (fuse_session_exited(session->se))
+		standins_end(session);
 	atomic_store(&worker->done, true);
 	worker_ended(session);
 	return NULL;
@@ -206,8 +207,12 @@ static void standin_start(struct session *session)
 
 	if (all->is_ended || all->started == STANDINS_MAX || sabotage_point("standins"))
 		return;
-	if (!worker->request && reader_init(session, worker))
+	if (!worker->refs && reader_init(session, worker)) {
+		worker_free(worker);
+		worker->request = worker->buf = NULL;
+		worker->refs = NULL;
 		return;
+	}
 	atomic_fetch_add(&session->running, 1);
 	if (pthread_create(&worker->thread, &all->attr, standin_run, worker)) {
 		worker->thread = 0;
@@ -221,8 +226,7 @@ void workers_wait(struct session *session, bool begins)
 {
 	struct standins *all = session->standins;
 
-	if (!worker_now || worker_now->ring_seat || worker_now < session->workers ||
-	    worker_now >= session->workers + readers_count(session))
+	if (worker_now < session->workers || worker_now >= session->workers + readers_count(session))
 		return;
 	pthread_mutex_lock(&all->lock);
 	if (begins)

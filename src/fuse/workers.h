@@ -20,7 +20,7 @@ must_check int workers_start(struct session *session);
 void workers_kick(struct session *session);
 /* All have ended, or do so by themselves. */
 void workers_join(struct session *session);
-/* On any thread, around a wait for who maps a file. */
+/* On a thread that carries out requests, but none of a ring; around a wait for who maps a file. */
 void workers_wait(struct session *session, bool begins);
 
 #endif

@@ -95,6 +95,8 @@ struct user {
 #define LATE_REVOKE_MS 500u /* and nobody waits longer for the others of that user */
 /* (l) */
 bool user_is_late(const struct user *user);
+/* It has let others wait for all of the time: so has its user, unless its process is on its way out. (l), which is given up meanwhile. */
+void session_late(struct session *s);
 /* Of those without sessions. */
 void users_free(struct registry *r);
 

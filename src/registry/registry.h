@@ -63,6 +63,8 @@ struct session_ops {
 	void (*hear)(void *arg, uint64_t id, const struct timespec *until);
 	/* Whether it has sent something that nobody has read yet. No lock held. May be NULL. */
 	bool (*unread)(void *arg);
+	/* Whether its process has come to its end, or is about to. No lock held. May be NULL. */
+	bool (*gone)(void *arg);
 	/* It did not answer in time, or could not be reached: nobody waits for it any more, nothing is granted to it. Once. No lock held. Ends no session. */
 	void (*lost)(void *arg);
 };

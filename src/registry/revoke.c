@@ -310,7 +310,10 @@ static void wait_for_all(struct change *c)
 			again = false;
 			limits = limits_from_now(c->r);
 		} else {
-			session_lose(h->session);
+			struct session *s = h->session;
+
+			session_late(s);
+			session_lose(s);
 		}
 	}
 	for (h = c->file->first; h && c->change == FS_CHANGE_MOVE; h = h->next) {

@@ -189,21 +189,30 @@ void session_called(struct session *s)
 void session_lose(struct session *s)
 {
 	struct registry *r = s->registry;
-	unsigned late;
 
 	if (s->lost || s->ended)
 		return;
 	s->lost = true;
-	late = revokes_forget(s);
-	r->stats.late += late;
-	/* Nor is his time that of others. */
-	if (late > 0 && s->who.uid != 0 && !sabotage_point("registry-late"))
-		s->user->late_until = clock_after(LATE_MS);
+	r->stats.late += revokes_forget(s);
 	r->stats.orphans++;
 	session_wake(s);
 	session_call(s);
 	s->ops->lost(s->arg);
 	session_called(s);
+}
+
+void session_late(struct session *s)
+{
+	bool gone = false;
+
+	if (s->who.uid == 0 || sabotage_point("registry-late"))
+		return;
+	session_call(s);
+	if (s->ops->gone)
+		gone = s->ops->gone(s->arg);
+	session_called(s);
+	if (!gone)
+		s->user->late_until = clock_after(LATE_MS);
 }
 
 void session_remove(struct session *s)

@@ -121,7 +121,12 @@ static void client_lost(void *arg)
 	((struct client *)arg)->lost++;
 }
 
-static const struct session_ops ops = { .revoke = client_revoke, .lost = client_lost };
+static bool client_gone(void *arg)
+{
+	return ((struct client *)arg)->gone;
+}
+
+static const struct session_ops ops = { .gone = client_gone, .revoke = client_revoke, .lost = client_lost };
 
 void client_start(struct client *c, enum manner manner, bool write)
 {

@@ -25,6 +25,7 @@ struct client {
 	pid_t pid;
 	uid_t uid; /* 0 if it is not set before the start */
 	bool ended;
+	bool gone; /* its process, before it has ended */
 	bool deaf; /* answers to grants fail */
 	_Atomic unsigned lost, revokes, answers;
 	uint32_t handles[FAKE_FILES + 1]; /* 0: not attached */

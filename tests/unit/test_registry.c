@@ -390,6 +390,17 @@ static void test_late(void **unused)
 	start(&w.clients[2], CLIENT_DEAD, 1);
 	for (unsigned i = 0; i < 2; i++)
 		assert_int_equal(client_grant(&w.clients[i], i + 1, 0, 20, false, false), 0);
+	/* Who dies lets nobody wait on purpose. */
+	w.clients[0].gone = true;
+	assert_int_equal(fake_move(w.fs, 1, 3, 6, true), 0);
+	assert_int_equal(w.clients[0].lost, 1);
+	assert_int_equal(session_new(w.r, &who, &none, NULL, &s), 0);
+	session_end(s, true);
+	client_end(&w.clients[0], false);
+	assert_int_equal(registry_reap(w.r, is_pid, NULL, &w.clients[0].pid), 0);
+	w.clients[0].gone = false;
+	start(&w.clients[0], CLIENT_DEAD, 1);
+	assert_int_equal(client_grant(&w.clients[0], 1, 0, 20, false, false), 0);
 	assert_int_equal(fake_move(w.fs, 1, 3, 6, true), 0);
 	assert_int_equal(w.clients[0].lost, 1);
 	assert_int_equal(session_new(w.r, &who, &none, NULL, &s), -EBUSY);
