@@ -97,6 +97,13 @@ static void client_up(unsigned which)
 	numbers[which] = server->last_number;
 }
 
+/* As the thread that has found it by its number. */
+static void client_read(struct peer *peer)
+{
+	peer_hold(peer);
+	peer_read(peer);
+}
+
 static void client_send(unsigned which, const void *message, size_t size)
 {
 	struct peer *peer = peer_of(which);
@@ -106,7 +113,7 @@ static void client_send(unsigned which, const void *message, size_t size)
 		peer = peer_of(which);
 	}
 	(void)!send(clients[which], message, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-	peer_read(peer);
+	client_read(peer);
 	client_drain(which);
 }
 
@@ -204,7 +211,7 @@ static void step(struct input *in)
 	case 1:
 		if (peer_of(which)) {
 			shutdown(clients[which], SHUT_RDWR);
-			peer_read(peer_of(which));
+			client_read(peer_of(which));
 		}
 		tick(server);
 		break;
