@@ -19,6 +19,7 @@
 #include "client/session.h"
 #include "client/store.h"
 #include "client/user_memory.h"
+#include "util/sabotage.h"
 
 #define exported __attribute__((visibility("default")))
 
@@ -249,9 +250,23 @@ void data_written_to(struct umbra_file *file, struct section *section, uint64_t 
 		holding_size_open(file->holding);
 }
 
+/*
+ * As file_away(), of a call of the kernel's that has failed. Another thread may have opened the file again since: then that one is alive, and what failed was the one before.
+ */
+static int kernel_away(struct umbra_file *file, int failed, unsigned *tries)
+{
+	int away = file_away(file, failed);
+
+	if (away > 0 && mount_is_gone(failed) && !file->closed && (*tries)++ < TRIES_MAX &&
+	    !sabotage_point("reopen-overtaken"))
+		return 0;
+	return away;
+}
+
 /* True: the call has ended, with *rc. */
 static bool by_kernel(struct call *c, uint64_t len, bool store, ssize_t *rc)
 {
+	unsigned tries = 0;
 	int away, failed;
 	ssize_t n;
 
@@ -264,7 +279,7 @@ static bool by_kernel(struct call *c, uint64_t len, bool store, ssize_t *rc)
 
 		n = store ? pwrite(fd, c->buf, len, (off_t)c->off) : kernel_pread(fd, c->buf, len, c->off);
 		failed = n < 0 ? -errno : 0;
-		away = n < 0 ? file_away(c->file, failed) : 1;
+		away = n < 0 ? kernel_away(c->file, failed, &tries) : 1;
 	} while (away == 0);
 	section_count(store ? &c->section->kernel_writes : &c->section->kernel_reads, 1);
 	if (n < 0) {

@@ -234,6 +234,16 @@ def case_is_gone(w):
     w.down()
 
 
+def links_of(pid):
+    """What the descriptors of a process show, but for those that it closes meanwhile."""
+    fds = os.path.join('/proc', str(pid), 'fd')
+    for fd in os.listdir(fds):
+        try:
+            yield os.readlink(os.path.join(fds, fd))
+        except FileNotFoundError:
+            pass
+
+
 def case_deleted(w):
     """Somebody asks the dead mount about the names: the kernel, which gets no answer, calls the files deleted then. They are found all the same."""
     os.mkdir(w.name('d'))
@@ -251,9 +261,7 @@ def case_deleted(w):
                 raise AssertionError('the dead mount answers')
             except OSError as e:
                 equal(e.errno, errno.ENOTCONN, 'of the dead mount')
-        fds = os.path.join('/proc', str(c.process.pid), 'fd')
-        deleted = {link[:-len(' (deleted)')] for link in (os.readlink(os.path.join(fds, fd)) for fd in os.listdir(fds))
-                   if link.endswith(' (deleted)')}
+        deleted = {link[:-len(' (deleted)')] for link in links_of(c.process.pid) if link.endswith(' (deleted)')}
         assert {w.name(n) for n in ('file', 'called (deleted)', 'other')} <= deleted, f'the kernel calls {deleted} deleted'
         subprocess.run(['umount', '-l', w.at], check=True)
         w.up()

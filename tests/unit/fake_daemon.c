@@ -633,6 +633,8 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t size, off_t off)
 		errno = EINVAL;
 		return -1;
 	}
+	if (fails(f, FAKE_PREAD))
+		return -1;
 	f->kernel_reads++;
 	pthread_mutex_lock(&f->lock);
 	n = (uint64_t)off >= f->size ? 0 : f->size - (uint64_t)off;
@@ -668,6 +670,8 @@ ssize_t __wrap_pwrite64(int fd, const void *buf, size_t size, off_t off)
 		errno = EINVAL;
 		return -1;
 	}
+	if (fails(f, FAKE_PWRITE))
+		return -1;
 	f->kernel_writes++;
 	MUST(end <= (uint64_t)f->blocks_max * FAKE_BLOCK);
 	fake_begin(f, (uint32_t)(off / FAKE_BLOCK), (uint32_t)((end + FAKE_BLOCK - 1) / FAKE_BLOCK), false);

@@ -21,6 +21,8 @@
 #define FAKE_HANDLE 7u
 #define FAKE_SLOT 1u
 #define FAKE_FSTAT 1ul
+#define FAKE_PREAD 2ul
+#define FAKE_PWRITE 3ul
 
 struct fake;
 
@@ -64,7 +66,7 @@ struct fake {
 	atomic_bool no_ioctl;   /* it is not on such a mount */
 	atomic_uint generation; /* of the file */
 	atomic_uint pool;       /* its name */
-	atomic_ulong fails;     /* this call of ioctl() fails; FAKE_FSTAT: fstat() */
+	atomic_ulong fails;     /* this call of ioctl() fails; FAKE_FSTAT: fstat(), and so on */
 	atomic_int fails_with, fails_times;
 	atomic_uint pieces_max; /* in an answer */
 	atomic_uint delay_ms;   /* before an answer */
