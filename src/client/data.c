@@ -154,6 +154,21 @@ static void fetch_early(const uint8_t *at, uint64_t n)
 			__builtin_prefetch(at + i);
 }
 
+/*
+ * What comes before the stores is more than the processor looks past, so the page would be looked up only then. One line of it is asked for early, the last one: stores around the cache
+ * to a line that is in it are slow, which is also why a page that was stored to just now is left alone.
+ */
+static void look_up_early(struct section *section, const uint8_t *at, uint64_t n)
+{
+	uint64_t in_page = u64_min(n, BLOCK - (uintptr_t)at % BLOCK);
+
+	if (n < EARLY_BYTES)
+		return;
+	if (((uintptr_t)at ^ section->stored_at) >= BLOCK)
+		__builtin_prefetch(at + in_page - 1, 1);
+	section->stored_at = (uintptr_t)at;
+}
+
 static struct outcome read_part(struct call *c)
 {
 	struct outcome ask = { .next = ASK, .ask_off = c->off },
@@ -211,6 +226,7 @@ static struct outcome write_part(struct call *c)
 		return kernel;
 	}
 	at = v->base + p->dev_off + (c->off - p->file_off);
+	look_up_early(c->section, at, n);
 	fault = guard_copy_user(store_bytes, at, c->buf, n, user_buf(c));
 	/* In the section: the slot is this file's, and whoever hears that we have let go knows of the store. */
 	atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);

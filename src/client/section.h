@@ -25,6 +25,7 @@ struct section {
 	struct section *next;            /* of all that there ever were */
 	/* What the thread has done. Changed by it alone, read by all. */
 	_Atomic uint64_t reads, read_bytes, writes, written_bytes, kernel_reads, kernel_writes;
+	uintptr_t stored_at; /* where last; of the thread alone */
 };
 
 extern _Atomic uint64_t section_phase;
