@@ -121,10 +121,10 @@ case_refused()
 # Until $work/stop is there: stores to files of its own, clones, removes, and looks at what it stored.
 load_start()
 {
-	rm -f "$work/stop"
-	python3 - "$mnt" "$work/stop" "$ctl" >"$work/load" 2>&1 <<-'END' &
+	rm -f "$work/stop" "$work/begun"
+	python3 - "$mnt" "$work/stop" "$work/begun" "$ctl" >"$work/load" 2>&1 <<-'END' &
 		import os, random, shutil, subprocess, sys
-		mnt, stop, ctl = sys.argv[1:]
+		mnt, stop, begun, ctl = sys.argv[1:]
 		rounds = 0
 		while not os.path.exists(stop):
 		    name = f'{mnt}/load{rounds % 5}'
@@ -143,10 +143,12 @@ load_start()
 		    if rounds > 3:
 		        os.unlink(f'{mnt}/clone{rounds - 3}')
 		    rounds += 1
+		    if rounds == 2:
+		        open(begun, 'w').close()
 		print('rounds', rounds)
 	END
 	writer=$!
-	wait_for test -e "$mnt/clone2"
+	wait_for test -e "$work/begun"
 }
 
 case_load()
