@@ -10,7 +10,6 @@
  */
 #include "client/fds.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -36,6 +35,7 @@
 #include "client/calls.h"
 #include "client/data.h"
 #include "client/fds_entry.h"
+#include "client/fds_others.h"
 #include "client/fds_own.h"
 #include "client/file.h"
 #include "client/guard.h"
@@ -404,6 +404,7 @@ static ssize_t long_way(struct fd_entry *e, void *buf, size_t size, off_t off, b
 	struct slow s = slow_begin();
 	ssize_t rc = data_call(e->file, buf, size, off, store);
 
+	others_look(e);
 	atomic_fetch_sub(&e->pins, 1);
 	slow_end(&s);
 	if (rc < 0) {
@@ -653,50 +654,47 @@ bool fds_mapped(int fd)
 	return true;
 }
 
-/*
- * The program's other descriptors of a file that it is going to store to: opens that are not attached have pages of the kernel's, and nobody may store directly beside those.
- */
-static void others_learn(int fd, const struct stat *st)
+void fds_learn_other(int fd, uint64_t dev, uint64_t ino)
 {
-	DIR *dir = opendir("/proc/thread-self/fd");
-	struct dirent *entry;
-	struct stat other;
+	uintptr_t busy = SLOT_BUSY,
+		  slot = is_known(fd) && !own_is(fd) ? atomic_load(&table->slots[fd]) : busy;
+	struct fd_entry *e = NULL;
+	struct stat st;
 
-	while (dir && (entry = readdir(dir))) {
-		int n = atoi(entry->d_name);
-		uintptr_t slot, busy = SLOT_BUSY;
-
-		if (entry->d_name[0] == '.' || n == fd || n == dirfd(dir) || !is_known(n) || own_is(n))
-			continue;
-		slot = atomic_load(&table->slots[n]);
-		if (slot >= SLOT_KERNEL || fd_about(n, &other) || other.st_ino != st->st_ino ||
-		    other.st_dev != st->st_dev ||
-		    !atomic_compare_exchange_strong(&table->slots[n], &slot, SLOT_BUSY))
-			continue;
-		slot = look_at(n);
-		if (!atomic_compare_exchange_strong(&table->slots[n], &busy, slot) && entry_of(slot))
-			atomic_store(&entry_of(slot)->file->closed, true); /* it is being closed */
+	if (slot >= SLOT_KERNEL || fd_about(fd, &st) || st.st_ino != ino || st.st_dev != dev)
+		return;
+	pthread_mutex_lock(&fds_lock);
+	if (atomic_compare_exchange_strong(&table->slots[fd], &slot, SLOT_BUSY)) {
+		slot = look_at(fd);
+		/* It is being closed. */
+		if (!atomic_compare_exchange_strong(&table->slots[fd], &busy, slot))
+			e = entry_of(slot);
 	}
-	if (dir)
-		closedir(dir);
+	pthread_mutex_unlock(&fds_lock);
+	if (e)
+		entry_end(e, -1);
 }
 
 struct umbra_file *fds_attach(int fd, bool worth, bool store)
 {
 	struct umbra_file *file = NULL;
+	bool unfit_now, small = !worth && calls_before > 1;
 	struct stat st;
 	int flags, own;
 
 	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !is_ours(fd, &st, &flags))
 		return NULL;
 	pthread_mutex_lock(&fds_lock);
+	unfit_now = *unfit_at(st.st_dev, st.st_ino);
+	pthread_mutex_unlock(&fds_lock);
+	if (!unfit_now && !small && store)
+		others_learn(fd, st.st_dev, st.st_ino);
+	pthread_mutex_lock(&fds_lock);
 	if (*unfit_at(st.st_dev, st.st_ino)) {
 		fds_tell(BY_MAPPED);
-	} else if (!worth && calls_before > 1) {
+	} else if (small) {
 		fds_tell(BY_SMALL_MAPPING);
 	} else {
-		if (store)
-			others_learn(fd, &st);
 		own = client_calls.fd_dup(fd);
 		file = own >= 0 ? attach(own, flags) : NULL;
 		if (own >= 0 && !file)

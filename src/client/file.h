@@ -38,7 +38,10 @@ struct view {
 struct holding {
 	_Atomic(struct view *) view; /* NULL: nobody has attached it now */
 	_Atomic int64_t retry_ns[2]; /* not before that: to read, to store */
-	uint64_t dev, ino;           /* stat(2) */
+	/* Storing has been refused since others have the file open through the page cache; who sees to those of this process (fds_others.c), and when again */
+	atomic_bool refused;
+	_Atomic int64_t look_ns, look_again_ns;
+	uint64_t dev, ino; /* stat(2) */
 	/* Of who has attached it first: what the file is known by when its daemon has ended. NULL: it is not */
 	const struct home *home;
 	uint64_t generation;

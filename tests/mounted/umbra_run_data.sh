@@ -203,6 +203,37 @@ for i in range(3):
 	is 'direct writes' "$(stat_of 'writes of')" 6
 }
 
+# Descriptors that a program has opened and does not use keep it from nothing.
+case_idle_descriptor()
+{
+	local call
+	for call in pwrite write; do
+		mounted && head -c 4000000 /dev/zero >"$mnt/a" || return 1
+		UMBRA_STATS=1 "$run" python3 -c 'import os, sys, time
+call, name = sys.argv[1:]
+idle = [os.open(name, os.O_RDWR), os.open(name, os.O_RDONLY), os.open(name, os.O_RDWR)]
+fd = os.open(name, os.O_RDWR)
+def writes_of_kernel():
+    return int(open("/proc/thread-self/io").read().split("syscw: ")[1].split()[0])
+def write(i):
+    if call == "write":
+        if i % 100 == 0: os.lseek(fd, 0, 0)
+        return os.write(fd, b"x" * 4096)
+    return os.pwrite(fd, b"x" * 4096, 4096 * i)
+end = time.monotonic() + 60
+while True:
+    before = writes_of_kernel()
+    for i in range(100): assert write(i) == 4096
+    if writes_of_kernel() - before < 10: break
+    assert time.monotonic() < end, "all by the kernel"
+    time.sleep(0.01)
+for other in idle: assert os.pread(other, 4096, 8192) == b"x" * 4096
+' $call "$mnt/a" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+		[ "$(stat_of 'writes of')" -ge 90 ] || { cat "$work/stats"; return 1; }
+		sound || return 1
+	done
+}
+
 case_sqlite()
 {
 	local k pids=()
