@@ -434,6 +434,30 @@ void fds_done(void)
 	release();
 }
 
+/* Before an entry is made. False: not yet. */
+static bool is_worth_learning(int fd, uintptr_t *slot,
+			      bool (*is_worth)(int fd, size_t size, off_t off, bool store), size_t size,
+			      off_t off, bool store)
+{
+	if (*slot + 1 != calls_before || calls_before == 1 || is_worth(fd, size, off, store))
+		return true;
+	atomic_compare_exchange_strong(&table->slots[fd], slot, 0);
+	fds_tell(BY_SIZE);
+	return false;
+}
+
+/* What makes a file longer is the kernel's: a journal that is written, and removed, is not worth it. */
+static bool is_worth_at(int fd, size_t size, off_t off, bool store)
+{
+	uint64_t end_bytes;
+	int before = errno;
+	bool worth = !store || off < 0 || fd_size(fd, &end_bytes) || (uint64_t)off < end_bytes;
+
+	(void)size;
+	errno = before;
+	return worth;
+}
+
 bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc)
 {
 	enum done done = NOT_OURS;
@@ -443,7 +467,8 @@ bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc
 	if (!fds_begin(fd, store))
 		return false;
 	done = try(fd, buf, size, off, store, &e, &slot);
-	if (done == TO_LEARN && slot_learn(fd, slot))
+	if (done == TO_LEARN && is_worth_learning(fd, &slot, is_worth_at, size, off, store) &&
+	    slot_learn(fd, slot))
 		done = try(fd, buf, size, off, store, &e, &slot);
 	if (done == DONE)
 		*rc = (ssize_t)size;
@@ -470,7 +495,7 @@ struct fd_entry *fds_pin(int fd)
 	return e;
 }
 
-bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, bool store), size_t size, bool store)
+bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, off_t off, bool store), size_t size, bool store)
 {
 	uintptr_t slot = atomic_load_explicit(&table->slots[fd], memory_order_relaxed);
 
@@ -478,12 +503,7 @@ bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, bool store), size_t
 		fds_tell(BY_OTHER_FILE);
 		return false;
 	}
-	if (slot + 1 == calls_before && calls_before > 1 && !is_worth(fd, size, store)) {
-		atomic_compare_exchange_strong(&table->slots[fd], &slot, 0);
-		fds_tell(BY_SIZE);
-		return false;
-	}
-	return slot_learn(fd, slot);
+	return is_worth_learning(fd, &slot, is_worth, size, -1, store) && slot_learn(fd, slot);
 }
 
 bool fds_maybe(int fd)

@@ -35,6 +35,16 @@ int fd_about(int fd, struct stat *st)
 	return 0;
 }
 
+int fd_size(int fd, uint64_t *size_bytes)
+{
+	struct statx about;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &about))
+		return -1;
+	*size_bytes = about.stx_size;
+	return 0;
+}
+
 /* ---- views ---- */
 
 void views_retire(struct view *old)

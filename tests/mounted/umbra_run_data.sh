@@ -234,6 +234,24 @@ for other in idle: assert os.pread(other, 4096, 8192) == b"x" * 4096
 	done
 }
 
+# Journals that are written, read a little and removed: nothing is asked of the daemon for them.
+case_journals()
+{
+	mounted || return 1
+	UMBRA_STATS=1 "$run" python3 -c 'import os, sys
+for n in range(50):
+    fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    for i in range(40): assert os.pwrite(fd, b"j" * 1000, 1000 * i) == 1000
+    assert os.pread(fd, 8, 40000) == b""
+    assert os.pread(fd, 8, 0) == b"j" * 8
+    os.close(fd)
+    os.unlink(sys.argv[1])
+' "$mnt/j" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+	grep -q '^umbra: by the kernel .* calls: files that are written at their end' "$work/stats" &&
+		! grep '^umbra: by the kernel [1-9].* of the same files' "$work/stats" || { cat "$work/stats"; return 1; }
+	sound
+}
+
 case_sqlite()
 {
 	local k pids=()

@@ -204,6 +204,30 @@ static void test_the_end_moves(void **state)
 	assert_int_equal(counts().kernel_writes, 0);
 }
 
+/* A log: the daemon is not asked at each write whether somebody else has made it longer; but soon if somebody has. */
+static void test_log(void **state)
+{
+	uint64_t at = 32 * BLOCK, end = at + 6 * BLOCK;
+
+	(void)state;
+	reads_right(0, 100, 100);
+	for (; at < end; at += 128)
+		writes_right(at, 128, 0x31);
+	assert_int_equal(counts().kernel_writes, 6 * BLOCK / 128);
+	assert_true(counts().maps < 20);
+	reads_right(31 * BLOCK, 7 * BLOCK, 7 * BLOCK);
+	for (unsigned i = 0; counts().writes == 0; i++) {
+		assert_true(i < 100);
+		reads_right(end - 4, 4, 4);
+		writes_right(end - 8, 8, 0x32);
+	}
+	/* What is there before it is written: only the first writes may be the kernel's. */
+	fake_set_size(s.fake, 64 * BLOCK);
+	for (at = end; at < 64 * BLOCK; at += 128)
+		writes_right(at, 128, 0x33);
+	assert_true(counts().writes > 26 * BLOCK / 128 - 100);
+}
+
 static void test_modes(void **state)
 {
 	int rd = fake_open(s.fake, O_RDONLY), wr = fake_open(s.fake, O_WRONLY),
@@ -667,6 +691,7 @@ int main(void)
 		CASE(test_reading),
 		CASE(test_writing),
 		CASE(test_the_end_moves),
+		CASE(test_log),
 		CASE(test_modes),
 		CASE(test_modes_alone),
 		CASE(test_revokes),
