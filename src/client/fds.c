@@ -34,6 +34,7 @@
 
 #include "client/calls.h"
 #include "client/data.h"
+#include "client/fds_attach.h"
 #include "client/fds_entry.h"
 #include "client/fds_others.h"
 #include "client/fds_own.h"
@@ -75,13 +76,6 @@ static unsigned calls_before = CALLS_BEFORE;
 static _Atomic unsigned fd_last; /* no entry above */
 static atomic_bool no_writes, is_off;
 static pid_t own_pid;
-
-/*
- * The descriptions that are O_DIRECT since we have set it have a mark, which their other descriptors, here and in other processes, share: the signal for
- * O_ASYNC, which no regular file has. The second one if the program wants to have the flag too.
- */
-#define MARK_OURS 63
-#define MARK_BOTH 62
 
 /* Within a call of this thread's: handlers of signals wait for its end. Calls of those that do not go to the kernel. */
 static __thread unsigned depth __attribute__((tls_model("initial-exec")));
@@ -277,36 +271,6 @@ static void entries_ended(int fd)
 	slow_end(&s);
 }
 
-/* Whether the mount gives us anything, before anything is changed. */
-static bool is_ours(int fd, struct stat *st, int *flags)
-{
-	struct umbra_direct direct = { 0 };
-	struct statfs fs;
-
-	if (fd_about(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
-	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
-		return false;
-	*flags = fcntl(fd, F_GETFL);
-	if (*flags < 0 || *flags & (O_PATH | O_APPEND))
-		return false;
-	return ioctl(fd, UMBRA_IOC_DIRECT, &direct) == 0 && (direct.rights & UMBRA_DIRECT_READ);
-}
-
-static struct umbra_file *attach(int fd, int flags)
-{
-	struct umbra_file *file;
-
-	/* Before: from then on the daemon lets others store. */
-	if (fcntl(fd, F_SETSIG, flags & O_DIRECT ? MARK_BOTH : MARK_OURS) || fcntl(fd, F_SETFL, flags))
-		return NULL;
-	if (umbra_attach(fd, &file) == 0) {
-		if (guard_install_user() == 0)
-			return file;
-		umbra_detach(file);
-	}
-	return NULL;
-}
-
 /* What the slot is to be. Under fds_lock, with the slot busy. */
 static uintptr_t look_at(int fd)
 {
@@ -314,7 +278,7 @@ static uintptr_t look_at(int fd)
 	struct stat st;
 	int flags;
 
-	if (!is_ours(fd, &st, &flags))
+	if (!attach_is_ours(fd, &st, &flags))
 		return SLOT_KERNEL;
 	if (*unfit_at(st.st_dev, st.st_ino)) {
 		fds_tell(BY_MAPPED);
@@ -326,10 +290,10 @@ static uintptr_t look_at(int fd)
 	e->dev = st.st_dev;
 	e->ino = st.st_ino;
 	offset_init(&e->offset);
-	e->file = attach(fd, flags);
+	e->file = attach_begin(fd, flags);
 	if (!e->file) {
 		free(e);
-		return SLOT_KERNEL;
+		return attach_is_later() ? 0 : SLOT_KERNEL;
 	}
 	e->next = entries;
 	entries = e;
@@ -344,8 +308,9 @@ static bool slot_learn(int fd, uintptr_t slot)
 	struct fd_entry *e = NULL;
 	struct slow s;
 
-	if (slot + 1 < calls_before) {
-		atomic_compare_exchange_strong(&table->slots[fd], &slot, slot + 1);
+	if (slot + 1 < calls_before || attach_is_later()) {
+		if (slot + 1 < calls_before)
+			atomic_compare_exchange_strong(&table->slots[fd], &slot, slot + 1);
 		fds_tell(BY_FEW_CALLS);
 		return false;
 	}
@@ -702,7 +667,7 @@ struct umbra_file *fds_attach(int fd, bool worth, bool store)
 	struct stat st;
 	int flags, own;
 
-	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !is_ours(fd, &st, &flags))
+	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !attach_is_ours(fd, &st, &flags))
 		return NULL;
 	pthread_mutex_lock(&fds_lock);
 	unfit_now = *unfit_at(st.st_dev, st.st_ino);
@@ -716,28 +681,12 @@ struct umbra_file *fds_attach(int fd, bool worth, bool store)
 		fds_tell(BY_SMALL_MAPPING);
 	} else {
 		own = client_calls.fd_dup(fd);
-		file = own >= 0 ? attach(own, flags) : NULL;
+		file = own >= 0 ? attach_begin(own, flags) : NULL;
 		if (own >= 0 && !file)
 			client_calls.fd_close(own);
 	}
 	pthread_mutex_unlock(&fds_lock);
 	return file;
-}
-
-int fds_flags_seen(int fd, int flags)
-{
-	return flags >= 0 && flags & O_DIRECT && fcntl(fd, F_GETSIG) == MARK_OURS ? flags & ~O_DIRECT : flags;
-}
-
-int fds_flags_set(int fd, int flags)
-{
-	int mark = fcntl(fd, F_GETSIG), before = errno;
-
-	if (mark != MARK_OURS && mark != MARK_BOTH)
-		return flags;
-	(void)fcntl(fd, F_SETSIG, flags & O_DIRECT ? MARK_BOTH : MARK_OURS);
-	errno = before;
-	return flags | O_DIRECT;
 }
 
 void fds_no_writes(void)
@@ -783,7 +732,7 @@ bool fds_init(void)
 		fds_no_writes();
 	own_init();
 	client_calls.file_left = unfit_add;
-	client_calls.fd_bypass = NULL; /* attach() */
+	client_calls.fd_bypass = NULL; /* attach_begin() */
 	own_pid = getpid();
 	atomic_store(&t->alive, true);
 	/* After that of libumbra's own: it takes its locks after ours. */

@@ -488,6 +488,9 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	pthread_mutex_unlock(&client_lock);
 	rc = file_ready(f, true);
 	holding_end(f->holding);
+	/* By the kernel until then. */
+	if (rc == SESSION_LATER)
+		rc = 0;
 	/* Whoever has taken the signal since the session began is passed on to from now on. */
 	if (rc == 0)
 		rc = guard_install();

@@ -39,9 +39,9 @@
 struct mount {
 	dev_t dev;
 	char socket[sizeof(((struct umbra_direct *)0)->socket) + 1];
-	struct session *session; /* NULL: there is none now */
-	int64_t retry_ns;
-	const struct home *home; /* may be NULL */
+	struct session *session;    /* NULL: there is none now */
+	int64_t retry_ns, later_ns; /* not before that; nor who waits */
+	const struct home *home;    /* may be NULL */
 	struct mount *next;
 };
 
@@ -182,6 +182,19 @@ static int socket_open(const char *path)
 	return sock;
 }
 
+/* What has come instead of WELCOME. */
+static int refused(const struct umbra_msg_welcome *w, size_t size)
+{
+	struct umbra_msg_error error;
+
+	if (size != sizeof(error) || w->msg.type != UMBRA_MSG_ERROR)
+		return -EPROTO;
+	memcpy(&error, w, sizeof(error));
+	if (error.error == EBUSY)
+		return SESSION_LATER;
+	return error.error > 0 && error.error < 4096 ? -(int)error.error : -EPROTO;
+}
+
 /* Says HELLO and gets WELCOME with its two descriptors, which are the caller's. */
 static int welcome(int sock, uint32_t rights, struct umbra_msg_welcome *w, int fds[2])
 {
@@ -208,7 +221,7 @@ static int welcome(int sock, uint32_t rights, struct umbra_msg_welcome *w, int f
 		return -errno;
 	c = CMSG_FIRSTHDR(&msg);
 	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-		return -EPROTO;
+		return refused(w, (size_t)n);
 	if (c->cmsg_len != CMSG_LEN(2 * sizeof(int))) {
 		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++)
 			close(((int *)(void *)CMSG_DATA(c))[i]);
@@ -422,6 +435,8 @@ static int mount_connect(struct mount *m, int fd, uint32_t rights, bool wait, st
 		return 0;
 	if (!wait && client_now_ns() < m->retry_ns)
 		return -EAGAIN;
+	if (client_now_ns() < m->later_ns)
+		return SESSION_LATER;
 	/* Once all that was of a mount is gone the numbers are those of another one. */
 	rc = m->home ? home_has(m->home, fd) : 0;
 	if (rc < 0)
@@ -433,6 +448,8 @@ static int mount_connect(struct mount *m, int fd, uint32_t rights, bool wait, st
 	if (rc == -ECONNREFUSED || rc == -ECONNRESET || rc == -ENOENT || rc == -EPIPE)
 		rc = -EAGAIN;
 	m->retry_ns = client_now_ns() + SESSION_RETRY_NS;
+	if (rc == SESSION_LATER)
+		m->later_ns = client_now_ns() + SESSION_LATER_NS;
 	if (rc)
 		return rc;
 	/* The listener may have met the end already: then it waits for us to put it. */

@@ -252,6 +252,32 @@ for n in range(50):
 	sound
 }
 
+# A user who has let others wait gets no sessions for a while: his programs are as they are without, and their descriptors are not changed.
+case_late_user()
+{
+	local user=(setpriv --reuid=65534 --regid=65534 --clear-groups) pid
+	fresh 256M && works "$umbrafs" -o direct=rw:65534,allow_other,default_permissions "$pool" "$mnt" || return 1
+	head -c 100000 /dev/zero >"$mnt/a" && head -c 400000 /dev/zero >"$mnt/b" && chmod 666 "$mnt/a" "$mnt/b" || return 1
+	UMBRA_STATS=1 UMBRA_DIRECT=all "${user[@]}" "$run" python3 -c 'import os, signal, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for i in range(20): os.pwrite(fd, b"x" * 4096, i * 4096)
+os.kill(os.getpid(), signal.SIGSTOP)
+' "$mnt/a" &
+	pid=$!
+	wait_for grep -q '^State:.T' "/proc/$pid/status" && truncate -s 0 "$mnt/a" || return 1
+	UMBRA_STATS=1 "${user[@]}" "$run" python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for i in range(90): assert os.pwrite(fd, b"x" * 4096, i * 4096) == 4096
+for i in range(90): assert os.pread(fd, 4096, i * 4096) == b"x" * 4096
+flags = [line for line in open("/proc/self/fdinfo/%d" % fd) if line.startswith("flags")][0].split()[1]
+assert not int(flags, 8) & os.O_DIRECT, flags
+' "$mnt/b" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+	is writes "$(stat_of 'writes of')" 0 || return 1
+	grep -q 'too few calls' "$work/stats" || { cat "$work/stats"; return 1; }
+	kill -CONT "$pid" && wait "$pid"
+	sound
+}
+
 case_sqlite()
 {
 	local k pids=()

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -391,6 +392,48 @@ static void test_wrong_messages(void **state)
 	comes_back();
 }
 
+/* A user who gets no session just now: the kernel serves, nobody is asked each time, and later it goes on directly. */
+static void test_later(void **state)
+{
+	struct umbra_file *other;
+	struct timespec since, now;
+	unsigned connects;
+	int fd;
+
+	(void)state;
+	clock_gettime(CLOCK_MONOTONIC, &since);
+	s.fake->hello_error = EBUSY;
+	fake_down(s.fake);
+	fake_up(s.fake);
+	do
+		reads_right(0, 10, 10);
+	while (counts().lost_sessions == 0);
+	connects = s.fake->connects;
+	fd = fake_open(s.fake, O_RDWR);
+	assert_int_equal(umbra_attach(fd, &other), 0);
+	umbra_get_counts(&s.before);
+	writes_right(0, 10, 0xe1);
+	assert_int_equal(umbra_pread(other, buf, 1, 0), 1);
+	assert_int_equal(counts().kernel_writes + counts().kernel_reads, 2);
+	for (unsigned i = 0; i < 5; i++) {
+		retry_comes();
+		reads_right(0, 10, 10);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		assert_true(s.fake->connects - connects <= 2 + (unsigned)(now.tv_sec - since.tv_sec));
+	}
+	assert_int_equal(umbra_mmap_error(umbra_mmap(NULL, BLOCK, PROT_READ, MAP_SHARED, other, 0)),
+			 -EOPNOTSUPP);
+	s.fake->hello_error = 0;
+	for (unsigned i = 0; counts().writes == 0 || counts().reads == 0; i++) {
+		assert_true(i < 200);
+		retry_comes();
+		writes_right(0, 10, 0xe2);
+		assert_int_equal(umbra_pread(other, buf, 1, 0), 1);
+	}
+	umbra_detach(other);
+	close(fd);
+}
+
 static void test_daemon_ends(void **state)
 {
 	unsigned connects;
@@ -698,6 +741,7 @@ int main(void)
 		CASE(test_errors_of_map),
 		CASE(test_read_only_session),
 		CASE(test_wrong_messages),
+		CASE(test_later),
 		CASE(test_daemon_ends),
 		CASE(test_many_pieces),
 		CASE(test_bad_memory),
