@@ -77,19 +77,23 @@ struct mapping *mapping_find(uintptr_t addr)
 
 bool mappings_touch(uintptr_t lo, uintptr_t hi)
 {
-	while (atomic_load_explicit(&all_count, memory_order_relaxed) > 0) {
+	for (;;) {
 		unsigned turn = atomic_load_explicit(&set_turn, memory_order_acquire);
+		size_t count = atomic_load_explicit(&all_count, memory_order_relaxed), i;
 		struct set *set = atomic_load_explicit(&set_now, memory_order_acquire);
-		size_t count = u64_min(all_count, set->places), i = count_before(set, count, lo);
-		bool touch = i < count &&
-			     atomic_load_explicit(&set->entries[i].lo, memory_order_relaxed) < hi;
+		bool touch = false;
 
+		if (set && count > 0) {
+			count = u64_min(count, set->places);
+			i = count_before(set, count, lo);
+			touch = i < count &&
+				atomic_load_explicit(&set->entries[i].lo, memory_order_relaxed) < hi;
+		}
 		atomic_thread_fence(memory_order_acquire);
 		if (!(turn & 1) && atomic_load_explicit(&set_turn, memory_order_relaxed) == turn)
 			return touch;
 		sched_yield();
 	}
-	return false;
 }
 
 int mappings_reserve(unsigned more)
@@ -111,10 +115,9 @@ int mappings_reserve(unsigned more)
 	return 0;
 }
 
-/* Around changes, of which one may be part of another one: whoever reads meanwhile reads again. */
-static unsigned changing;
+static unsigned changing; /* changes of which one is a part of another one */
 
-static void set_change_begin(void)
+void mappings_change_begin(void)
 {
 	if (changing++ > 0)
 		return;
@@ -122,7 +125,7 @@ static void set_change_begin(void)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-static void set_change_end(void)
+void mappings_change_end(void)
 {
 	if (--changing > 0)
 		return;
@@ -135,11 +138,11 @@ void mapping_add(struct mapping *m)
 	size_t i = count_before(set_of(), all_count, m->lo);
 	struct entry *at = &set_of()->entries[i];
 
-	set_change_begin();
+	mappings_change_begin();
 	memmove(at + 1, at, (all_count - i) * sizeof(*at));
 	*at = (struct entry){ m->lo, m->hi, m };
 	all_count++;
-	set_change_end();
+	mappings_change_end();
 	m->next = h->mappings;
 	h->mappings = m;
 	areas += m->areas;
@@ -154,10 +157,10 @@ void mapping_remove(struct mapping *m)
 	while (*link != m)
 		link = &(*link)->next;
 	*link = m->next;
-	set_change_begin();
+	mappings_change_begin();
 	all_count--;
 	memmove(at, at + 1, (all_count - i) * sizeof(*at));
-	set_change_end();
+	mappings_change_end();
 	areas -= m->areas;
 }
 
@@ -176,6 +179,7 @@ void mappings_cut(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct 
 	struct mapping *m;
 
 	*out = NULL;
+	mappings_change_begin();
 	while ((m = mapping_next(lo)) && m->lo < hi) {
 		mapping_remove(m);
 		if (m->lo < lo) {
@@ -192,6 +196,7 @@ void mappings_cut(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct 
 		m->next = *out;
 		*out = m;
 	}
+	mappings_change_end();
 }
 
 /* One that goes on where m ends, and is alike in all that counts. */
@@ -215,7 +220,7 @@ void mapping_join(struct mapping *m, uintptr_t hi)
 	struct mapping *next;
 
 	while (m->hi < hi && (next = mapping_next(m->hi)) && goes_on(m, next)) {
-		set_change_begin();
+		mappings_change_begin();
 		mapping_remove(next);
 		range_join(&m->placed_lo, &m->placed_hi, next->placed_lo, next->placed_hi);
 		range_join(&m->stored_lo, &m->stored_hi, next->stored_lo, next->stored_hi);
@@ -225,7 +230,7 @@ void mapping_join(struct mapping *m, uintptr_t hi)
 		m->areas += next->areas;
 		m->hi = next->hi;
 		mapping_add(m);
-		set_change_end();
+		mappings_change_end();
 		m->mapped->users--; /* it has one itself */
 		free(next);
 	}

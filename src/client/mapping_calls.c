@@ -102,12 +102,14 @@ static int mapping_begin(struct mapping *m, void *hint, size_t len, int fixed, u
 		rc = -EOPNOTSUPP;
 	}
 	if (rc == 0) {
-		mappings_cut(at, at + len, spares, &cut);
-		mappings_cut_end(cut, at, at + len);
 		m->lo = at;
 		m->hi = at + len;
 		m->areas = 1;
+		mappings_change_begin();
+		mappings_cut(at, at + len, spares, &cut);
 		mapping_add(m);
+		mappings_change_end();
+		mappings_cut_end(cut, at, at + len);
 		*out = at;
 	}
 	pthread_mutex_unlock(&client_lock);
@@ -351,13 +353,18 @@ static int protect(uintptr_t lo, uintptr_t hi, int prot, struct mapping *spares[
 	if (rc)
 		return rc;
 	whole_cut(lo, hi);
+	mappings_change_begin();
 	mappings_cut(lo, hi, spares, &cut);
 	for (m = cut; m; m = next) {
 		next = m->next;
 		m->prot = prot;
 		mapping_add(m);
+	}
+	mappings_change_end();
+	while ((m = mapping_next(lo)) && m->lo < hi) {
 		mapping_void(m);
 		mapping_stored_note(m);
+		lo = m->hi;
 	}
 	return 0;
 }

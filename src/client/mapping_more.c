@@ -162,9 +162,11 @@ static int grow_in_place(const struct move *mv)
 		}
 	}
 	if (rc == 0) {
+		mappings_change_begin();
 		mapping_remove(m);
 		m->hi = mv->old + mv->new_len;
 		mapping_add(m);
+		mappings_change_end();
 	}
 	pthread_mutex_unlock(&client_lock);
 	return rc;
@@ -371,12 +373,14 @@ static int part_dont_fork(const struct mapping_part *part, bool dont)
 	rc = mappings_reserve(2);
 	if (rc == 0) {
 		whole_cut(part->lo, part->hi);
+		mappings_change_begin();
 		mappings_cut(part->lo, part->hi, spares, &cut);
 		for (struct mapping *m = cut; m; m = next) {
 			next = m->next;
 			m->dont_fork = dont;
 			mapping_add(m);
 		}
+		mappings_change_end();
 	}
 	pthread_mutex_unlock(&client_lock);
 	mapping_spares_free(spares);
