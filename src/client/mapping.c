@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client/calls.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/session.h"
 #include "util/sabotage.h"
@@ -105,7 +106,7 @@ int mappings_reserve(unsigned more)
 		places *= 2;
 	if (set && places == set->places)
 		return 0;
-	bigger = malloc(sizeof(*bigger) + places * sizeof(bigger->entries[0]));
+	bigger = memory_get(sizeof(*bigger) + places * sizeof(bigger->entries[0]));
 	if (!bigger)
 		return -ENOMEM;
 	bigger->places = places;
@@ -232,7 +233,7 @@ void mapping_join(struct mapping *m, uintptr_t hi)
 		mapping_add(m);
 		mappings_change_end();
 		m->mapped->users--; /* it has one itself */
-		free(next);
+		memory_put(next);
 	}
 }
 
@@ -320,22 +321,18 @@ void mappings_void(struct holding *h, uint64_t lo, uint64_t hi)
 }
 
 /* The kernel allows so many areas in a process; a good part of that is for others. */
-static uint64_t areas_max(void)
-{
-	static uint64_t max;
-	unsigned long allowed = 0;
-	FILE *file;
+static uint64_t areas_max = AREAS_MAX;
 
-	if (max)
-		return max;
-	file = fopen("/proc/sys/vm/max_map_count", "re");
-	if (file) {
-		if (fscanf(file, "%lu", &allowed) != 1)
-			allowed = 0;
-		fclose(file);
-	}
-	max = allowed / 4 > 0 && allowed / 4 < AREAS_MAX ? allowed / 4 : AREAS_MAX;
-	return max;
+static void areas_max_look(void)
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned long allowed = 0;
+
+	if (!file)
+		return;
+	if (fscanf(file, "%lu", &allowed) == 1 && allowed / 4 > 0 && allowed / 4 < AREAS_MAX)
+		areas_max = allowed / 4;
+	fclose(file);
 }
 
 /* Some of what is in place goes: it comes again when it is touched. */
@@ -343,9 +340,9 @@ static void areas_make(void)
 {
 	static size_t turn;
 
-	if (areas <= areas_max())
+	if (areas <= areas_max)
 		return;
-	for (size_t i = 0; i < all_count && areas > areas_max() / 2; i++)
+	for (size_t i = 0; i < all_count && areas > areas_max / 2; i++)
 		void_range(set_of()->entries[turn++ % all_count].m, 0, UINT64_MAX);
 }
 
@@ -466,8 +463,8 @@ int mapping_range(const void *addr, size_t len, uintptr_t *lo, uintptr_t *hi)
 
 int mapping_spares_make(struct mapping *spares[2])
 {
-	spares[0] = calloc(1, sizeof(*spares[0]));
-	spares[1] = calloc(1, sizeof(*spares[1]));
+	spares[0] = memory_get_clear(sizeof(*spares[0]));
+	spares[1] = memory_get_clear(sizeof(*spares[1]));
 	if (spares[0] && spares[1])
 		return 0;
 	mapping_spares_free(spares);
@@ -476,8 +473,8 @@ int mapping_spares_make(struct mapping *spares[2])
 
 void mapping_spares_free(struct mapping *spares[2])
 {
-	free(spares[0]);
-	free(spares[1]);
+	memory_put(spares[0]);
+	memory_put(spares[1]);
 }
 
 void mapping_stored_note(struct mapping *m)
@@ -572,17 +569,17 @@ int mapped_get(struct umbra_file *file, struct mapped **out)
 	pthread_mutex_unlock(&client_lock);
 	if (*out)
 		return 0;
-	new = calloc(1, sizeof(*new));
+	new = memory_get_clear(sizeof(*new));
 	fd = new ? client_calls.fd_dup(file_fd(file)) : -1;
 	if (fd < 0) {
 		rc = new ? -errno : -ENOMEM;
-		free(new);
+		memory_put(new);
 		return rc;
 	}
 	rc = umbra_attach(fd, &new->file);
 	if (rc) {
 		client_calls.fd_close(fd);
-		free(new);
+		memory_put(new);
 		return rc;
 	}
 	new->users = 1;
@@ -604,7 +601,7 @@ static void file_end(struct umbra_file *file)
 
 int mapped_adopt(struct umbra_file *file, struct mapped **out)
 {
-	struct mapped *new = calloc(1, sizeof(*new));
+	struct mapped *new = memory_get_clear(sizeof(*new));
 
 	pthread_mutex_lock(&client_lock);
 	*out = mapped_find(file);
@@ -615,7 +612,7 @@ int mapped_adopt(struct umbra_file *file, struct mapped **out)
 		file = NULL;
 	}
 	pthread_mutex_unlock(&client_lock);
-	free(new);
+	memory_put(new);
 	if (file)
 		file_end(file);
 	return *out ? 0 : -ENOMEM;
@@ -637,7 +634,7 @@ void mapped_put(struct mapped *mapped)
 	if (!last)
 		return;
 	file_end(mapped->file);
-	free(mapped);
+	memory_put(mapped);
 }
 
 void mappings_put(struct mapping *list)
@@ -646,7 +643,7 @@ void mappings_put(struct mapping *list)
 		struct mapping *next = list->next;
 
 		mapped_put(list->mapped);
-		free(list);
+		memory_put(list);
 		list = next;
 	}
 }
@@ -657,9 +654,11 @@ static _Atomic bool *alive; /* wiped in a child that has not been told */
 
 int mappings_init(void)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	void *at;
 	int rc = 0;
 
+	pthread_once(&once, areas_max_look);
 	pthread_mutex_lock(&client_lock);
 	if (!alive) {
 		at = client_calls.mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The calls for mappings. Records and addresses change together, under client_lock: a revoke never touches addresses that are somebody else's by then. */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -9,6 +8,7 @@
 #include "client/guard.h"
 #include "client/map.h"
 #include "client/mapping.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/session.h"
@@ -143,7 +143,7 @@ static void *map(void *addr, size_t len, int prot, int flags, struct mapped *map
 	len = u64_align_up(len, BLOCK);
 	rc = mappable(mapped, (uint64_t)off, len, prot & PROT_WRITE, &unit);
 	if (rc == 0) {
-		m = calloc(1, sizeof(*m));
+		m = memory_get_clear(sizeof(*m));
 		rc = m ? 0 : -ENOMEM;
 	}
 	if (rc == 0) {
@@ -159,7 +159,7 @@ static void *map(void *addr, size_t len, int prot, int flags, struct mapped *map
 			(void)!mapping_prefault(lo, lo + len, prot & PROT_WRITE);
 		return (void *)lo;
 	}
-	free(m);
+	memory_put(m);
 	mapped_put(mapped);
 	return failure(rc);
 }

@@ -2,7 +2,7 @@
 /*
  * Sessions: how they begin, and fork(). How they end is in listen.c.
  *
- * Lock order: connect_lock, client_lock, the locks of section.c.
+ * Lock order: connect_lock, client_lock, the locks of section.c, that of memory.c.
  *
  * A child has the locks, since they are taken around fork(), and all that they protect. It has neither the listeners nor the mappings of the device (MADV_DONTFORK):
  * all is void, and its copy of the socket is closed at once, so that the daemon sees the end of the parent.
@@ -28,6 +28,7 @@
 #include "client/home.h"
 #include "client/last.h"
 #include "client/mapping.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/store.h"
@@ -80,10 +81,12 @@ static void fork_prepare(void)
 	pthread_mutex_lock(&client_lock);
 	section_fork_prepare();
 	guard_fork_prepare();
+	memory_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+	memory_fork_end();
 	guard_fork_end();
 	section_fork_parent();
 	pthread_mutex_unlock(&client_lock);
@@ -92,6 +95,7 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
+	memory_fork_end();
 	guard_fork_end();
 	section_fork_child();
 	last_fork_child();
