@@ -22,6 +22,7 @@ struct umbra_file;
  * fd: an open regular file; it stays the caller's and has to stay open until umbra_detach(). It is not used with O_APPEND set later. If it is open for
  * writing its description (which dup(2) and fork(2) share) is O_DIRECT from then on, for good: on umbrafs that wants no alignment, and only says that the kernel's calls pass its page cache by.
  * Nobody clears that while anybody has the file attached. What the kernel's own calls do with it is seen here, and the other way round, at the price of some waiting each time.
+ * While the daemon gives this user no session, since one of his processes has let others wait, the file is attached all the same: all is done by the kernel, and it is tried again now and then.
  *	-EOPNOTSUPP	not on a umbrafs mount, or the mount gives this user no direct access (option direct); there is nothing to detach
  *	-EBADF, -EINVAL	not an open regular file
  */

@@ -26,6 +26,7 @@
 #define PART_BYTES (1u << 20)  /* in one section */
 #define CALL_BYTES 0x7ffff000u /* the kernel does no more in one call */
 #define TRIES_MAX 64           /* without a byte done */
+#define END_SKIP_MAX 63u       /* calls that do not ask whether the file is longer now */
 #define BLOCK 4096u
 #define LINE_BYTES 64u
 #define EARLY_BYTES 1024u
@@ -50,6 +51,7 @@ enum next {
 
 struct outcome {
 	enum next next;
+	bool past_end; /* of what is known of the file */
 	uint64_t ask_off, kernel_len;
 };
 
@@ -180,8 +182,10 @@ static struct outcome read_part(struct call *c)
 
 	if (!v)
 		return ask;
-	if (c->off >= v->size_bytes)
+	if (c->off >= v->size_bytes) {
+		ask.past_end = kernel.past_end = true;
 		return v->size_open ? ask : kernel;
+	}
 	p = pieces_find(v->pieces, c->off);
 	if (!p)
 		return ask;
@@ -214,6 +218,7 @@ static struct outcome write_part(struct call *c)
 		return kernel;
 	if (c->off + c->len > v->size_bytes) {
 		ask.ask_off = c->off + c->len - 1;
+		ask.past_end = kernel.past_end = true;
 		return v->size_open ? ask : kernel;
 	}
 	p = pieces_find(v->pieces, c->off);
@@ -322,8 +327,48 @@ static ssize_t rest_by_kernel(struct call *c, bool store)
 	return rc;
 }
 
+/*
+ * Nobody is told when a file becomes longer, so whoever gets past its end asks; but not each time where that is in vain, as where a log is written: what goes past the end is the kernel's.
+ */
+static bool end_is_to_be_asked(struct holding *h)
+{
+	uint32_t skip = atomic_load_explicit(&h->end_skip, memory_order_relaxed);
+
+	if (skip > 0)
+		atomic_store_explicit(&h->end_skip, skip - 1, memory_order_relaxed);
+	return skip == 0;
+}
+
+static void end_was_asked(struct holding *h, bool in_vain)
+{
+	uint32_t skip = atomic_load_explicit(&h->end_skip_next, memory_order_relaxed);
+
+	skip = in_vain ? skip : 0;
+	atomic_store_explicit(&h->end_skip, skip, memory_order_relaxed);
+	atomic_store_explicit(&h->end_skip_next, in_vain ? (uint32_t)u64_min(2 * skip + 1, END_SKIP_MAX) : 0,
+			      memory_order_relaxed);
+}
+
+/* False: it is the kernel's. */
+static bool past_end(const struct call *c, const struct outcome *o, bool *asked)
+{
+	struct holding *h = c->file->holding;
+
+	if (o->next == ASK && o->past_end && !*asked) {
+		*asked = end_is_to_be_asked(h);
+		return *asked;
+	}
+	if (*asked && (o->next == GO_ON || o->past_end)) {
+		end_was_asked(h, o->next != GO_ON);
+		*asked = false;
+	}
+	return true;
+}
+
 static ssize_t run(struct call *c, bool store)
 {
+	bool asked = false;
+
 	for (unsigned tries = 0; c->len > 0;) {
 		struct outcome o;
 		int rc = 0;
@@ -334,6 +379,8 @@ static ssize_t run(struct call *c, bool store)
 		section_enter(c->section);
 		o = store ? write_part(c) : read_part(c);
 		section_leave(c->section);
+		if (!past_end(c, &o, &asked))
+			return rest_by_kernel(c, store);
 		if (o.next == GO_ON) {
 			tries = 0;
 			continue;

@@ -10,7 +10,6 @@
  */
 #include "client/fds.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -35,7 +34,9 @@
 
 #include "client/calls.h"
 #include "client/data.h"
+#include "client/fds_attach.h"
 #include "client/fds_entry.h"
+#include "client/fds_others.h"
 #include "client/fds_own.h"
 #include "client/file.h"
 #include "client/guard.h"
@@ -75,13 +76,6 @@ static unsigned calls_before = CALLS_BEFORE;
 static _Atomic unsigned fd_last; /* no entry above */
 static atomic_bool no_writes, is_off;
 static pid_t own_pid;
-
-/*
- * The descriptions that are O_DIRECT since we have set it have a mark, which their other descriptors, here and in other processes, share: the signal for
- * O_ASYNC, which no regular file has. The second one if the program wants to have the flag too.
- */
-#define MARK_OURS 63
-#define MARK_BOTH 62
 
 /* Within a call of this thread's: handlers of signals wait for its end. Calls of those that do not go to the kernel. */
 static __thread unsigned depth __attribute__((tls_model("initial-exec")));
@@ -277,36 +271,6 @@ static void entries_ended(int fd)
 	slow_end(&s);
 }
 
-/* Whether the mount gives us anything, before anything is changed. */
-static bool is_ours(int fd, struct stat *st, int *flags)
-{
-	struct umbra_direct direct = { 0 };
-	struct statfs fs;
-
-	if (fd_about(fd, st) || !S_ISREG(st->st_mode) || fstatfs(fd, &fs) ||
-	    (unsigned long)fs.f_type != FUSE_SUPER_MAGIC)
-		return false;
-	*flags = fcntl(fd, F_GETFL);
-	if (*flags < 0 || *flags & (O_PATH | O_APPEND))
-		return false;
-	return ioctl(fd, UMBRA_IOC_DIRECT, &direct) == 0 && (direct.rights & UMBRA_DIRECT_READ);
-}
-
-static struct umbra_file *attach(int fd, int flags)
-{
-	struct umbra_file *file;
-
-	/* Before: from then on the daemon lets others store. */
-	if (fcntl(fd, F_SETSIG, flags & O_DIRECT ? MARK_BOTH : MARK_OURS) || fcntl(fd, F_SETFL, flags))
-		return NULL;
-	if (umbra_attach(fd, &file) == 0) {
-		if (guard_install_user() == 0)
-			return file;
-		umbra_detach(file);
-	}
-	return NULL;
-}
-
 /* What the slot is to be. Under fds_lock, with the slot busy. */
 static uintptr_t look_at(int fd)
 {
@@ -314,7 +278,7 @@ static uintptr_t look_at(int fd)
 	struct stat st;
 	int flags;
 
-	if (!is_ours(fd, &st, &flags))
+	if (!attach_is_ours(fd, &st, &flags))
 		return SLOT_KERNEL;
 	if (*unfit_at(st.st_dev, st.st_ino)) {
 		fds_tell(BY_MAPPED);
@@ -326,10 +290,10 @@ static uintptr_t look_at(int fd)
 	e->dev = st.st_dev;
 	e->ino = st.st_ino;
 	offset_init(&e->offset);
-	e->file = attach(fd, flags);
+	e->file = attach_begin(fd, flags);
 	if (!e->file) {
 		free(e);
-		return SLOT_KERNEL;
+		return attach_is_later() ? 0 : SLOT_KERNEL;
 	}
 	e->next = entries;
 	entries = e;
@@ -344,8 +308,9 @@ static bool slot_learn(int fd, uintptr_t slot)
 	struct fd_entry *e = NULL;
 	struct slow s;
 
-	if (slot + 1 < calls_before) {
-		atomic_compare_exchange_strong(&table->slots[fd], &slot, slot + 1);
+	if (slot + 1 < calls_before || attach_is_later()) {
+		if (slot + 1 < calls_before)
+			atomic_compare_exchange_strong(&table->slots[fd], &slot, slot + 1);
 		fds_tell(BY_FEW_CALLS);
 		return false;
 	}
@@ -404,6 +369,7 @@ static ssize_t long_way(struct fd_entry *e, void *buf, size_t size, off_t off, b
 	struct slow s = slow_begin();
 	ssize_t rc = data_call(e->file, buf, size, off, store);
 
+	others_look(e);
 	atomic_fetch_sub(&e->pins, 1);
 	slow_end(&s);
 	if (rc < 0) {
@@ -433,6 +399,30 @@ void fds_done(void)
 	release();
 }
 
+/* Before an entry is made. False: not yet. */
+static bool is_worth_learning(int fd, uintptr_t *slot,
+			      bool (*is_worth)(int fd, size_t size, off_t off, bool store), size_t size,
+			      off_t off, bool store)
+{
+	if (*slot + 1 != calls_before || calls_before == 1 || is_worth(fd, size, off, store))
+		return true;
+	atomic_compare_exchange_strong(&table->slots[fd], slot, 0);
+	fds_tell(BY_SIZE);
+	return false;
+}
+
+/* What makes a file longer is the kernel's: a journal that is written, and removed, is not worth it. */
+static bool is_worth_at(int fd, size_t size, off_t off, bool store)
+{
+	uint64_t end_bytes;
+	int before = errno;
+	bool worth = !store || off < 0 || fd_size(fd, &end_bytes) || (uint64_t)off < end_bytes;
+
+	(void)size;
+	errno = before;
+	return worth;
+}
+
 bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc)
 {
 	enum done done = NOT_OURS;
@@ -442,7 +432,8 @@ bool fds_call(int fd, void *buf, size_t size, off_t off, bool store, ssize_t *rc
 	if (!fds_begin(fd, store))
 		return false;
 	done = try(fd, buf, size, off, store, &e, &slot);
-	if (done == TO_LEARN && slot_learn(fd, slot))
+	if (done == TO_LEARN && is_worth_learning(fd, &slot, is_worth_at, size, off, store) &&
+	    slot_learn(fd, slot))
 		done = try(fd, buf, size, off, store, &e, &slot);
 	if (done == DONE)
 		*rc = (ssize_t)size;
@@ -469,7 +460,7 @@ struct fd_entry *fds_pin(int fd)
 	return e;
 }
 
-bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, bool store), size_t size, bool store)
+bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, off_t off, bool store), size_t size, bool store)
 {
 	uintptr_t slot = atomic_load_explicit(&table->slots[fd], memory_order_relaxed);
 
@@ -477,12 +468,7 @@ bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, bool store), size_t
 		fds_tell(BY_OTHER_FILE);
 		return false;
 	}
-	if (slot + 1 == calls_before && calls_before > 1 && !is_worth(fd, size, store)) {
-		atomic_compare_exchange_strong(&table->slots[fd], &slot, 0);
-		fds_tell(BY_SIZE);
-		return false;
-	}
-	return slot_learn(fd, slot);
+	return is_worth_learning(fd, &slot, is_worth, size, -1, store) && slot_learn(fd, slot);
 }
 
 bool fds_maybe(int fd)
@@ -653,73 +639,54 @@ bool fds_mapped(int fd)
 	return true;
 }
 
-/*
- * The program's other descriptors of a file that it is going to store to: opens that are not attached have pages of the kernel's, and nobody may store directly beside those.
- */
-static void others_learn(int fd, const struct stat *st)
+void fds_learn_other(int fd, uint64_t dev, uint64_t ino)
 {
-	DIR *dir = opendir("/proc/thread-self/fd");
-	struct dirent *entry;
-	struct stat other;
+	uintptr_t busy = SLOT_BUSY,
+		  slot = is_known(fd) && !own_is(fd) ? atomic_load(&table->slots[fd]) : busy;
+	struct fd_entry *e = NULL;
+	struct stat st;
 
-	while (dir && (entry = readdir(dir))) {
-		int n = atoi(entry->d_name);
-		uintptr_t slot, busy = SLOT_BUSY;
-
-		if (entry->d_name[0] == '.' || n == fd || n == dirfd(dir) || !is_known(n) || own_is(n))
-			continue;
-		slot = atomic_load(&table->slots[n]);
-		if (slot >= SLOT_KERNEL || fd_about(n, &other) || other.st_ino != st->st_ino ||
-		    other.st_dev != st->st_dev ||
-		    !atomic_compare_exchange_strong(&table->slots[n], &slot, SLOT_BUSY))
-			continue;
-		slot = look_at(n);
-		if (!atomic_compare_exchange_strong(&table->slots[n], &busy, slot) && entry_of(slot))
-			atomic_store(&entry_of(slot)->file->closed, true); /* it is being closed */
+	if (slot >= SLOT_KERNEL || fd_about(fd, &st) || st.st_ino != ino || st.st_dev != dev)
+		return;
+	pthread_mutex_lock(&fds_lock);
+	if (atomic_compare_exchange_strong(&table->slots[fd], &slot, SLOT_BUSY)) {
+		slot = look_at(fd);
+		/* It is being closed. */
+		if (!atomic_compare_exchange_strong(&table->slots[fd], &busy, slot))
+			e = entry_of(slot);
 	}
-	if (dir)
-		closedir(dir);
+	pthread_mutex_unlock(&fds_lock);
+	if (e)
+		entry_end(e, -1);
 }
 
 struct umbra_file *fds_attach(int fd, bool worth, bool store)
 {
 	struct umbra_file *file = NULL;
+	bool unfit_now, small = !worth && calls_before > 1;
 	struct stat st;
 	int flags, own;
 
-	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !is_ours(fd, &st, &flags))
+	if (!is_known(fd) || is_off || !atomic_load(&table->alive) || !attach_is_ours(fd, &st, &flags))
 		return NULL;
+	pthread_mutex_lock(&fds_lock);
+	unfit_now = *unfit_at(st.st_dev, st.st_ino);
+	pthread_mutex_unlock(&fds_lock);
+	if (!unfit_now && !small && store)
+		others_learn(fd, st.st_dev, st.st_ino);
 	pthread_mutex_lock(&fds_lock);
 	if (*unfit_at(st.st_dev, st.st_ino)) {
 		fds_tell(BY_MAPPED);
-	} else if (!worth && calls_before > 1) {
+	} else if (small) {
 		fds_tell(BY_SMALL_MAPPING);
 	} else {
-		if (store)
-			others_learn(fd, &st);
 		own = client_calls.fd_dup(fd);
-		file = own >= 0 ? attach(own, flags) : NULL;
+		file = own >= 0 ? attach_begin(own, flags) : NULL;
 		if (own >= 0 && !file)
 			client_calls.fd_close(own);
 	}
 	pthread_mutex_unlock(&fds_lock);
 	return file;
-}
-
-int fds_flags_seen(int fd, int flags)
-{
-	return flags >= 0 && flags & O_DIRECT && fcntl(fd, F_GETSIG) == MARK_OURS ? flags & ~O_DIRECT : flags;
-}
-
-int fds_flags_set(int fd, int flags)
-{
-	int mark = fcntl(fd, F_GETSIG), before = errno;
-
-	if (mark != MARK_OURS && mark != MARK_BOTH)
-		return flags;
-	(void)fcntl(fd, F_SETSIG, flags & O_DIRECT ? MARK_BOTH : MARK_OURS);
-	errno = before;
-	return flags | O_DIRECT;
 }
 
 void fds_no_writes(void)
@@ -765,7 +732,7 @@ bool fds_init(void)
 		fds_no_writes();
 	own_init();
 	client_calls.file_left = unfit_add;
-	client_calls.fd_bypass = NULL; /* attach() */
+	client_calls.fd_bypass = NULL; /* attach_begin() */
 	own_pid = getpid();
 	atomic_store(&t->alive, true);
 	/* After that of libumbra's own: it takes its locks after ours. */

@@ -27,6 +27,7 @@ void fds_done(void);
 /* With a pin more; NULL: it has no entry. */
 struct fd_entry *fds_pin(int fd);
 /* It has none yet. True: perhaps now. is_worth: before anything is changed, whether it is worth an entry. */
-must_check bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, bool store), size_t size, bool store);
+must_check bool fds_learn(int fd, bool (*is_worth)(int fd, size_t size, off_t off, bool store), size_t size,
+			  bool store);
 
 #endif

@@ -7,22 +7,36 @@
 
 #include "client/fds.h"
 #include "client/fds_entry.h"
+#include "client/fds_others.h"
+#include "client/file.h"
 #include "client/next.h"
 
 NEXT(lseek64, off_t, (int, off_t, int))
 
 /* The kernel does as well what goes past the end, and a file that is read in one piece. */
-static bool is_worth(int fd, size_t size, bool store)
+static bool is_worth(int fd, size_t size, off_t off, bool store)
 {
 	int before = errno;
 	off_t at = next_of_lseek64()(fd, 0, SEEK_CUR);
 	struct stat st;
 	bool worth = true;
 
+	(void)off;
 	if (at >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
 		worth = store ? at < st.st_size : size < (uint64_t)st.st_size;
 	errno = before;
 	return worth;
+}
+
+static void refused(struct fd_entry *e)
+{
+	struct slow s;
+
+	if (!atomic_load_explicit(&e->file->holding->refused, memory_order_relaxed))
+		return;
+	s = slow_begin();
+	others_look(e);
+	slow_end(&s);
 }
 
 bool fds_call_here(int fd, const struct iovec *parts, int count, bool store, int flags, ssize_t *rc)
@@ -44,6 +58,7 @@ bool fds_call_here(int fd, const struct iovec *parts, int count, bool store, int
 		*rc = offset_call(&c, &by_others);
 		if (by_others)
 			fds_tell(BY_OFFSET);
+		refused(e);
 		atomic_fetch_sub(&e->pins, 1);
 	}
 	fds_done();

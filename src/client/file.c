@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -14,6 +13,7 @@
 #include "client/guard.h"
 #include "client/home.h"
 #include "client/mapping.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/session.h"
@@ -35,6 +35,16 @@ int fd_about(int fd, struct stat *st)
 	return 0;
 }
 
+int fd_size(int fd, uint64_t *size_bytes)
+{
+	struct statx about;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &about))
+		return -1;
+	*size_bytes = about.stx_size;
+	return 0;
+}
+
 /* ---- views ---- */
 
 void views_retire(struct view *old)
@@ -46,7 +56,7 @@ void views_retire(struct view *old)
 			pieces_retire(old->pieces);
 		else if (old->end == VIEW_FREES_PIECES)
 			pieces_free(old->pieces);
-		free(old);
+		memory_put(old);
 		old = next;
 	}
 }
@@ -82,7 +92,7 @@ void holding_void(struct holding *h, struct view **old)
 
 static struct view *view_make(const struct view *like)
 {
-	struct view *v = malloc(sizeof(*v));
+	struct view *v = memory_get(sizeof(*v));
 
 	if (v)
 		*v = *like;
@@ -185,7 +195,7 @@ int holding_pieces(struct holding *h, uint64_t lo, uint64_t hi, const struct umb
 	new->size_open = false;
 	rc = pieces_put(before->pieces, lo, hi, answer->pieces, answer->count, &new->pieces);
 	if (rc)
-		free(new);
+		memory_put(new);
 	else
 		view_replace(h, new, old);
 	return rc;
@@ -205,7 +215,7 @@ static void let_go(struct holding *h, uint64_t lo, uint64_t hi, uint32_t weaker,
 			      pieces_put(before->pieces, lo, hi, NULL, 0, &new->pieces);
 	}
 	if (rc) {
-		free(new);
+		memory_put(new);
 		new = NULL;
 		lo = 0;
 		hi = UINT64_MAX;
@@ -352,7 +362,7 @@ int file_ready(struct umbra_file *f, bool wait)
 /* Under client_lock. NULL: no memory. */
 static struct holding *holding_new(dev_t dev, ino_t ino)
 {
-	struct holding *h = calloc(1, sizeof(*h));
+	struct holding *h = memory_get_clear(sizeof(*h));
 
 	if (!h)
 		return NULL;
@@ -447,7 +457,7 @@ static void holding_put(struct holding *h)
 	}
 	pthread_mutex_unlock(&client_lock);
 	if (last)
-		free(h);
+		memory_put(h);
 }
 
 exported int umbra_attach(int fd, struct umbra_file **file)
@@ -460,10 +470,10 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 		return -EBADF;
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
-	f = calloc(1, sizeof(*f));
+	f = memory_get_clear(sizeof(*f));
 	rc = f ? holding_get(fd, st.st_dev, st.st_ino, &f->holding) : -ENOMEM;
 	if (rc) {
-		free(f);
+		memory_put(f);
 		return rc == -ENOMEM ? rc : -EOPNOTSUPP;
 	}
 	f->fd = fd;
@@ -478,6 +488,9 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	pthread_mutex_unlock(&client_lock);
 	rc = file_ready(f, true);
 	holding_end(f->holding);
+	/* By the kernel until then. */
+	if (rc == SESSION_LATER)
+		rc = 0;
 	/* Whoever has taken the signal since the session began is passed on to from now on. */
 	if (rc == 0)
 		rc = guard_install();
@@ -580,7 +593,7 @@ void file_detach_end(struct umbra_file *f)
 		session_put(f->told);
 	}
 	holding_put(f->holding);
-	free(f);
+	memory_put(f);
 }
 
 exported void umbra_detach(struct umbra_file *f)

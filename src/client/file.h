@@ -38,7 +38,12 @@ struct view {
 struct holding {
 	_Atomic(struct view *) view; /* NULL: nobody has attached it now */
 	_Atomic int64_t retry_ns[2]; /* not before that: to read, to store */
-	uint64_t dev, ino;           /* stat(2) */
+	/* Storing has been refused since others have the file open through the page cache; who sees to those of this process (fds_others.c), and when again */
+	atomic_bool refused;
+	_Atomic int64_t look_ns, look_again_ns;
+	/* Calls past the end that do not ask for it, and how many those are when it is asked in vain again */
+	_Atomic uint32_t end_skip, end_skip_next;
+	uint64_t dev, ino; /* stat(2) */
 	/* Of who has attached it first: what the file is known by when its daemon has ended. NULL: it is not */
 	const struct home *home;
 	uint64_t generation;
@@ -73,6 +78,8 @@ struct umbra_file {
 
 /* fstat(2) for what of a file never changes (type, number, device), without a question to whoever serves it. -1: errno. */
 must_check int fd_about(int fd, struct stat *st);
+/* How long the kernel takes the file for, without a question too. -1: errno. */
+must_check int fd_size(int fd, uint64_t *size_bytes);
 
 /* Everything that is not a data call. Before it: connect_lock (session.h). Never held around a message, a wait for sections, or a call of the kernel's that the daemon answers. */
 extern pthread_mutex_t client_lock;

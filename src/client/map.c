@@ -206,6 +206,8 @@ static int ask_range(struct umbra_file *f, uint64_t off, uint64_t len, bool stor
 		session_put(s);
 		*lo = w.lo;
 		*hi = w.hi;
+		if (rc == -EBUSY)
+			atomic_store(&h->refused, true);
 		/* Who asks for this alone has something smaller to ask for. */
 		if (rc && rc != -ENOTCONN && !(around && rc == -ENOSPC))
 			atomic_store_explicit(&h->retry_ns[store], client_now_ns() + SESSION_RETRY_NS,

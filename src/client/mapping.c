@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client/calls.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/session.h"
 #include "util/sabotage.h"
@@ -77,19 +78,23 @@ struct mapping *mapping_find(uintptr_t addr)
 
 bool mappings_touch(uintptr_t lo, uintptr_t hi)
 {
-	while (atomic_load_explicit(&all_count, memory_order_relaxed) > 0) {
+	for (;;) {
 		unsigned turn = atomic_load_explicit(&set_turn, memory_order_acquire);
+		size_t count = atomic_load_explicit(&all_count, memory_order_relaxed), i;
 		struct set *set = atomic_load_explicit(&set_now, memory_order_acquire);
-		size_t count = u64_min(all_count, set->places), i = count_before(set, count, lo);
-		bool touch = i < count &&
-			     atomic_load_explicit(&set->entries[i].lo, memory_order_relaxed) < hi;
+		bool touch = false;
 
+		if (set && count > 0) {
+			count = u64_min(count, set->places);
+			i = count_before(set, count, lo);
+			touch = i < count &&
+				atomic_load_explicit(&set->entries[i].lo, memory_order_relaxed) < hi;
+		}
 		atomic_thread_fence(memory_order_acquire);
 		if (!(turn & 1) && atomic_load_explicit(&set_turn, memory_order_relaxed) == turn)
 			return touch;
 		sched_yield();
 	}
-	return false;
 }
 
 int mappings_reserve(unsigned more)
@@ -101,7 +106,7 @@ int mappings_reserve(unsigned more)
 		places *= 2;
 	if (set && places == set->places)
 		return 0;
-	bigger = malloc(sizeof(*bigger) + places * sizeof(bigger->entries[0]));
+	bigger = memory_get(sizeof(*bigger) + places * sizeof(bigger->entries[0]));
 	if (!bigger)
 		return -ENOMEM;
 	bigger->places = places;
@@ -111,10 +116,9 @@ int mappings_reserve(unsigned more)
 	return 0;
 }
 
-/* Around changes, of which one may be part of another one: whoever reads meanwhile reads again. */
-static unsigned changing;
+static unsigned changing; /* changes of which one is a part of another one */
 
-static void set_change_begin(void)
+void mappings_change_begin(void)
 {
 	if (changing++ > 0)
 		return;
@@ -122,7 +126,7 @@ static void set_change_begin(void)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-static void set_change_end(void)
+void mappings_change_end(void)
 {
 	if (--changing > 0)
 		return;
@@ -135,11 +139,11 @@ void mapping_add(struct mapping *m)
 	size_t i = count_before(set_of(), all_count, m->lo);
 	struct entry *at = &set_of()->entries[i];
 
-	set_change_begin();
+	mappings_change_begin();
 	memmove(at + 1, at, (all_count - i) * sizeof(*at));
 	*at = (struct entry){ m->lo, m->hi, m };
 	all_count++;
-	set_change_end();
+	mappings_change_end();
 	m->next = h->mappings;
 	h->mappings = m;
 	areas += m->areas;
@@ -154,10 +158,10 @@ void mapping_remove(struct mapping *m)
 	while (*link != m)
 		link = &(*link)->next;
 	*link = m->next;
-	set_change_begin();
+	mappings_change_begin();
 	all_count--;
 	memmove(at, at + 1, (all_count - i) * sizeof(*at));
-	set_change_end();
+	mappings_change_end();
 	areas -= m->areas;
 }
 
@@ -176,6 +180,7 @@ void mappings_cut(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct 
 	struct mapping *m;
 
 	*out = NULL;
+	mappings_change_begin();
 	while ((m = mapping_next(lo)) && m->lo < hi) {
 		mapping_remove(m);
 		if (m->lo < lo) {
@@ -192,6 +197,7 @@ void mappings_cut(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct 
 		m->next = *out;
 		*out = m;
 	}
+	mappings_change_end();
 }
 
 /* One that goes on where m ends, and is alike in all that counts. */
@@ -215,7 +221,7 @@ void mapping_join(struct mapping *m, uintptr_t hi)
 	struct mapping *next;
 
 	while (m->hi < hi && (next = mapping_next(m->hi)) && goes_on(m, next)) {
-		set_change_begin();
+		mappings_change_begin();
 		mapping_remove(next);
 		range_join(&m->placed_lo, &m->placed_hi, next->placed_lo, next->placed_hi);
 		range_join(&m->stored_lo, &m->stored_hi, next->stored_lo, next->stored_hi);
@@ -225,9 +231,9 @@ void mapping_join(struct mapping *m, uintptr_t hi)
 		m->areas += next->areas;
 		m->hi = next->hi;
 		mapping_add(m);
-		set_change_end();
+		mappings_change_end();
 		m->mapped->users--; /* it has one itself */
-		free(next);
+		memory_put(next);
 	}
 }
 
@@ -315,22 +321,18 @@ void mappings_void(struct holding *h, uint64_t lo, uint64_t hi)
 }
 
 /* The kernel allows so many areas in a process; a good part of that is for others. */
-static uint64_t areas_max(void)
-{
-	static uint64_t max;
-	unsigned long allowed = 0;
-	FILE *file;
+static uint64_t areas_max = AREAS_MAX;
 
-	if (max)
-		return max;
-	file = fopen("/proc/sys/vm/max_map_count", "re");
-	if (file) {
-		if (fscanf(file, "%lu", &allowed) != 1)
-			allowed = 0;
-		fclose(file);
-	}
-	max = allowed / 4 > 0 && allowed / 4 < AREAS_MAX ? allowed / 4 : AREAS_MAX;
-	return max;
+static void areas_max_look(void)
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned long allowed = 0;
+
+	if (!file)
+		return;
+	if (fscanf(file, "%lu", &allowed) == 1 && allowed / 4 > 0 && allowed / 4 < AREAS_MAX)
+		areas_max = allowed / 4;
+	fclose(file);
 }
 
 /* Some of what is in place goes: it comes again when it is touched. */
@@ -338,9 +340,9 @@ static void areas_make(void)
 {
 	static size_t turn;
 
-	if (areas <= areas_max())
+	if (areas <= areas_max)
 		return;
-	for (size_t i = 0; i < all_count && areas > areas_max() / 2; i++)
+	for (size_t i = 0; i < all_count && areas > areas_max / 2; i++)
 		void_range(set_of()->entries[turn++ % all_count].m, 0, UINT64_MAX);
 }
 
@@ -461,8 +463,8 @@ int mapping_range(const void *addr, size_t len, uintptr_t *lo, uintptr_t *hi)
 
 int mapping_spares_make(struct mapping *spares[2])
 {
-	spares[0] = calloc(1, sizeof(*spares[0]));
-	spares[1] = calloc(1, sizeof(*spares[1]));
+	spares[0] = memory_get_clear(sizeof(*spares[0]));
+	spares[1] = memory_get_clear(sizeof(*spares[1]));
 	if (spares[0] && spares[1])
 		return 0;
 	mapping_spares_free(spares);
@@ -471,8 +473,8 @@ int mapping_spares_make(struct mapping *spares[2])
 
 void mapping_spares_free(struct mapping *spares[2])
 {
-	free(spares[0]);
-	free(spares[1]);
+	memory_put(spares[0]);
+	memory_put(spares[1]);
 }
 
 void mapping_stored_note(struct mapping *m)
@@ -567,17 +569,17 @@ int mapped_get(struct umbra_file *file, struct mapped **out)
 	pthread_mutex_unlock(&client_lock);
 	if (*out)
 		return 0;
-	new = calloc(1, sizeof(*new));
+	new = memory_get_clear(sizeof(*new));
 	fd = new ? client_calls.fd_dup(file_fd(file)) : -1;
 	if (fd < 0) {
 		rc = new ? -errno : -ENOMEM;
-		free(new);
+		memory_put(new);
 		return rc;
 	}
 	rc = umbra_attach(fd, &new->file);
 	if (rc) {
 		client_calls.fd_close(fd);
-		free(new);
+		memory_put(new);
 		return rc;
 	}
 	new->users = 1;
@@ -599,7 +601,7 @@ static void file_end(struct umbra_file *file)
 
 int mapped_adopt(struct umbra_file *file, struct mapped **out)
 {
-	struct mapped *new = calloc(1, sizeof(*new));
+	struct mapped *new = memory_get_clear(sizeof(*new));
 
 	pthread_mutex_lock(&client_lock);
 	*out = mapped_find(file);
@@ -610,7 +612,7 @@ int mapped_adopt(struct umbra_file *file, struct mapped **out)
 		file = NULL;
 	}
 	pthread_mutex_unlock(&client_lock);
-	free(new);
+	memory_put(new);
 	if (file)
 		file_end(file);
 	return *out ? 0 : -ENOMEM;
@@ -632,7 +634,7 @@ void mapped_put(struct mapped *mapped)
 	if (!last)
 		return;
 	file_end(mapped->file);
-	free(mapped);
+	memory_put(mapped);
 }
 
 void mappings_put(struct mapping *list)
@@ -641,7 +643,7 @@ void mappings_put(struct mapping *list)
 		struct mapping *next = list->next;
 
 		mapped_put(list->mapped);
-		free(list);
+		memory_put(list);
 		list = next;
 	}
 }
@@ -652,9 +654,11 @@ static _Atomic bool *alive; /* wiped in a child that has not been told */
 
 int mappings_init(void)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	void *at;
 	int rc = 0;
 
+	pthread_once(&once, areas_max_look);
 	pthread_mutex_lock(&client_lock);
 	if (!alive) {
 		at = client_calls.mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,

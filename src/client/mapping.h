@@ -60,6 +60,11 @@ void mapping_void(struct mapping *m);
 
 /* A place for so many more mappings. -ENOMEM. Under client_lock. */
 must_check int mappings_reserve(unsigned more);
+/*
+ * Around changes that are one for whoever reads without locks: he reads again, and so finds what stays a mapping all the time. One may be part of another one. No system call is made in between.
+ */
+void mappings_change_begin(void);
+void mappings_change_end(void);
 /* Into the set, where nobody has its addresses. There is a place. */
 void mapping_add(struct mapping *m);
 /* Out of the set; what is there is not touched. */

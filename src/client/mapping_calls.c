@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The calls for mappings. Records and addresses change together, under client_lock: a revoke never touches addresses that are somebody else's by then. */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -9,6 +8,7 @@
 #include "client/guard.h"
 #include "client/map.h"
 #include "client/mapping.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/session.h"
@@ -102,12 +102,14 @@ static int mapping_begin(struct mapping *m, void *hint, size_t len, int fixed, u
 		rc = -EOPNOTSUPP;
 	}
 	if (rc == 0) {
-		mappings_cut(at, at + len, spares, &cut);
-		mappings_cut_end(cut, at, at + len);
 		m->lo = at;
 		m->hi = at + len;
 		m->areas = 1;
+		mappings_change_begin();
+		mappings_cut(at, at + len, spares, &cut);
 		mapping_add(m);
+		mappings_change_end();
+		mappings_cut_end(cut, at, at + len);
 		*out = at;
 	}
 	pthread_mutex_unlock(&client_lock);
@@ -141,7 +143,7 @@ static void *map(void *addr, size_t len, int prot, int flags, struct mapped *map
 	len = u64_align_up(len, BLOCK);
 	rc = mappable(mapped, (uint64_t)off, len, prot & PROT_WRITE, &unit);
 	if (rc == 0) {
-		m = calloc(1, sizeof(*m));
+		m = memory_get_clear(sizeof(*m));
 		rc = m ? 0 : -ENOMEM;
 	}
 	if (rc == 0) {
@@ -157,7 +159,7 @@ static void *map(void *addr, size_t len, int prot, int flags, struct mapped *map
 			(void)!mapping_prefault(lo, lo + len, prot & PROT_WRITE);
 		return (void *)lo;
 	}
-	free(m);
+	memory_put(m);
 	mapped_put(mapped);
 	return failure(rc);
 }
@@ -351,13 +353,18 @@ static int protect(uintptr_t lo, uintptr_t hi, int prot, struct mapping *spares[
 	if (rc)
 		return rc;
 	whole_cut(lo, hi);
+	mappings_change_begin();
 	mappings_cut(lo, hi, spares, &cut);
 	for (m = cut; m; m = next) {
 		next = m->next;
 		m->prot = prot;
 		mapping_add(m);
+	}
+	mappings_change_end();
+	while ((m = mapping_next(lo)) && m->lo < hi) {
 		mapping_void(m);
 		mapping_stored_note(m);
+		lo = m->hi;
 	}
 	return 0;
 }

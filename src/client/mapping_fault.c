@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Somebody has touched a page of a mapping that is not in place. This runs in a signal handler, but of a fault: at that point the thread holds none of the library's locks
- * and is not in malloc(), since neither touches the application's mappings. So it may take locks, ask the daemon and wait as any other call, with all signals blocked.
+ * Somebody has touched a page of a mapping that is not in place. This runs in a signal handler, but of a fault: at that point the thread holds none of the library's locks, which
+ * touches no mappings with them. So it may take locks, ask the daemon and wait as any other call, with all signals blocked. But it may be in a handler of the application's that has come within
+ * malloc(): what is made here, or by the listener for the answer, is of memory.h. (Not so when a daemon has ended, and a file is looked for on the next mount.)
  */
 #include <errno.h>
 #include <pthread.h>

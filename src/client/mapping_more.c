@@ -2,11 +2,11 @@
 /* Mappings that move, grow and are advised about; and what else is mapped over them. As in mapping_calls.c records and addresses change together. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "client/calls.h"
 #include "client/mapping.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/session.h"
 
@@ -162,9 +162,11 @@ static int grow_in_place(const struct move *mv)
 		}
 	}
 	if (rc == 0) {
+		mappings_change_begin();
 		mapping_remove(m);
 		m->hi = mv->old + mv->new_len;
 		mapping_add(m);
+		mappings_change_end();
 	}
 	pthread_mutex_unlock(&client_lock);
 	return rc;
@@ -251,7 +253,7 @@ static int move_kernels(const struct move *mv, struct mapping *new, struct mappi
 
 static void *move(const struct move *mv)
 {
-	struct mapping *new = calloc(1, sizeof(*new)), *m, *spares[2][2], *cut = NULL;
+	struct mapping *new = memory_get_clear(sizeof(*new)), *m, *spares[2][2], *cut = NULL;
 	uintptr_t at = 0;
 	int rc = new ? mapping_spares_make(spares[0]) : -ENOMEM;
 
@@ -261,7 +263,7 @@ static void *move(const struct move *mv)
 			mapping_spares_free(spares[0]);
 	}
 	if (rc) {
-		free(new);
+		memory_put(new);
 		return failure(rc);
 	}
 	pthread_mutex_lock(&client_lock);
@@ -273,7 +275,7 @@ static void *move(const struct move *mv)
 	mapping_spares_free(spares[1]);
 	mappings_put(cut);
 	if (rc)
-		free(new);
+		memory_put(new);
 	return rc ? failure(rc) : (void *)at;
 }
 
@@ -371,12 +373,14 @@ static int part_dont_fork(const struct mapping_part *part, bool dont)
 	rc = mappings_reserve(2);
 	if (rc == 0) {
 		whole_cut(part->lo, part->hi);
+		mappings_change_begin();
 		mappings_cut(part->lo, part->hi, spares, &cut);
 		for (struct mapping *m = cut; m; m = next) {
 			next = m->next;
 			m->dont_fork = dont;
 			mapping_add(m);
 		}
+		mappings_change_end();
 	}
 	pthread_mutex_unlock(&client_lock);
 	mapping_spares_free(spares);

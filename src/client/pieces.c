@@ -3,8 +3,9 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "client/memory.h"
 
 #define LEAF_PIECES 64u
 #define LEAF_FEW 16u /* less than that is put together with the neighbour */
@@ -132,7 +133,7 @@ static void row_add_part(struct row *row, const struct umbra_piece *p, uint64_t 
 
 static struct leaf *leaf_make(const struct umbra_piece *pieces, unsigned count)
 {
-	struct leaf *leaf = malloc(sizeof(*leaf) + count * sizeof(leaf->pieces[0]));
+	struct leaf *leaf = memory_get(sizeof(*leaf) + count * sizeof(leaf->pieces[0]));
 
 	if (leaf) {
 		leaf->count = count;
@@ -152,7 +153,7 @@ static int set_make(const struct pieces *old, unsigned a, unsigned b, const stru
 	*out = NULL;
 	if (count == 0)
 		return 0;
-	set = malloc(sizeof(*set) + count * sizeof(set->places[0]));
+	set = memory_get(sizeof(*set) + count * sizeof(set->places[0]));
 	if (!set)
 		return -ENOMEM;
 	set->count = count;
@@ -167,8 +168,8 @@ static int set_make(const struct pieces *old, unsigned a, unsigned b, const stru
 
 		if (!leaf) {
 			while (i-- > 0)
-				free(set->places[a + i].leaf);
-			free(set);
+				memory_put(set->places[a + i].leaf);
+			memory_put(set);
 			return -ENOMEM;
 		}
 		set->places[a + i] = (struct place){ leaf->pieces[0].file_off, leaf };
@@ -214,7 +215,7 @@ static int change(struct pieces *old, uint64_t lo, uint64_t hi, bool keep, uint3
 			b++;
 	}
 	/* A piece that has the range in its middle becomes two, and with weaker flags three. */
-	row.pieces = malloc((count_in(old, a, b) + count + 2) * sizeof(row.pieces[0]));
+	row.pieces = memory_get((count_in(old, a, b) + count + 2) * sizeof(row.pieces[0]));
 	if (!row.pieces)
 		return -ENOMEM;
 	row_fill(&row, old, a, b, 0, lo, 0);
@@ -224,7 +225,7 @@ static int change(struct pieces *old, uint64_t lo, uint64_t hi, bool keep, uint3
 		row_add(&row, &in[i]);
 	row_fill(&row, old, a, b, hi, UINT64_MAX, 0);
 	rc = set_make(old, a, b, &row, out);
-	free(row.pieces);
+	memory_put(row.pieces);
 	if (rc == 0 && old) {
 		old->gone_lo = a;
 		old->gone_hi = b;
@@ -246,8 +247,8 @@ int pieces_weaken(struct pieces *old, uint64_t lo, uint64_t hi, uint32_t flags, 
 static void leaves_free(struct pieces *set, unsigned lo, unsigned hi)
 {
 	for (unsigned i = lo; i < hi; i++)
-		free(set->places[i].leaf);
-	free(set);
+		memory_put(set->places[i].leaf);
+	memory_put(set);
 }
 
 void pieces_retire(struct pieces *old)

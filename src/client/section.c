@@ -10,10 +10,11 @@
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "client/memory.h"
 
 #define YIELDS_MAX 20
 #define PAUSE_NS 20000
@@ -28,19 +29,6 @@ static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool key_ok;
 
-static int membarrier(int cmd)
-{
-	return (int)syscall(SYS_membarrier, cmd, 0, 0);
-}
-
-/* Sections that fence need no barrier from others, those that rely on it do: so the flag falls after it is known to work, and never rises again. */
-void section_init(void)
-{
-	if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0 &&
-	    membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0)
-		atomic_store(&section_fences, false);
-}
-
 static void thread_ends(void *arg)
 {
 	struct section *s = arg;
@@ -54,9 +42,25 @@ static void key_make(void)
 	key_ok = pthread_key_create(&key, thread_ends) == 0;
 }
 
+static int membarrier(int cmd)
+{
+	return (int)syscall(SYS_membarrier, cmd, 0, 0);
+}
+
+/* Sections that fence need no barrier from others, those that rely on it do: so the flag falls after it is known to work, and never rises again. */
+void section_init(void)
+{
+	/* Early: for one of the first keys nothing has to be allocated by a thread. */
+	pthread_once(&key_once, key_make);
+	if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0 &&
+	    membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0)
+		atomic_store(&section_fences, false);
+}
+
 static struct section *record_take(void)
 {
 	struct section *s;
+	uint8_t *at;
 
 	for (s = atomic_load(&all); s; s = s->next) {
 		bool free = false;
@@ -65,9 +69,10 @@ static struct section *record_take(void)
 		    atomic_compare_exchange_strong(&s->in_use, &free, true))
 			return s;
 	}
-	s = aligned_alloc(_Alignof(struct section), sizeof(*s));
-	if (!s)
+	at = memory_get(sizeof(*s) + _Alignof(struct section));
+	if (!at)
 		return NULL;
+	s = (void *)(at + _Alignof(struct section) - (uintptr_t)at % _Alignof(struct section));
 	*s = (struct section){ .in_use = true, .next = atomic_load(&all) };
 	while (!atomic_compare_exchange_weak(&all, &s->next, s))
 		;

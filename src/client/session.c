@@ -2,7 +2,7 @@
 /*
  * Sessions: how they begin, and fork(). How they end is in listen.c.
  *
- * Lock order: connect_lock, client_lock, the locks of section.c.
+ * Lock order: connect_lock, client_lock, the locks of section.c, that of memory.c.
  *
  * A child has the locks, since they are taken around fork(), and all that they protect. It has neither the listeners nor the mappings of the device (MADV_DONTFORK):
  * all is void, and its copy of the socket is closed at once, so that the daemon sees the end of the parent.
@@ -28,6 +28,7 @@
 #include "client/home.h"
 #include "client/last.h"
 #include "client/mapping.h"
+#include "client/memory.h"
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/store.h"
@@ -39,9 +40,9 @@
 struct mount {
 	dev_t dev;
 	char socket[sizeof(((struct umbra_direct *)0)->socket) + 1];
-	struct session *session; /* NULL: there is none now */
-	int64_t retry_ns;
-	const struct home *home; /* may be NULL */
+	struct session *session;    /* NULL: there is none now */
+	int64_t retry_ns, later_ns; /* not before that; nor who waits */
+	const struct home *home;    /* may be NULL */
 	struct mount *next;
 };
 
@@ -80,10 +81,12 @@ static void fork_prepare(void)
 	pthread_mutex_lock(&client_lock);
 	section_fork_prepare();
 	guard_fork_prepare();
+	memory_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+	memory_fork_end();
 	guard_fork_end();
 	section_fork_parent();
 	pthread_mutex_unlock(&client_lock);
@@ -92,6 +95,7 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
+	memory_fork_end();
 	guard_fork_end();
 	section_fork_child();
 	last_fork_child();
@@ -182,6 +186,19 @@ static int socket_open(const char *path)
 	return sock;
 }
 
+/* What has come instead of WELCOME. */
+static int refused(const struct umbra_msg_welcome *w, size_t size)
+{
+	struct umbra_msg_error error;
+
+	if (size != sizeof(error) || w->msg.type != UMBRA_MSG_ERROR)
+		return -EPROTO;
+	memcpy(&error, w, sizeof(error));
+	if (error.error == EBUSY)
+		return SESSION_LATER;
+	return error.error > 0 && error.error < 4096 ? -(int)error.error : -EPROTO;
+}
+
 /* Says HELLO and gets WELCOME with its two descriptors, which are the caller's. */
 static int welcome(int sock, uint32_t rights, struct umbra_msg_welcome *w, int fds[2])
 {
@@ -208,7 +225,7 @@ static int welcome(int sock, uint32_t rights, struct umbra_msg_welcome *w, int f
 		return -errno;
 	c = CMSG_FIRSTHDR(&msg);
 	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-		return -EPROTO;
+		return refused(w, (size_t)n);
 	if (c->cmsg_len != CMSG_LEN(2 * sizeof(int))) {
 		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++)
 			close(((int *)(void *)CMSG_DATA(c))[i]);
@@ -422,6 +439,8 @@ static int mount_connect(struct mount *m, int fd, uint32_t rights, bool wait, st
 		return 0;
 	if (!wait && client_now_ns() < m->retry_ns)
 		return -EAGAIN;
+	if (client_now_ns() < m->later_ns)
+		return SESSION_LATER;
 	/* Once all that was of a mount is gone the numbers are those of another one. */
 	rc = m->home ? home_has(m->home, fd) : 0;
 	if (rc < 0)
@@ -433,6 +452,8 @@ static int mount_connect(struct mount *m, int fd, uint32_t rights, bool wait, st
 	if (rc == -ECONNREFUSED || rc == -ECONNRESET || rc == -ENOENT || rc == -EPIPE)
 		rc = -EAGAIN;
 	m->retry_ns = client_now_ns() + SESSION_RETRY_NS;
+	if (rc == SESSION_LATER)
+		m->later_ns = client_now_ns() + SESSION_LATER_NS;
 	if (rc)
 		return rc;
 	/* The listener may have met the end already: then it waits for us to put it. */

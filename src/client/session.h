@@ -6,6 +6,7 @@
 #ifndef UMBRA_CLIENT_SESSION_H
 #define UMBRA_CLIENT_SESSION_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,10 @@
 
 #define SESSION_RETRY_NS \
 	100000000 /* not more often a session, or what has failed for a file, is tried again */
+
+/* The daemon gives this user no session for a while, since one of his processes has let others wait: the kernel serves, and it is asked again now and then. */
+#define SESSION_LATER (-EUSERS)
+#define SESSION_LATER_NS 1000000000ll
 
 struct mount;
 
@@ -63,7 +68,7 @@ struct session {
 bool session_init(void);
 /*
  * The session of fd's mount, connected if it is not; to be put. wait: for others who connect just now, and without regard to when it was last tried.
- * -EOPNOTSUPP: the mount has nothing for us; -EAGAIN: not now; other errors of ioctl(2), connect(2), mmap(2).
+ * -EOPNOTSUPP: the mount has nothing for us; -EAGAIN: not now; SESSION_LATER; other errors of ioctl(2), connect(2), mmap(2).
  */
 must_check int session_get(int fd, bool wait, struct session **out);
 void session_put(struct session *s);

@@ -332,8 +332,12 @@ void peer_read(struct peer *peer)
 			break;
 	}
 	if (is_over || atomic_load(&peer->is_bye)) {
-		/* Nobody reads it any more: it stays ours. */
+		struct session *session = atomic_load(&peer->session);
+
+		/* Nobody reads it any more: it stays ours. Nor does a request of it wait for somebody who waits for it. */
 		peer_end(peer);
+		if (session)
+			session_grants_end(session);
 		(void)epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, peer->fd, NULL);
 		peer_drop_later(peer);
 	} else if (msg && atomic_fetch_add(&peer->requests, 1) < PEER_REQUESTS_MAX) {

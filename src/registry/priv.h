@@ -117,6 +117,7 @@ struct session {
 	unsigned refs;                /* (l) 1 until it is gone, and one for each who sends it something */
 	unsigned calls;               /* (l) of ops without order, under way */
 	_Atomic bool lost;            /* nobody waits for it */
+	_Atomic bool grants_end;      /* it gets nothing more: session_grants_end() */
 	_Atomic bool ended;           /* no more calls of ops; set under order and (l) */
 	struct timespec
 		gone_by; /* (l) it has ended without a word: its process is most likely dying, and gone until then */

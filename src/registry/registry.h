@@ -79,6 +79,11 @@ struct session_who {
 must_check int session_new(struct registry *r, const struct session_who *who, const struct session_ops *ops,
 			   void *arg, struct session **out);
 /*
+ * Nobody is there any more who would answer, or use what it is granted: a grant that waits for a change, which waits for just that answer, ends. session_end() follows when no call for it is
+ * under way.
+ */
+void session_grants_end(struct session *s);
+/*
  * It has ended; no other call for it is under way, ops are not called any more once this returns. clean: it has no mapping left (it said so): its shadows go. Otherwise they stay, orphans, until
  * registry_reap() finds its process gone.
  */

@@ -238,6 +238,15 @@ void session_remove(struct session *s)
 	pthread_mutex_unlock(&r->lock);
 }
 
+void session_grants_end(struct session *s)
+{
+	thread_register();
+	pthread_mutex_lock(&s->registry->lock);
+	atomic_store(&s->grants_end, true);
+	session_wake(s);
+	pthread_mutex_unlock(&s->registry->lock);
+}
+
 void session_end(struct session *s, bool clean)
 {
 	struct registry *r = s->registry;

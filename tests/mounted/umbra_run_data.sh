@@ -203,6 +203,81 @@ for i in range(3):
 	is 'direct writes' "$(stat_of 'writes of')" 6
 }
 
+# Descriptors that a program has opened and does not use keep it from nothing.
+case_idle_descriptor()
+{
+	local call
+	for call in pwrite write; do
+		mounted && head -c 4000000 /dev/zero >"$mnt/a" || return 1
+		UMBRA_STATS=1 "$run" python3 -c 'import os, sys, time
+call, name = sys.argv[1:]
+idle = [os.open(name, os.O_RDWR), os.open(name, os.O_RDONLY), os.open(name, os.O_RDWR)]
+fd = os.open(name, os.O_RDWR)
+def writes_of_kernel():
+    return int(open("/proc/thread-self/io").read().split("syscw: ")[1].split()[0])
+def write(i):
+    if call == "write":
+        if i % 100 == 0: os.lseek(fd, 0, 0)
+        return os.write(fd, b"x" * 4096)
+    return os.pwrite(fd, b"x" * 4096, 4096 * i)
+end = time.monotonic() + 60
+while True:
+    before = writes_of_kernel()
+    for i in range(100): assert write(i) == 4096
+    if writes_of_kernel() - before < 10: break
+    assert time.monotonic() < end, "all by the kernel"
+    time.sleep(0.01)
+for other in idle: assert os.pread(other, 4096, 8192) == b"x" * 4096
+' $call "$mnt/a" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+		[ "$(stat_of 'writes of')" -ge 90 ] || { cat "$work/stats"; return 1; }
+		sound || return 1
+	done
+}
+
+# Journals that are written, read a little and removed: nothing is asked of the daemon for them.
+case_journals()
+{
+	mounted || return 1
+	UMBRA_STATS=1 "$run" python3 -c 'import os, sys
+for n in range(50):
+    fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    for i in range(40): assert os.pwrite(fd, b"j" * 1000, 1000 * i) == 1000
+    assert os.pread(fd, 8, 40000) == b""
+    assert os.pread(fd, 8, 0) == b"j" * 8
+    os.close(fd)
+    os.unlink(sys.argv[1])
+' "$mnt/j" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+	grep -q '^umbra: by the kernel .* calls: files that are written at their end' "$work/stats" &&
+		! grep '^umbra: by the kernel [1-9].* of the same files' "$work/stats" || { cat "$work/stats"; return 1; }
+	sound
+}
+
+# A user who has let others wait gets no sessions for a while: his programs are as they are without, and their descriptors are not changed.
+case_late_user()
+{
+	local user=(setpriv --reuid=65534 --regid=65534 --clear-groups) pid
+	fresh 256M && works "$umbrafs" -o direct=rw:65534,allow_other,default_permissions "$pool" "$mnt" || return 1
+	head -c 100000 /dev/zero >"$mnt/a" && head -c 400000 /dev/zero >"$mnt/b" && chmod 666 "$mnt/a" "$mnt/b" || return 1
+	UMBRA_STATS=1 UMBRA_DIRECT=all "${user[@]}" "$run" python3 -c 'import os, signal, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for i in range(20): os.pwrite(fd, b"x" * 4096, i * 4096)
+os.kill(os.getpid(), signal.SIGSTOP)
+' "$mnt/a" &
+	pid=$!
+	wait_for grep -q '^State:.T' "/proc/$pid/status" && truncate -s 0 "$mnt/a" || return 1
+	UMBRA_STATS=1 "${user[@]}" "$run" python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for i in range(90): assert os.pwrite(fd, b"x" * 4096, i * 4096) == 4096
+for i in range(90): assert os.pread(fd, 4096, i * 4096) == b"x" * 4096
+flags = [line for line in open("/proc/self/fdinfo/%d" % fd) if line.startswith("flags")][0].split()[1]
+assert not int(flags, 8) & os.O_DIRECT, flags
+' "$mnt/b" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+	is writes "$(stat_of 'writes of')" 0 || return 1
+	grep -q 'too few calls' "$work/stats" || { cat "$work/stats"; return 1; }
+	kill -CONT "$pid" && wait "$pid"
+	sound
+}
+
 case_sqlite()
 {
 	local k pids=()

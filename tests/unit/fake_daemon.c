@@ -214,6 +214,7 @@ static void say_error(struct fake_conn *c, uint64_t id, int error)
 static void say_hello(struct fake_conn *c, const struct umbra_msg_hello *hello)
 {
 	struct fake *f = c->fake;
+	int error = f->hello_error;
 	struct umbra_msg_welcome w = {
 		.msg = { sizeof(w), UMBRA_MSG_WELCOME, 0, hello->msg.id },
 		.version = UMBRA_DIRECT_VERSION,
@@ -235,6 +236,10 @@ static void say_hello(struct fake_conn *c, const struct umbra_msg_hello *hello)
 	};
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 
+	if (error) {
+		say_error(c, hello->msg.id, error);
+		return;
+	}
 	cmsg->cmsg_level = SOL_SOCKET;
 	cmsg->cmsg_type = SCM_RIGHTS;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(fds));

@@ -70,6 +70,7 @@ struct fake {
 	atomic_int fails_with, fails_times;
 	atomic_uint pieces_max; /* in an answer */
 	atomic_uint delay_ms;   /* before an answer */
+	atomic_int hello_error; /* instead of WELCOME */
 	atomic_int attach_error, map_error, map_write_error;
 	atomic_uint write_max;   /* MAP with WRITE of more blocks: ENOSPC; 0: of any */
 	atomic_int type_instead; /* answers MAP with this type */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -204,6 +205,30 @@ static void test_the_end_moves(void **state)
 	assert_int_equal(counts().kernel_writes, 0);
 }
 
+/* A log: the daemon is not asked at each write whether somebody else has made it longer; but soon if somebody has. */
+static void test_log(void **state)
+{
+	uint64_t at = 32 * BLOCK, end = at + 6 * BLOCK;
+
+	(void)state;
+	reads_right(0, 100, 100);
+	for (; at < end; at += 128)
+		writes_right(at, 128, 0x31);
+	assert_int_equal(counts().kernel_writes, 6 * BLOCK / 128);
+	assert_true(counts().maps < 20);
+	reads_right(31 * BLOCK, 7 * BLOCK, 7 * BLOCK);
+	for (unsigned i = 0; counts().writes == 0; i++) {
+		assert_true(i < 100);
+		reads_right(end - 4, 4, 4);
+		writes_right(end - 8, 8, 0x32);
+	}
+	/* What is there before it is written: only the first writes may be the kernel's. */
+	fake_set_size(s.fake, 64 * BLOCK);
+	for (at = end; at < 64 * BLOCK; at += 128)
+		writes_right(at, 128, 0x33);
+	assert_true(counts().writes > 26 * BLOCK / 128 - 100);
+}
+
 static void test_modes(void **state)
 {
 	int rd = fake_open(s.fake, O_RDONLY), wr = fake_open(s.fake, O_WRONLY),
@@ -365,6 +390,48 @@ static void test_wrong_messages(void **state)
 	reads_right(0, 10, 10);
 	s.fake->type_instead = 0;
 	comes_back();
+}
+
+/* A user who gets no session just now: the kernel serves, nobody is asked each time, and later it goes on directly. */
+static void test_later(void **state)
+{
+	struct umbra_file *other;
+	struct timespec since, now;
+	unsigned connects;
+	int fd;
+
+	(void)state;
+	clock_gettime(CLOCK_MONOTONIC, &since);
+	s.fake->hello_error = EBUSY;
+	fake_down(s.fake);
+	fake_up(s.fake);
+	do
+		reads_right(0, 10, 10);
+	while (counts().lost_sessions == 0);
+	connects = s.fake->connects;
+	fd = fake_open(s.fake, O_RDWR);
+	assert_int_equal(umbra_attach(fd, &other), 0);
+	umbra_get_counts(&s.before);
+	writes_right(0, 10, 0xe1);
+	assert_int_equal(umbra_pread(other, buf, 1, 0), 1);
+	assert_int_equal(counts().kernel_writes + counts().kernel_reads, 2);
+	for (unsigned i = 0; i < 5; i++) {
+		retry_comes();
+		reads_right(0, 10, 10);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		assert_true(s.fake->connects - connects <= 2 + (unsigned)(now.tv_sec - since.tv_sec));
+	}
+	assert_int_equal(umbra_mmap_error(umbra_mmap(NULL, BLOCK, PROT_READ, MAP_SHARED, other, 0)),
+			 -EOPNOTSUPP);
+	s.fake->hello_error = 0;
+	for (unsigned i = 0; counts().writes == 0 || counts().reads == 0; i++) {
+		assert_true(i < 200);
+		retry_comes();
+		writes_right(0, 10, 0xe2);
+		assert_int_equal(umbra_pread(other, buf, 1, 0), 1);
+	}
+	umbra_detach(other);
+	close(fd);
 }
 
 static void test_daemon_ends(void **state)
@@ -667,12 +734,14 @@ int main(void)
 		CASE(test_reading),
 		CASE(test_writing),
 		CASE(test_the_end_moves),
+		CASE(test_log),
 		CASE(test_modes),
 		CASE(test_modes_alone),
 		CASE(test_revokes),
 		CASE(test_errors_of_map),
 		CASE(test_read_only_session),
 		CASE(test_wrong_messages),
+		CASE(test_later),
 		CASE(test_daemon_ends),
 		CASE(test_many_pieces),
 		CASE(test_bad_memory),

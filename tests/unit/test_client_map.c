@@ -6,6 +6,8 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -17,6 +19,7 @@
 
 #include <umbra/umbra.h>
 
+#include "client/mapping.h"
 #include "fake_daemon.h"
 
 #define LIMIT_S 110u
@@ -497,6 +500,55 @@ static void test_blocks_move(void **state)
 	assert_int_equal(umbra_munmap(shared_at, 16 * BLOCK), 0);
 }
 
+struct looking {
+	uint8_t *at;
+	atomic_bool ends;
+	unsigned missed;
+	atomic_uint looked;
+};
+
+static void *look_on(void *arg)
+{
+	struct looking *l = arg;
+
+	while (!atomic_load(&l->ends)) {
+		uintptr_t addr = (uintptr_t)l->at + 3 * BLOCK;
+
+		for (unsigned i = 0; i < 1000; i++)
+			l->missed += !mappings_touch(addr, addr + 1);
+		atomic_fetch_add(&l->looked, 1);
+	}
+	return NULL;
+}
+
+/* What changes about a mapping that stays one is one step for other threads: a fault there is never taken for one elsewhere. */
+static void test_changes_are_one_step(void **state)
+{
+	struct looking l = { .at = map(NULL, 8 * BLOCK, BOTH, MAP_SHARED, 0) };
+	pthread_t thread;
+	void *grown;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, look_on, &l), 0);
+	while (atomic_load(&l.looked) < 60000) {
+		assert_int_equal(umbra_mprotect(l.at + 2 * BLOCK, 3 * BLOCK, PROT_READ), 0);
+		assert_int_equal(umbra_mprotect(l.at, 8 * BLOCK, BOTH), 0);
+		for (unsigned i = 0; i < 100; i++) {
+			assert_int_equal(umbra_madvise(l.at + BLOCK, 4 * BLOCK, MADV_DONTFORK), 0);
+			assert_int_equal(umbra_madvise(l.at, 8 * BLOCK, MADV_DOFORK), 0);
+		}
+		assert_int_equal(umbra_munmap(l.at + 7 * BLOCK, BLOCK), 0);
+		grown = umbra_mremap(l.at, 7 * BLOCK, 8 * BLOCK, 0, NULL);
+		assert_ptr_equal(grown, l.at);
+		grown = umbra_mmap(l.at, 8 * BLOCK, BOTH, MAP_SHARED | MAP_FIXED, file, 0);
+		assert_ptr_equal(grown, l.at);
+	}
+	atomic_store(&l.ends, true);
+	pthread_join(thread, NULL);
+	assert_int_equal(l.missed, 0);
+	assert_int_equal(umbra_munmap(l.at, 8 * BLOCK), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -515,6 +567,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lost, up, down),
 		cmocka_unit_test_setup_teardown(test_fork, up, down),
 		cmocka_unit_test_setup_teardown(test_blocks_move, up, down),
+		cmocka_unit_test_setup_teardown(test_changes_are_one_step, up, down),
 	};
 
 	alarm(LIMIT_S);

@@ -283,6 +283,27 @@ static void test_ended_at_work(void **state)
 	down();
 }
 
+/* One that has been asked for what it holds, asks for more, which waits for whoever wants that, and is gone: nobody waits until it would have been late. */
+static void test_ended_in_grant(void **state)
+{
+	struct umbra_msg_map in = { .handle = 1, .len = BLOCK_SIZE };
+	struct registry_stats stats;
+	pthread_t thread;
+	struct client c;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, GRANT_WAIT_MS - 1000);
+	(void)asked_for(&c, &thread);
+	atomic_store(&heard_fd, -1);
+	message_send(&c, &in, UMBRA_MSG_MAP, sizeof(in));
+	client_down(&c, false);
+	pthread_join(thread, NULL);
+	registry_get_stats(registry, &stats);
+	assert_int_equal(stats.late, 0);
+	stats_wait(0, 0);
+	down();
+}
+
 /* Connections that come one after the other, as fast as they are taken. */
 static atomic_bool accepts_endless;
 static _Atomic unsigned accepted;
@@ -383,6 +404,7 @@ int main(void)
 		cmocka_unit_test(test_endless_connects), cmocka_unit_test(test_no_slot),
 		cmocka_unit_test(test_ended_at_work),    cmocka_unit_test(test_heard),
 		cmocka_unit_test(test_heard_other),      cmocka_unit_test(test_heard_end),
+		cmocka_unit_test(test_ended_in_grant),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
