@@ -14,6 +14,8 @@
 
 #define KICK_SIGNAL SIGUSR1
 #define FULL_TRIES 4u
+#define PLAIN_MAX 64u
+#define PLAIN_ROUSED 1024u
 
 /* ---- replies ---- */
 
@@ -200,9 +202,44 @@ static void seat_pin(const struct uring_seat *seat, int cpu)
 	(void)sched_setaffinity(0, sizeof(one), &one);
 }
 
+/*
+ * Hands in what has been pushed and waits for a request, if none is there.
+ *
+ * Whoever gets the reply takes the core from a leader that is SCHED_IDLE as soon as that one is about to leave the kernel. If it asks again soon, the
+ * leader has not slept meanwhile and needs not be woken, and finds the request when it comes back: that saves a seventh of the round trip. So
+ * the reply is handed in by a call that does not wait. If nothing is there after it, another one waits; then the next ones wait at once.
+ */
+static int lead_wait(struct uring_seat *seat, struct core_ring *on)
+{
+	int rc;
+
+	if (ring_is_ready(&on->ring))
+		return ring_enter(&on->ring, false);
+	if (!atomic_load_explicit(&on->is_idle, memory_order_relaxed))
+		return ring_enter(&on->ring, true);
+	if (seat->plain_count > 0) {
+		seat->plain_count--;
+		return ring_enter(&on->ring, true);
+	}
+	seat_stage(seat, STAGE_REPLIED);
+	rc = ring_enter(&on->ring, false);
+	seat_stage(seat, STAGE_WAIT);
+	if (atomic_exchange(&seat->is_roused, false)) {
+		seat->plain_count = PLAIN_ROUSED;
+	} else if (ring_is_ready(&on->ring)) {
+		seat->plain_limit = 1;
+	} else {
+		seat->plain_limit = seat->plain_limit < PLAIN_MAX ? 2 * seat->plain_limit : PLAIN_MAX;
+		seat->plain_count = seat->plain_limit;
+	}
+	return rc || ring_is_ready(&on->ring) ? rc : ring_enter(&on->ring, true);
+}
+
 static void lead(struct uring_seat *seat, struct core_ring *on)
 {
 	seat_pin(seat, on->cpu);
+	seat->plain_count = 0;
+	seat->plain_limit = 1;
 	/* What the former leader is at holds an entry. */
 	pthread_mutex_lock(&on->lock);
 	for (unsigned i = 0; i < on->queues_count; i++)
@@ -222,7 +259,7 @@ static void lead(struct uring_seat *seat, struct core_ring *on)
 				log_error("io_uring: %s", strerror(-rc));
 			return;
 		}
-		rc = ring_enter(&on->ring, !ring_is_ready(&on->ring));
+		rc = lead_wait(seat, on);
 		if (rc && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
 			log_error("io_uring: %s", strerror(-rc));
 			return;
