@@ -146,7 +146,8 @@ load_start()
 		print('rounds', rounds)
 	END
 	writer=$!
-	wait_for test -e "$mnt/clone2"
+	# A name that stays: its clones are removed after a few rounds, sooner than this may look.
+	wait_for test -e "$mnt/load3" || { echo "the load: $(tail -n 1 "$work/load")"; return 1; }
 }
 
 case_load()
