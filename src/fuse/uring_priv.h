@@ -21,7 +21,7 @@
 
 #define URING_DEPTH 4u /* entries of a queue that are not held */
 
-enum stage { STAGE_WAIT, STAGE_PROCESS };
+enum stage { STAGE_WAIT, STAGE_PROCESS, STAGE_REPLIED };
 
 struct entry {
 	struct entry *next; /* in uring->entries */
@@ -54,7 +54,7 @@ struct core_ring {
 	unsigned seen_count;
 	uint64_t seen_cpu_ns;
 	unsigned quiet_count;            /* ticks without requests */
-	bool is_idle;                    /* the leader is SCHED_IDLE */
+	_Atomic bool is_idle;            /* the leader is SCHED_IDLE; read by it, too */
 	uint64_t lift_ns, lift_until_ns; /* it was starved: not before then again */
 };
 
@@ -68,9 +68,14 @@ struct uring_seat {
 	bool is_replied;
 	bool is_full; /* instead: there was no space, perhaps not for long */
 	bool may_wait;
-	bool waits;        /* (uring lock) for who maps a file */
-	clockid_t clock;   /* its CPU time; set before tid */
-	_Atomic pid_t tid; /* 0: it has not begun */
+	bool is_awaited;        /* somebody waits for the reply */
+	unsigned kept_count;    /* replies that nobody waits for, not handed in yet */
+	unsigned plain_count;   /* so many times it waits at once when it has replied (uring_lead.c) */
+	unsigned plain_limit;   /* what it was last */
+	_Atomic bool is_roused; /* by the watcher: it had replied, and got no time since */
+	bool waits;             /* (uring lock) for who maps a file */
+	clockid_t clock;        /* its CPU time; set before tid */
+	_Atomic pid_t tid;      /* 0: it has not begun */
 	_Atomic int stage;
 	_Atomic unsigned requests_count;
 };

@@ -4,6 +4,10 @@
  *
  * A leader that has requests is SCHED_IDLE, for the reasons that are in place.c: so the one who is answered stays on its core. It is an ordinary thread
  * again once it has none, before the watcher sleeps, and for a while after it was starved beside threads that compute.
+ *
+ * A leader that has replied and lost its core by that is not starved: who was answered computes. It may be, though, if a request is there
+ * by now, which only the leader itself can see. So it is made an ordinary thread until it has looked, and for some time waits
+ * in such a way that one can tell (uring_lead.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -71,9 +75,9 @@ static uint64_t clock_ns(clockid_t clock)
 
 static void ring_class(struct core_ring *on, const struct uring_seat *leader, bool is_idle)
 {
-	if (on->is_idle != is_idle)
+	if (atomic_load(&on->is_idle) != is_idle)
 		place_class(atomic_load(&leader->tid), is_idle);
-	on->is_idle = is_idle;
+	atomic_store(&on->is_idle, is_idle);
 }
 
 /* Whether a thread wants to run: field 3 of its stat. */
@@ -117,19 +121,28 @@ static void ring_lift(struct core_ring *on, const struct uring_seat *leader, uin
 
 /* ---- one look ---- */
 
+static void ring_rouse(struct core_ring *on, struct uring_seat *leader)
+{
+	atomic_store(&leader->is_roused, true);
+	ring_class(on, leader, false);
+}
+
 /* Whether there was anything to do lately. */
 static bool ring_look(struct uring *uring, struct core_ring *on)
 {
-	const struct uring_seat *leader = atomic_load(&on->leader);
+	struct uring_seat *leader = atomic_load(&on->leader);
 	unsigned count = atomic_load(&leader->requests_count);
-	bool is_busy = atomic_load(&leader->stage) == STAGE_PROCESS;
+	int stage = atomic_load(&leader->stage);
+	bool is_busy = stage == STAGE_PROCESS, is_idle = atomic_load(&on->is_idle);
 	bool is_still = leader == on->seen_leader && count == on->seen_count;
-	uint64_t cpu_ns = on->is_idle ? clock_ns(leader->clock) : 0, now_ns = clock_ns(CLOCK_MONOTONIC);
+	uint64_t cpu_ns = is_idle ? clock_ns(leader->clock) : 0, now_ns = clock_ns(CLOCK_MONOTONIC);
 
 	on->quiet_count = is_busy || !is_still ? 0 : on->quiet_count + 1;
 	if (is_busy && is_still && ring_is_ready(&on->ring) && ring_relieve(uring, on))
-		on->is_idle = false;
-	else if (on->is_idle && is_still && is_starved(on, leader, is_busy, cpu_ns))
+		atomic_store(&on->is_idle, false);
+	else if (is_idle && is_still && stage == STAGE_REPLIED)
+		ring_rouse(on, leader);
+	else if (is_idle && is_still && is_starved(on, leader, is_busy, cpu_ns))
 		ring_lift(on, leader, now_ns);
 	else if (on->quiet_count >= QUIET_TICKS_COUNT)
 		ring_class(on, leader, false);

@@ -28,6 +28,7 @@
 #define PLUS_ENTRY_MIN 128u /* bytes of a READDIRPLUS entry, at least */
 #define FORGETS_STEP_NS 200000
 #define FORGETS_STEPS 500u
+#define FORGETS_GATHER_NS 1000000 /* less than a tick of who watches the readers (place.c) */
 #define STANDINS_MAX 32u
 
 struct standins {
@@ -46,10 +47,21 @@ static unsigned readers_count(const struct session *session)
 
 /* ---- forgets ---- */
 
-static void forget_count(struct session *session, const struct fuse_in_header *in)
+static bool is_forget(const struct fuse_in_header *in)
 {
-	if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET)
-		atomic_fetch_add(&session->forgets_count, 1);
+	return in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET;
+}
+
+/*
+ * Where requests come over io_uring nobody waits for what comes here: so those that come soon after one are left to the kernel, which makes one
+ * request of them. Woken for each, on another core, the reader costs more than what it does.
+ */
+static void forgets_gather(const struct session *session)
+{
+	struct timespec a_moment = { 0, FORGETS_GATHER_NS };
+
+	if (atomic_load_explicit(&session->is_uring, memory_order_relaxed))
+		nanosleep(&a_moment, NULL);
 }
 
 static bool forgets_are_there(const struct session *session)
@@ -101,16 +113,21 @@ static bool worker_read(struct worker *worker)
 {
 	struct session *session = worker->session;
 	ssize_t n = read(session->fd, worker->request, REQUEST_SIZE);
+	bool was_forget;
 
 	if (n > 0) {
 		atomic_store(&worker->is_busy, true);
 		if (worker->seat)
 			place_took(worker->seat, (const void *)worker->request);
 		session_serve(worker, worker->request, (size_t)n);
-		forget_count(session, (const void *)worker->request);
+		was_forget = is_forget((const void *)worker->request);
+		if (was_forget)
+			atomic_fetch_add(&session->forgets_count, 1);
 		atomic_store(&worker->is_busy, false);
 		if (worker->seat)
 			place_done(worker->seat);
+		if (was_forget)
+			forgets_gather(session);
 	} else if (n < 0 && errno == ENODEV) {
 		fuse_session_exit(session->se); /* unmounted */
 		return false;

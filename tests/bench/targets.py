@@ -7,6 +7,7 @@ any state. Servers are ended by unmounting, and by pid when that fails.
 
 import mmap
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,7 @@ class Target:
     can_crash = False
     is_direct = False       # libumbra goes past its calls
     is_mapped = False       # of this measurement: its memory is there before, and may be mapped
+    files_max = 0           # descriptors that the server may have; 0: as many as we
     fsck = None             # command that looks at the unmounted pool and changes nothing
 
     def __init__(self, scratch, builder, opts='', pool_mib=6144):
@@ -102,7 +104,8 @@ class Target:
         log = open(os.path.join(self.scratch, 'log'), 'ab')
         argv = self.prefix + self.command()
         begin = time.perf_counter()
-        self.server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       preexec_fn=self.limits_set)
         while os.stat(self.dir).st_dev == before:
             code = self.server.poll()
             if code or time.perf_counter() - begin > 60:
@@ -115,6 +118,18 @@ class Target:
         log.close()
         self.server_pid = self.find_pid()
         return seconds
+
+    def limits_set(self):
+        """In the process that becomes the server."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard == resource.RLIM_INFINITY or hard >= self.files_max:
+            return
+        with open('/proc/sys/fs/nr_open') as f:
+            most = min(self.files_max, int(f.read()))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        except (OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def find_pid(self):
         """The server: our child, or, if it went to the background, the process with its pool."""
@@ -209,6 +224,7 @@ class NullDio(Null):
 class PassthroughHp(Target):
     name = 'passthrough_hp'
     is_persistent = False   # its cache of descriptors makes a second mount another story
+    files_max = 1 << 20     # one for each inode that the kernel knows
 
     def check(self):
         self.program = self.builder.passthrough_hp()
