@@ -390,7 +390,8 @@ for r in range(25):
 		wait "${pids[k - 1]}" || { tail -4 "$work/stats$k"; return 1; }
 	done
 	cat "$work"/stats[123] >"$work/stats"
-	has_mapped 6 || return 1
+	# Each has two. Who opens a file while another one is about to attach it does not wait for that for long.
+	has_mapped 2 || return 1
 	cp -r "$mnt/db" "$shm/lmdb" || return 1
 	is entries "$(/usr/bin/python3 -c 'import hashlib, lmdb, sys
 def value(k, i): return hashlib.sha512(b"%d %d" % (k, i)).digest() * 6
