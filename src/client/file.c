@@ -107,6 +107,25 @@ static void view_slot(struct view *v, const struct holding *h)
 	v->slot = has_slot ? &h->session->slots[h->slot] : NULL;
 }
 
+/* In its new session: what it was stored in the one before. */
+static void stores_tell(struct holding *h, struct umbra_slot *slot)
+{
+	if (h->untold)
+		atomic_store_explicit((_Atomic __u64 *)&slot->stored, 1, memory_order_release);
+	h->untold = false;
+	for (struct mapping *m = h->mappings; m; m = m->next)
+		mapping_stored_note(m);
+}
+
+void holding_stored(struct holding *h)
+{
+	const struct view *v = view_of(h);
+
+	h->untold = true;
+	if (v && v->slot)
+		stores_tell(h, v->slot);
+}
+
 /* Nothing is known yet. No memory: there is no view, file_ready() tries again. */
 static void view_begin(struct holding *h, uint64_t size_bytes, bool size_open)
 {
@@ -117,6 +136,8 @@ static void view_begin(struct holding *h, uint64_t size_bytes, bool size_open)
 
 	view_slot(&first, h);
 	atomic_store_explicit(&h->view, view_make(&first), memory_order_release);
+	if (first.slot)
+		stores_tell(h, first.slot);
 }
 
 /* One that is attached to write gives the holding its slot. */
@@ -126,7 +147,9 @@ static void view_again(struct holding *h, struct view **old)
 
 	if (new)
 		view_slot(new, h);
-	else
+	if (new &&new->slot)
+		stores_tell(h, new->slot);
+	if (!new)
 		mappings_void(h, 0, UINT64_MAX);
 	view_replace(h, new, old);
 }
@@ -143,6 +166,8 @@ int file_attached(struct umbra_file *f, struct session *s, const struct umbra_ms
 		return -EPROTO;
 	if (!h->session) {
 		h->session = s;
+		if (h->away_ns)
+			h->back_ns = client_now_ns();
 		h->away_ns = 0;
 		h->home = s->home;
 		h->generation = answer->generation;

@@ -48,11 +48,15 @@ struct holding {
 	const struct home *home;
 	uint64_t generation;
 	_Atomic int64_t away_ns;      /* since when its daemon is gone, 0: it is not known to be */
+	_Atomic int64_t back_ns;      /* when it was attached again after that */
 	struct umbra_file *files;     /* under client_lock, as all below */
 	struct mapping *mappings;     /* mapping.h */
 	struct holding *next, **prev; /* of all */
 	struct session *session;      /* NULL: not attached now */
 	uint32_t handle, slot;
+	const struct session *ended; /* the last one; NULL: what was stored in it is known */
+	uint32_t ended_slot;
+	bool untold;    /* it was stored to, and no daemon may know it */
 	bool by_kernel; /* holding_leave() */
 	bool leaving;   /* its mappings become the kernel's just now */
 	bool busy;      /* somebody asks for pieces of it, attaches or detaches it: one at a time */
@@ -122,6 +126,8 @@ void holding_revoke(struct holding *h, uint64_t lo, uint64_t hi, bool write_only
  * daemon: no lock is held.
  */
 void holding_leave(struct holding *h);
+/* It has been stored to in a session that has ended: the next one says so to the daemon. */
+void holding_stored(struct holding *h);
 /* Its session has ended. */
 void holding_void(struct holding *h, struct view **old);
 /* It may be larger than the view says. Takes client_lock for itself. */

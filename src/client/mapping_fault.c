@@ -22,6 +22,7 @@
 #define BAD_TIMES 4u
 #define ASKS_MAX 64u             /* for one unit: it is not to be had */
 #define PATIENCE_NS 5000000000ll /* with what passes: a new session, memory */
+#define BACK_NS 1000000000ll     /* after a file has been attached again */
 
 struct touch {
 	uintptr_t addr;
@@ -127,11 +128,23 @@ static void pause_short(void)
 	nanosleep(&pause, NULL);
 }
 
+/* How long one waits for others who have the file open through the kernel. After a daemon has been followed by the next one they are those who have not attached it again yet. */
+static bool busy_passes(const struct touch *t, int64_t since_ns)
+{
+	int64_t now_ns = client_now_ns(), back_ns = atomic_load(&t->mapped->file->holding->back_ns);
+
+	return now_ns - since_ns < (t->store ? client_calls.busy_ns : BUSY_LOAD_NS) ||
+	       (back_ns && now_ns - back_ns < BACK_NS && now_ns - since_ns < PATIENCE_NS);
+}
+
 /* After an answer that is an error: whether it is to be tried again. */
 static enum fault failed(struct touch *t, int rc, int64_t *since_ns, bool came_as_bus)
 {
 	int away = file_away(t->mapped->file, rc);
 
+	/* As long as nobody was there to be asked nothing has been asked in vain. */
+	if (atomic_load(&client_answered_ns) > *since_ns)
+		*since_ns = atomic_load(&client_answered_ns);
 	if (away < 0)
 		return bus(t, came_as_bus);
 	if (away == 0) {
@@ -158,7 +171,7 @@ static enum fault failed(struct touch *t, int rc, int64_t *since_ns, bool came_a
 		}
 		break;
 	case -EBUSY:
-		if (client_now_ns() - *since_ns < (t->store ? client_calls.busy_ns : BUSY_LOAD_NS)) {
+		if (busy_passes(t, *since_ns)) {
 			pause_short();
 			return FAULT_DONE;
 		}

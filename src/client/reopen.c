@@ -52,7 +52,7 @@ bool fd_is_dead(int fd)
 {
 	struct umbra_direct direct;
 
-	return ioctl(fd, UMBRA_IOC_DIRECT, &direct) != 0 && mount_is_gone(-errno);
+	return mount_is_gone(mount_ask(fd, &direct));
 }
 
 /* ---- which file ---- */

@@ -32,8 +32,10 @@
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/store.h"
+#include "util/sabotage.h"
 
 #define WELCOME_S 5
+#define ANSWER_NS 100000000 /* a daemon that is there has answered by then */
 #define STACK_BYTES (256u << 10)
 
 /* Where sessions are made: never freed. */
@@ -48,6 +50,7 @@ struct mount {
 
 pthread_mutex_t client_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_cond_t client_changed = PTHREAD_COND_INITIALIZER;
+_Atomic int64_t client_answered_ns;
 _Atomic uint64_t client_maps, client_revokes, client_lost;
 int (*client_socket_made)(int sock);
 void (*client_socket_ends)(int sock);
@@ -221,8 +224,8 @@ static int welcome(int sock, uint32_t rights, struct umbra_msg_welcome *w, int f
 	do
 		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
+	if (n <= 0) /* 0: it has ended without a word */
+		return n < 0 ? -errno : -ECONNRESET;
 	c = CMSG_FIRSTHDR(&msg);
 	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 		return refused(w, (size_t)n);
@@ -402,14 +405,30 @@ static struct mount *mount_find(dev_t dev, const char *socket)
 	return m;
 }
 
+int mount_ask(int fd, struct umbra_direct *direct)
+{
+	int64_t began_ns = client_now_ns(), now_ns;
+	int rc = ioctl(fd, UMBRA_IOC_DIRECT, direct) ? -errno : 0;
+
+	now_ns = client_now_ns();
+	if (now_ns - began_ns > ANSWER_NS)
+		atomic_store(&client_answered_ns, now_ns);
+	return rc;
+}
+
 static int mount_of(int fd, struct mount **m, uint32_t *rights)
 {
 	char socket[sizeof((*m)->socket)] = "";
 	struct umbra_direct direct = { 0 };
 	struct stat st;
 
-	if (fd_about(fd, &st) || ioctl(fd, UMBRA_IOC_DIRECT, &direct))
+	int rc;
+
+	if (fd_about(fd, &st))
 		return -errno;
+	rc = mount_ask(fd, &direct);
+	if (rc)
+		return rc;
 	*rights = direct.rights & (UMBRA_DIRECT_READ | UMBRA_DIRECT_WRITE);
 	if (direct.version != UMBRA_DIRECT_VERSION || !(*rights & UMBRA_DIRECT_READ) || !direct.socket[0])
 		return -EOPNOTSUPP;
@@ -504,6 +523,23 @@ void session_put(struct session *s)
 
 /* ---- its end, by the listener ---- */
 
+/* What has been stored by calls, and what the daemon may not have taken note of. No copy is under way any more. */
+static void stores_keep(struct session *s)
+{
+	pthread_mutex_lock(&client_lock);
+	for (struct holding *h = client_holdings; h; h = h->next) {
+		if (h->ended != s)
+			continue;
+		h->ended = NULL;
+		if (h->ended_slot != UMBRA_SLOT_NONE &&
+		    atomic_load_explicit((_Atomic __u64 *)&s->slots[h->ended_slot].stored,
+					 memory_order_acquire) &&
+		    !sabotage_point("stores-keep"))
+			holding_stored(h);
+	}
+	pthread_mutex_unlock(&client_lock);
+}
+
 void session_end(struct session *s)
 {
 	struct view *old = NULL;
@@ -522,14 +558,26 @@ void session_end(struct session *s)
 	for (struct holding *h = client_holdings; h; h = h->next)
 		if (h->session == s) {
 			atomic_store(&h->away_ns, client_now_ns());
+			h->ended = s;
+			h->ended_slot = h->slot;
 			holding_void(h, &old);
 		}
-	while (s->users > 0)
-		pthread_cond_wait(&client_changed, &client_lock);
 	pthread_mutex_unlock(&client_lock);
 	section_wait();
 	views_retire(old);
-	maps_end(s);
+	stores_keep(s);
+	/*
+	 * Whoever uses the session still may be in a call that the next daemon of the same mount has to answer, which changes nothing of what we have mapped before we have let go of it. Nobody gets at
+	 * the mappings any more.
+	 */
+	if (!sabotage_point("session-users"))
+		maps_end(s);
+	pthread_mutex_lock(&client_lock);
+	while (s->users > 0)
+		pthread_cond_wait(&client_changed, &client_lock);
+	pthread_mutex_unlock(&client_lock);
+	if (sabotage_point("session-users"))
+		maps_end(s);
 	socket_close(s->sock);
 	free(s);
 	atomic_fetch_add(&client_lost, 1);

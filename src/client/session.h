@@ -88,6 +88,9 @@ extern int (*client_socket_made)(int sock);
 extern void (*client_socket_ends)(int sock);
 
 int64_t client_now_ns(void);
+/* What the mount says of direct mappings; -errno. It waits for as long as nobody serves the mount: when it last had to is client_answered_ns. */
+must_check int mount_ask(int fd, struct umbra_direct *direct);
+extern _Atomic int64_t client_answered_ns;
 extern _Atomic uint64_t client_maps, client_revokes, client_lost;
 
 #endif

@@ -213,14 +213,32 @@ bool stored_is_any(struct stored *stored)
 /* ---- times ---- */
 
 enum { MARK_STORED = 1, MARK_BY_USER = 2 };
+/* In a slot: the times are about to be moved. If we end before they are the process says it again to the next daemon. */
+#define SLOT_TAKEN 2u
 
 static unsigned mark_take(struct stored_file *file)
 {
 	/* The slot is the process's too: nothing in it is believed but that it is not zero. */
 	if (__atomic_load_n(&file->slot->stored, __ATOMIC_RELAXED) == 0 ||
-	    __atomic_exchange_n(&file->slot->stored, 0, __ATOMIC_ACQ_REL) == 0)
+	    __atomic_exchange_n(&file->slot->stored, SLOT_TAKEN, __ATOMIC_ACQ_REL) == 0)
 		return 0;
 	return file->is_root ? MARK_STORED : MARK_STORED | MARK_BY_USER;
+}
+
+/* They have been moved; what has been stored since is marked anew. */
+static void marks_done(struct stored *stored, uint64_t ino)
+{
+	struct stored_ino *found;
+
+	pthread_mutex_lock(&stored->lock);
+	found = *ino_find(stored, ino);
+	for (struct stored_file *file = found ? found->files : NULL; file; file = file->next) {
+		__u64 taken = SLOT_TAKEN;
+
+		(void)__atomic_compare_exchange_n(&file->slot->stored, &taken, 0, false, __ATOMIC_ACQ_REL,
+						  __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&stored->lock);
 }
 
 /* As a write does it. */
@@ -258,6 +276,8 @@ void stored_look(struct stored *stored, uint64_t ino)
 		marks |= mark_take(file);
 	pthread_mutex_unlock(&stored->lock);
 	times_move(stored, ino, marks);
+	if (marks)
+		marks_done(stored, ino);
 }
 
 /* One to be moved. */
@@ -291,8 +311,10 @@ void stored_look_all(struct stored *stored)
 
 	if (marks)
 		count = marks_take(stored, marks, max);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
 		times_move(stored, marks[i].ino, marks[i].what);
+		marks_done(stored, marks[i].ino);
+	}
 	free(marks);
 }
 

@@ -293,7 +293,7 @@ static void open_end(struct fs *fs, struct inode *inode, unsigned flags)
 
 	if (flags & FS_OPEN_MAP)
 		(void)count_down(&inode->map_opens);
-	if (flags & FS_OPEN_CACHED)
+	if (flags & (FS_OPEN_CACHED | FS_OPEN_PAGED))
 		(void)count_down(&inode->cached_opens);
 	open_way_end(inode, flags);
 	if (flags & FS_OPEN_WRITE && count_down(&inode->write_opens) &&
@@ -351,7 +351,6 @@ void fs_cached(struct fs *fs, uint64_t ino)
 
 	if (!inode)
 		return;
-	ledger_cache(inode->cell);
 	atomic_fetch_add(&inode->cached_opens, 1);
 	inode_unpin(fs, inode, 1);
 }

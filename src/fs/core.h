@@ -345,10 +345,13 @@ must_check int op_change_check(struct op *op, uint64_t ino, uint64_t lo_blk, uin
 
 /* One with these flags is closed. */
 void open_way_end(struct inode *inode, unsigned flags);
+/* So many opens of a daemon before. */
+void open_ways_adopt(struct inode *inode, uint32_t through, uint32_t bypass);
 
 /* ---- lend.c: pages that the kernel keeps ---- */
 
 void lend_init(struct inode *inode);
+void lend_adopt(struct inode *inode);
 /*
  * The kernel is about to be given pages of [lo_blk, hi_blk): whoever may store there directly is asked first, as by op_change(); and whoever has them, if the kernel may
  * store to them. With the lock held in any mode. -EUSERS: as op_change().

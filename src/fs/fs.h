@@ -140,6 +140,7 @@ must_check int fs_readdir(struct fs *fs, uint64_t dir, uint64_t cookie, bool ref
 #define FS_OPEN_THROUGH \
 	0x10u /* writes through the page cache: the kernel stores to its pages, then sends what it stored */
 #define FS_OPEN_BYPASS 0x20u /* bypasses it, and may be mapped */
+#define FS_OPEN_PAGED 0x40u  /* fs_cached() was called for it */
 /* Counts opens, so that an unlinked file stays until the last close (references alone keep the number). */
 must_check int fs_opened(struct fs *fs, uint64_t ino, unsigned flags, const struct fs_cred *cred);
 /* Flags: those of the open. */
@@ -148,7 +149,7 @@ void fs_closed(struct fs *fs, uint64_t ino, unsigned flags);
 bool fs_is_mappable(struct fs *fs, uint64_t ino);
 /*
  * How many have it open with FS_OPEN_CACHED now; one of them does not count as such any more (its fs_closed() has no FS_OPEN_CACHED); one that did not, and is open, does (its fs_closed()
- * has it).
+ * has FS_OPEN_PAGED), until it is closed or the daemon is followed by another one.
  */
 uint32_t fs_cached_opens(struct fs *fs, uint64_t ino);
 void fs_uncached(struct fs *fs, uint64_t ino);

@@ -46,6 +46,12 @@ bool ledger_knows(const struct fs *fs, uint64_t ino)
 	return cell && (atomic_load(&cell->refs) || atomic_load(&cell->opens));
 }
 
+/* unit: LEDGER_THROUGH or LEDGER_BYPASS */
+static uint32_t ways_of(const struct ledger_cell *cell, uint64_t unit)
+{
+	return (uint32_t)(atomic_load(&cell->ways) / unit & LEDGER_WAY_MAX);
+}
+
 void ledger_adopt(struct fs *fs, struct inode *inode)
 {
 	struct ledger_cell *cell = inode->cell;
@@ -63,6 +69,11 @@ void ledger_adopt(struct fs *fs, struct inode *inode)
 		/* Pages may have been read into the cache: who writes around it has to look. */
 		if (atomic_load(&cell->write_opens))
 			atomic_fetch_add(&inode->page_reads, 1);
+		if (!sabotage_point("ledger-ways"))
+			open_ways_adopt(inode, ways_of(cell, LEDGER_THROUGH), ways_of(cell, LEDGER_BYPASS));
+		/* The kernel may have got pages of it from a daemon before. */
+		if (refs + opens > 0 && !sabotage_point("ledger-lent"))
+			lend_adopt(inode);
 		atomic_store(&inode->adopted, true);
 	}
 	pthread_mutex_unlock(&fs->adopt_lock);
@@ -126,8 +137,22 @@ void ledger_uncache(struct ledger_cell *cell)
 		ledger_down(&cell->cached_opens, true);
 }
 
-void ledger_cache(struct ledger_cell *cell)
+/* Neither past its bits nor under 0; what is at its most stays there. */
+static void way_count(struct ledger_cell *cell, uint64_t unit, bool more)
 {
-	if (cell)
-		ledger_up(&cell->cached_opens, true);
+	uint64_t ways = atomic_load(&cell->ways), count;
+
+	do {
+		count = ways / unit & LEDGER_WAY_MAX;
+		if (count == LEDGER_WAY_MAX || (!more && count == 0))
+			return;
+	} while (!atomic_compare_exchange_weak(&cell->ways, &ways, more ? ways + unit : ways - unit));
+}
+
+void ledger_way(struct ledger_cell *cell, unsigned flags, bool more)
+{
+	if (cell && flags & FS_OPEN_THROUGH)
+		way_count(cell, LEDGER_THROUGH, more);
+	if (cell && flags & FS_OPEN_BYPASS)
+		way_count(cell, LEDGER_BYPASS, more);
 }

@@ -27,9 +27,13 @@ struct inode;
 struct ledger_cell {
 	_Atomic uint64_t refs;
 	_Atomic uint32_t opens, write_opens, map_opens,
-		cached_opens; /* as those of struct inode, without holders */
-	uint64_t reserved;
+		cached_opens;  /* as those of struct inode, without holders */
+	_Atomic uint64_t ways; /* LEDGER_THROUGH and LEDGER_BYPASS of its opens: modes.c */
 };
+#define LEDGER_WAY_BITS 24u
+#define LEDGER_WAY_MAX ((1ull << LEDGER_WAY_BITS) - 1) /* so many or more: stays until the kernel forgets the inode */
+#define LEDGER_THROUGH 1ull
+#define LEDGER_BYPASS (1ull << LEDGER_WAY_BITS)
 static_assert(sizeof(struct ledger_cell) == 32, "two in a line");
 
 struct fs_ledger {
@@ -62,6 +66,7 @@ void ledger_unref(struct ledger_cell *cell, uint64_t count);
 void ledger_open(struct ledger_cell *cell, unsigned flags);
 void ledger_close(struct ledger_cell *cell, unsigned flags);
 void ledger_uncache(struct ledger_cell *cell);
-void ledger_cache(struct ledger_cell *cell);
+/* One more open, or one less, that gets at the data in one of these ways: FS_OPEN_THROUGH, FS_OPEN_BYPASS, or none. */
+void ledger_way(struct ledger_cell *cell, unsigned flags, bool more);
 
 #endif

@@ -24,10 +24,16 @@
 #define LENT 0u
 #define NONE_BIT 1u
 
-/* Until it has been told of by fs_lend it has none: the kernel knows no inode that is not here. */
+/* Until it has been told of by op_lend() it has none: the kernel knows no inode that is not here. */
 void lend_init(struct inode *inode)
 {
 	atomic_store(&inode->lent, NONE_BIT);
+}
+
+/* But those of a daemon before. */
+void lend_adopt(struct inode *inode)
+{
+	atomic_store(&inode->lent, LENT);
 }
 
 int op_lend(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk)

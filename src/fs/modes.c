@@ -11,10 +11,16 @@
 #define THROUGH 1ull
 #define BYPASS (1ull << 32)
 
+static uint64_t modes_of(unsigned flags)
+{
+	return (flags & FS_OPEN_THROUGH ? THROUGH : 0) + (flags & FS_OPEN_BYPASS ? BYPASS : 0);
+}
+
 bool fs_open_way(struct fs *fs, uint64_t ino, unsigned flags, enum fs_way way, uint32_t harmless)
 {
 	struct inode *inode = inode_pin_known(fs, ino);
-	uint64_t modes, more;
+	uint64_t modes;
+	unsigned noted;
 	bool bypasses;
 
 	if (!inode)
@@ -26,20 +32,28 @@ bool fs_open_way(struct fs *fs, uint64_t ino, unsigned flags, enum fs_way way, u
 
 		bypasses = way == FS_WAY_BYPASS || (way == FS_WAY_WANTS && is_free) ||
 			   (flags & FS_OPEN_THROUGH && modes >= BYPASS && is_free);
-		more = bypasses ? flags & FS_OPEN_BYPASS ? BYPASS : 0 : flags & FS_OPEN_THROUGH ? THROUGH : 0;
-	} while (!atomic_compare_exchange_weak(&inode->modes, &modes, modes + more));
+		noted = flags & (bypasses ? FS_OPEN_BYPASS : FS_OPEN_THROUGH);
+	} while (!atomic_compare_exchange_weak(&inode->modes, &modes, modes + modes_of(noted)));
+	ledger_way(inode->cell, noted, true);
 	inode_unpin(fs, inode, 1);
 	return bypasses;
 }
 
 void open_way_end(struct inode *inode, unsigned flags)
 {
-	uint64_t modes = atomic_load(&inode->modes), less;
+	uint64_t modes = atomic_load(&inode->modes);
+	unsigned noted;
 
 	do {
-		less = flags & FS_OPEN_THROUGH && (uint32_t)modes > 0 ? THROUGH : 0;
-		less += flags & FS_OPEN_BYPASS && modes >= BYPASS ? BYPASS : 0;
-	} while (less && !atomic_compare_exchange_weak(&inode->modes, &modes, modes - less));
+		noted = flags & FS_OPEN_THROUGH && (uint32_t)modes > 0 ? FS_OPEN_THROUGH : 0;
+		noted |= flags & FS_OPEN_BYPASS && modes >= BYPASS ? FS_OPEN_BYPASS : 0;
+	} while (noted && !atomic_compare_exchange_weak(&inode->modes, &modes, modes - modes_of(noted)));
+	ledger_way(inode->cell, noted, false);
+}
+
+void open_ways_adopt(struct inode *inode, uint32_t through, uint32_t bypass)
+{
+	atomic_fetch_add(&inode->modes, through * THROUGH + bypass * BYPASS);
 }
 
 void fs_open_way_again(struct fs *fs, uint64_t ino)

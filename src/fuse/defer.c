@@ -5,16 +5,20 @@
 #include "fuse/defer.h"
 
 #include <errno.h>
+#include <linux/close_range.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "fuse/kept.h"
+#include "util/sabotage.h"
 
 struct defer {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct defer_work *first, **last; /* (lock) */
 	bool closing;                     /* (lock) */
+	int only_fd;                      /* -1: all */
 	unsigned count;
 	pthread_t threads[];
 };
@@ -36,11 +40,21 @@ static struct defer_work *defer_take(struct defer *defer)
 	return work;
 }
 
+/* A table of descriptors of its own, with one. Where the kernel cannot do that all is as usual. */
+static void fds_leave(int fd)
+{
+	if (fd < 0 || sabotage_point("defer-alone"))
+		return;
+	if (close_range((unsigned)fd + 1, ~0u, CLOSE_RANGE_UNSHARE) == 0 && fd > 0)
+		(void)close_range(0, (unsigned)fd - 1, 0);
+}
+
 static void *defer_run(void *arg)
 {
 	struct defer *defer = arg;
 	struct defer_work *work;
 
+	fds_leave(defer->only_fd);
 	while ((work = defer_take(defer))) {
 		kept_now = work->receipt;
 		work->fn(work);
@@ -51,6 +65,11 @@ static void *defer_run(void *arg)
 
 int defer_open(unsigned threads, struct defer **out)
 {
+	return defer_open_alone(threads, -1, out);
+}
+
+int defer_open_alone(unsigned threads, int fd, struct defer **out)
+{
 	struct defer *defer = calloc(1, sizeof(*defer) + threads * sizeof(defer->threads[0]));
 	int rc = 0;
 
@@ -59,6 +78,7 @@ int defer_open(unsigned threads, struct defer **out)
 	pthread_mutex_init(&defer->lock, NULL);
 	pthread_cond_init(&defer->more, NULL);
 	defer->last = &defer->first;
+	defer->only_fd = fd;
 	while (defer->count < threads && rc == 0) {
 		rc = -pthread_create(&defer->threads[defer->count], NULL, defer_run, defer);
 		if (rc == 0)

@@ -20,6 +20,11 @@ struct defer_work {
 };
 
 must_check int defer_open(unsigned threads, struct defer **out);
+/*
+ * The same for work that waits in the kernel and cannot be ended there: its threads have no descriptor but fd, so that all others are closed when the process ends, whatever becomes of the
+ * threads. It logs nothing, and opens nothing.
+ */
+must_check int defer_open_alone(unsigned threads, int fd, struct defer **out);
 /* False: closing, nothing was taken. */
 must_check bool defer_add(struct defer *defer, struct defer_work *work);
 /* Finishes what was taken, takes no more. The workers must still be running, or the connection dead. A second call does nothing. */

@@ -24,7 +24,7 @@
 
 #define KEPT_MAGIC 0x6b65707461726d75ull
 /* Goes up with every change of the layout, also that of receipts, tokens and cells. */
-#define KEPT_VERSION 1u
+#define KEPT_VERSION 2u
 #define KEPT_INIT_MAX 256u
 #define KEPT_WHY_MAX 256u
 #define KEPT_PATH_MAX 4096u

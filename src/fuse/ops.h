@@ -54,7 +54,8 @@ struct session {
 	int fd; /* /dev/fuse */
 	struct wire wire;
 	struct defer *defer;
-	struct defer *mover; /* what takes long: one thread */
+	struct defer *mover;   /* what takes long: one thread */
+	struct defer *tellers; /* tell.c; NULL: whoever tells the kernel something does so himself */
 	struct asks *asks;
 	struct token_table *tokens;
 	struct scrub *scrub;

@@ -266,7 +266,7 @@ void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	bool has_pages = direct_closed(session, fi->fh);
 
 	if (again_release())
-		fs_closed(session->fs, ino, has_pages ? open_noted(fi) | FS_OPEN_CACHED : open_noted(fi));
+		fs_closed(session->fs, ino, has_pages ? open_noted(fi) | FS_OPEN_PAGED : open_noted(fi));
 	ops_reply(req, 0);
 }
 

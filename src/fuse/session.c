@@ -29,6 +29,7 @@
 #include "util/log.h"
 
 #define DEFER_THREADS 2u
+#define TELLERS (DEFER_THREADS + 1) /* one for each thread that has something to tell */
 #define GRACE_MS 2000
 #define BACKGROUND_MAX 64
 #define READAHEAD_KIB 512u
@@ -450,6 +451,8 @@ int session_run(struct session *session)
 
 	if (rc == 0)
 		rc = defer_open(1, &session->mover);
+	if (rc == 0 && session->kept)
+		rc = defer_open_alone(TELLERS, session->fd, &session->tellers);
 	if (rc == 0)
 		rc = asks_open(session->opts.threads > 1, &session->asks);
 	if (rc == 0) {
@@ -529,6 +532,8 @@ static void workers_stop(struct session *session)
 {
 	defer_close(session->defer);
 	defer_close(session->mover);
+	if (session->tellers)
+		defer_close(session->tellers);
 	readers_stop(session, UINT_MAX);
 }
 
@@ -596,6 +601,7 @@ void session_close(struct session *session)
 	workers_join(session);
 	defer_end(session->defer);
 	defer_end(session->mover);
+	defer_end(session->tellers);
 	if (session->uring)
 		uring_end(session->uring);
 	asks_close(session->asks);
