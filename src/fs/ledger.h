@@ -31,7 +31,8 @@ struct ledger_cell {
 	_Atomic uint64_t ways; /* LEDGER_THROUGH and LEDGER_BYPASS of its opens: modes.c */
 };
 #define LEDGER_WAY_BITS 24u
-#define LEDGER_WAY_MAX ((1ull << LEDGER_WAY_BITS) - 1) /* so many or more: stays until the kernel forgets the inode */
+#define LEDGER_WAY_MAX \
+	((1ull << LEDGER_WAY_BITS) - 1) /* so many or more: stays until the kernel forgets the inode */
 #define LEDGER_THROUGH 1ull
 #define LEDGER_BYPASS (1ull << LEDGER_WAY_BITS)
 static_assert(sizeof(struct ledger_cell) == 32, "two in a line");
