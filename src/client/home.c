@@ -19,6 +19,8 @@
 
 #include <umbra/ioctl.h>
 
+#include "client/memory.h"
+
 #define MOUNTS "/proc/thread-self/mountinfo" /* the process has none once its main thread has ended */
 
 struct line {
@@ -26,16 +28,19 @@ struct line {
 	char *root, *at, *type, *source;
 };
 
-/* In place. */
+static bool is_octal(char c)
+{
+	return c >= '0' && c <= '7';
+}
+
+/* In place. (sscanf() needs a fourth of a small stack.) */
 static void unescape(char *text)
 {
 	char *to = text;
 
 	for (const char *from = text; *from; to++) {
-		unsigned code;
-
-		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1 && strlen(from) >= 4) {
-			*to = (char)code;
+		if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) && is_octal(from[3])) {
+			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
 			from += 4;
 		} else {
 			*to = *from++;
@@ -46,14 +51,15 @@ static void unescape(char *text)
 
 static bool line_parse(char *text, struct line *line)
 {
-	unsigned major, minor, field = 0;
-	char *rest = NULL, *word;
+	char *rest = NULL, *word, *colon;
+	unsigned field = 0;
 	bool after = false;
 
 	*line = (struct line){ 0 };
 	for (word = strtok_r(text, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest), field++) {
-		if (field == 2 && sscanf(word, "%u:%u", &major, &minor) == 2)
-			line->dev = makedev(major, minor);
+		if (field == 2 && (colon = strchr(word, ':')))
+			line->dev = makedev((unsigned)strtoul(word, NULL, 10),
+					    (unsigned)strtoul(colon + 1, NULL, 10));
 		else if (field == 3)
 			line->root = word;
 		else if (field == 4)
@@ -76,14 +82,20 @@ static bool line_parse(char *text, struct line *line)
 	return true;
 }
 
+/* Not on the stack, which may be a small one for signals. */
 static int uuid_of(int fd, uint8_t uuid[16])
 {
-	struct umbra_info info;
+	struct umbra_info *info = memory_get(sizeof(*info));
+	int rc = 0;
 
-	if (ioctl(fd, UMBRA_IOC_INFO, &info))
-		return -errno;
-	memcpy(uuid, info.uuid, sizeof(info.uuid));
-	return 0;
+	if (!info)
+		return -ENOMEM;
+	if (ioctl(fd, UMBRA_IOC_INFO, info))
+		rc = -errno;
+	else
+		memcpy(uuid, info->uuid, sizeof(info->uuid));
+	memory_put(info);
+	return rc;
 }
 
 int home_has(const struct home *home, int fd)

@@ -130,8 +130,10 @@ static int open_either(struct reopening *r, int dir, const char *root)
 			below = within(r->name, home->points[i].at);
 		if (!below)
 			continue;
-		if (asprintf(&name, "%s%s", home->points[i % home->count].root, below) < 0)
+		name = malloc(strlen(home->points[i % home->count].root) + strlen(below) + 1);
+		if (!name)
 			return -ENOTCONN;
+		strcpy(stpcpy(name, home->points[i % home->count].root), below);
 		failed = open_name(r, dir, root, name);
 		free(name);
 		if (failed != -ESTALE)

@@ -102,4 +102,5 @@ def file_make(name, blocks):
 
 
 def equal(got, want, what):
-    assert got == want, f'{what}: {got if isinstance(got, str) else hex(got)}, not {want if isinstance(want, str) else hex(want)}'
+    shown = [hex(x) if isinstance(x, int) else x for x in (got, want)]
+    assert got == want, f'{what}: {shown[0]}, not {shown[1]}'
