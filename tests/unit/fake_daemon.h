@@ -72,6 +72,7 @@ struct fake {
 	atomic_uint delay_ms;   /* before an answer */
 	atomic_int attach_error, map_error, map_write_error;
 	atomic_uint write_max;   /* MAP with WRITE of more blocks: ENOSPC; 0: of any */
+	atomic_bool strews;      /* what is moved or copied does not come to lie in order */
 	atomic_int type_instead; /* answers MAP with this type */
 	atomic_bool deaf;        /* ends the connection at MAP */
 	atomic_bool mends;       /* BAD: nothing is lost, the block moves. Otherwise line 3 of it is */

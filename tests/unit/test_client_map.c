@@ -115,6 +115,19 @@ static void test_reading(void **state)
 	assert_int_equal(umbra_munmap(other, 5 * BLOCK), 0);
 }
 
+/* It is in place: the kernel reads it, for whom there is no signal. */
+static bool is_there(const uint8_t *at)
+{
+	int ends[2];
+	bool is;
+
+	assert_int_equal(pipe(ends), 0);
+	is = write(ends[1], at, 1) == 1;
+	close(ends[0]);
+	close(ends[1]);
+	return is;
+}
+
 /* A descriptor that is there after the file has been detached holds up others who store. */
 static void test_closed_before_detached(void **state)
 {
@@ -158,6 +171,24 @@ static void test_storing(void **state)
 	at[7] = 1;
 	assert_int_equal(umbra_msync(at, 32 * BLOCK, MS_SYNC), 0);
 	assert_int_equal(fake->slots[FAKE_SLOT].stored, 1);
+	assert_int_equal(umbra_munmap(at, 32 * BLOCK), 0);
+}
+
+/* All that was asked for comes into place, also what lies elsewhere than the page that was touched. */
+static void test_around(void **state)
+{
+	uint8_t *at = map(NULL, 32 * BLOCK, BOTH, MAP_SHARED, 0);
+
+	(void)state;
+	fake_begin(fake, 4, 12, false);
+	for (uint32_t i = 4; i < 12; i++)
+		fake_share(fake, i);
+	fake_end(fake);
+	fake->strews = true;
+	assert_int_equal(touch(at + 9 * BLOCK, false), 0);
+	assert_int_equal(touch(at + 9 * BLOCK, true), 0);
+	for (unsigned i = 4; i < 12; i++)
+		assert_true(is_there(at + (uint64_t)i * BLOCK));
 	assert_int_equal(umbra_munmap(at, 32 * BLOCK), 0);
 }
 
@@ -501,6 +532,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_reading, up, down),
+		cmocka_unit_test_setup_teardown(test_around, up, down),
 		cmocka_unit_test_setup_teardown(test_closed_before_detached, up, down),
 		cmocka_unit_test_setup_teardown(test_storing, up, down),
 		cmocka_unit_test_setup_teardown(test_little_space, up, down),
