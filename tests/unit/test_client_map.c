@@ -218,6 +218,35 @@ static void test_little_space(void **state)
 	assert_int_equal(umbra_munmap(at, 16 * BLOCK), 0);
 }
 
+/* Space comes once a few have asked in vain. */
+static void *space_maker(void *arg)
+{
+	unsigned before = fake->maps;
+
+	(void)arg;
+	while (fake->maps < before + 4)
+		usleep(1000);
+	fake->map_write_error = 0;
+	return NULL;
+}
+
+static void test_space_given_back(void **state)
+{
+	uint8_t *at = map(NULL, 16 * BLOCK, BOTH, MAP_SHARED, 0);
+	pthread_t thread;
+
+	(void)state;
+	fake_begin(fake, 0, BLOCKS, true);
+	fake_share(fake, 3);
+	fake_end(fake);
+	assert_int_equal(touch(at, false), 0);
+	fake->map_write_error = ENOSPC;
+	assert_int_equal(pthread_create(&thread, NULL, space_maker, NULL), 0);
+	assert_int_equal(touch(at + 3 * BLOCK, true), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(umbra_munmap(at, 16 * BLOCK), 0);
+}
+
 /* What is copied for a store is as large as the window, and no more. */
 static void test_window(void **state)
 {
@@ -536,6 +565,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_closed_before_detached, up, down),
 		cmocka_unit_test_setup_teardown(test_storing, up, down),
 		cmocka_unit_test_setup_teardown(test_little_space, up, down),
+		cmocka_unit_test_setup_teardown(test_space_given_back, up, down),
 		cmocka_unit_test_setup_teardown(test_window, up, down),
 		cmocka_unit_test_setup_teardown(test_revoke, up, down),
 		cmocka_unit_test_setup_teardown(test_the_end, up, down),
