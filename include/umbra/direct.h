@@ -107,7 +107,7 @@ struct umbra_msg_detach {
 #define UMBRA_MAP_WRITE 0x1u
 #define UMBRA_MAP_RELEASE 0x2u
 #define UMBRA_MAP_WHOLE 0x4u
-#define UMBRA_MAP_WRITE_MAX (2u << 20) /* len with WRITE is cut to it */
+#define UMBRA_MAP_WRITE_MAX (8u << 20) /* len with WRITE is cut to it, or to less */
 #define UMBRA_WHOLE_BYTES (2u << 20)
 struct umbra_msg_map {
 	struct umbra_msg msg;

@@ -19,6 +19,7 @@
 #define BLOCK 4096u
 #define READ_BACK (64u << 10)
 #define SHARED_FIRST (64u << 10)
+#define STORE_MAX (2u << 20)
 #define FILE_END ((uint64_t)INT64_MAX & ~(uint64_t)(BLOCK - 1))
 
 struct wish {
@@ -51,17 +52,17 @@ static struct wish wish_to_store(struct holding *h, const struct umbra_piece *p,
 	struct wish w = { .store = true, .drop = true };
 
 	if (!(p->flags & (UMBRA_PIECE_HOLE | UMBRA_PIECE_SHARED))) {
-		w.lo = u64_max(u64_align_down(off, UMBRA_MAP_WRITE_MAX), p->file_off);
-		w.hi = u64_min(u64_align_down(off, UMBRA_MAP_WRITE_MAX) + UMBRA_MAP_WRITE_MAX, piece_end);
+		w.lo = u64_max(u64_align_down(off, STORE_MAX), p->file_off);
+		w.hi = u64_min(u64_align_down(off, STORE_MAX) + STORE_MAX, piece_end);
 		return w;
 	}
 	w.lo = u64_align_down(off, p->flags & UMBRA_PIECE_HOLE ? BLOCK : SHARED_FIRST);
 	w.lo = u64_max(w.lo, p->file_off);
-	first = u64_min(u64_align_up(off + len, BLOCK) - w.lo, UMBRA_MAP_WRITE_MAX);
+	first = u64_min(u64_align_up(off + len, BLOCK) - w.lo, STORE_MAX);
 	if (!(p->flags & UMBRA_PIECE_HOLE))
 		first = u64_max(first, SHARED_FIRST);
 	if (w.lo == h->grown_end)
-		first = u64_max(first, u64_min(2 * h->grown_bytes, UMBRA_MAP_WRITE_MAX));
+		first = u64_max(first, u64_min(2 * h->grown_bytes, STORE_MAX));
 	w.hi = u64_min(w.lo + first, piece_end);
 	h->grown_end = w.hi;
 	h->grown_bytes = first;

@@ -397,6 +397,19 @@ static void window(struct mapping *m, uint64_t off, uint64_t *lo, uint64_t *hi)
 	m->window_end = *hi;
 }
 
+/* *p becomes the first of those from lo on that go on up to it without a gap: nothing is in place there yet. */
+static void first_piece(const struct mapping *m, const struct view *v, uint64_t lo, struct umbra_piece *p)
+{
+	struct umbra_piece before;
+
+	for (unsigned i = 0; i < PIECES_AT_ONCE / 2 && p->file_off > u64_max(lo, m->off); i++) {
+		if (piece_to_place(m, v, p->file_off - 1, false, &before) != PLACE_DONE ||
+		    before.file_off + before.len != p->file_off)
+			return;
+		*p = before;
+	}
+}
+
 enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t lo, uint64_t hi, uint64_t *end)
 {
 	const struct view *v = atomic_load_explicit(&m->mapped->file->holding->view, memory_order_relaxed);
@@ -417,6 +430,8 @@ enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t l
 		return found;
 	if (off < lo || off >= hi)
 		window(m, off, &lo, &hi);
+	else
+		first_piece(m, v, lo, &p);
 	areas_make();
 	hi = u64_min(u64_align_up(hi, m->unit), u64_min(place_hi(m), u64_align_up(v->size_bytes, m->unit)));
 	first = lo = u64_max(u64_max(u64_align_down(lo, m->unit), place_lo(m)), p.file_off);

@@ -23,6 +23,8 @@
 #define ASKS_MAX 64u             /* for one unit: it is not to be had */
 #define PATIENCE_NS 5000000000ll /* with what passes: a new session, memory */
 #define BACK_NS 1000000000ll     /* after a file has been attached again */
+#define SPACE_NS 4000000000ll
+#define SPACE_PAUSE_NS 50000000
 
 struct touch {
 	uintptr_t addr;
@@ -121,11 +123,16 @@ static enum fault bus(const struct touch *t, bool came_as_bus)
 	return FAULT_BUS;
 }
 
-static void pause_short(void)
+static void pause_for(long ns)
 {
-	struct timespec pause = { .tv_nsec = PAUSE_NS };
+	struct timespec pause = { .tv_nsec = ns };
 
 	nanosleep(&pause, NULL);
+}
+
+static void pause_short(void)
+{
+	pause_for(PAUSE_NS);
 }
 
 /* How long one waits for others who have the file open through the kernel. After a daemon has been followed by the next one they are those who have not attached it again yet. */
@@ -156,6 +163,11 @@ static enum fault failed(struct touch *t, int rc, int64_t *since_ns, bool came_a
 	case -EDQUOT:
 		if (t->around && !t->alone) {
 			t->alone = true;
+			return FAULT_DONE;
+		}
+		/* What was copied around other stores is given back once a second when space is short. */
+		if (t->alone && client_now_ns() - *since_ns < SPACE_NS) {
+			pause_for(SPACE_PAUSE_NS);
 			return FAULT_DONE;
 		}
 		return bus(t, came_as_bus);

@@ -8,6 +8,7 @@
 #include <umbra/direct.h>
 
 #define COPY_MIN (64u << 10)
+#define COPY_REGION (2u << 20)
 #define COPY_MAX UMBRA_MAP_WRITE_MAX
 
 /* Of one file: all zero at first. */

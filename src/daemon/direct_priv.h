@@ -18,6 +18,7 @@
 #define SERVER_BUCKETS 1024u
 /* Twice what is promised: a request still counts when the process reads its answer. */
 #define PEER_REQUESTS_MAX (2 * UMBRA_REQUESTS_MAX)
+#define SPACE_SHORT 16u  /* less than one part in so many is free */
 #define MESSAGE_MAX 128u /* of those that come in */
 
 /* An open of the process's that does not count as one of somebody else's (opens.h). */
@@ -127,6 +128,8 @@ void server_refuse(struct server *s, const struct peer *peer, const char *why);
 
 /* ---- direct_tick.c: what is to be done now and then ---- */
 void tick(struct server *s);
+/* What is only taken in the hope that it will be used is not to be. */
+bool server_space_is_short(const struct server *s);
 /* There is something to be done, or more of it. Under the server's lock. */
 void tick_set(struct server *s);
 /* Before the session ends, and after it. It is given away. */

@@ -14,7 +14,8 @@
 #include "util/sabotage.h"
 #include "dax/dax.h"
 
-#define DROPS_MAX 8u /* for one MAP */
+#define DROPS_MAX 8u               /* for one MAP */
+#define STORE_SHORT_MAX (2u << 20) /* of MAP with WRITE, when space is short */
 
 /* What a process may send. */
 static const uint32_t sizes[] = {
@@ -287,6 +288,12 @@ static int grant_pieces(struct peer *peer, uint64_t ino, const struct grant *gra
 	return rc == -ERESTART ? -EBUSY : rc;
 }
 
+/* Made storable at once, at most: who asks for much does so in the hope that it will be used. */
+static uint64_t store_max(const struct server *s, uint64_t len)
+{
+	return len > STORE_SHORT_MAX && server_space_is_short(s) ? STORE_SHORT_MAX : UMBRA_MAP_WRITE_MAX;
+}
+
 static int map(struct peer *peer, struct file *file, const struct umbra_msg_map *in)
 {
 	struct fs_cred cred = peer_cred(peer);
@@ -310,7 +317,8 @@ static int map(struct peer *peer, struct file *file, const struct umbra_msg_map 
 		return -EACCES;
 	if (!grant.write)
 		return grant_pieces(peer, file->ino, &grant);
-	grant.hi_blk = u64_min(grant.hi_blk, grant.lo_blk + (UMBRA_MAP_WRITE_MAX >> BLOCK_SHIFT));
+	grant.hi_blk =
+		u64_min(grant.hi_blk, grant.lo_blk + (store_max(peer->server, in->len) >> BLOCK_SHIFT));
 	rc = peer_store_begin(peer, file);
 	if (rc == 0) {
 		rc = grant_pieces(peer, file->ino, &grant);

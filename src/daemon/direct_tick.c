@@ -11,7 +11,6 @@
 #include "util/sabotage.h"
 
 #define TICK_MS 1000u
-#define SPACE_SHORT 16u /* less than one part in so many is free */
 #define ORPHAN_FIRST_MS \
 	10u /* a process that is killed closes its socket first, and lets go of its memory a moment later */
 
@@ -111,13 +110,17 @@ static void orphans_see(struct server *s)
 	}
 }
 
-/* Copies are for speed as long as there is space: then those that nobody stores to are looked for in files that are mapped still. */
-static void space_see(struct server *s)
+bool server_space_is_short(const struct server *s)
 {
 	struct fs_statfs st;
 
-	if (stored_is_any(s->stored) && fs_statfs(s->opts.fs, &st) == 0 &&
-	    st.free_blk < st.total_blk / SPACE_SHORT)
+	return fs_statfs(s->opts.fs, &st) == 0 && st.free_blk < st.total_blk / SPACE_SHORT;
+}
+
+/* Copies are for speed as long as there is space: then those that nobody stores to are looked for in files that are mapped still. */
+static void space_see(struct server *s)
+{
+	if (stored_is_any(s->stored) && server_space_is_short(s))
 		fs_give_back(s->opts.fs, 0);
 }
 

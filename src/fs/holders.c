@@ -21,7 +21,7 @@
 
 #define ROUNDS_MAX 8u /* in which they are asked about the same once more */
 #define ROUNDS_ALL_MAX 1024u
-#define STORABLE_COPIES 32u /* in one call; more are not noted */
+#define STORABLE_COPIES 128u /* in one call; more are not noted */
 
 static const struct fs_holders *holders_of(struct fs *fs)
 {

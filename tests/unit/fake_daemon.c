@@ -107,7 +107,7 @@ static void block_move(struct fake *f, struct fake_block *b)
 
 	if (!old)
 		return;
-	dev = dev_take(f, false);
+	dev = dev_take(f, f->strews);
 	memcpy(dev_at(f, dev), dev_at(f, old), FAKE_BLOCK);
 	share_ends(f, b);
 	b->dev = dev;

@@ -73,6 +73,7 @@ struct fake {
 	atomic_int hello_error; /* instead of WELCOME */
 	atomic_int attach_error, map_error, map_write_error;
 	atomic_uint write_max;   /* MAP with WRITE of more blocks: ENOSPC; 0: of any */
+	atomic_bool strews;      /* what is moved or copied does not come to lie in order */
 	atomic_int type_instead; /* answers MAP with this type */
 	atomic_bool deaf;        /* ends the connection at MAP */
 	atomic_bool mends;       /* BAD: nothing is lost, the block moves. Otherwise line 3 of it is */

@@ -118,6 +118,19 @@ static void test_reading(void **state)
 	assert_int_equal(umbra_munmap(other, 5 * BLOCK), 0);
 }
 
+/* It is in place: the kernel reads it, for whom there is no signal. */
+static bool is_there(const uint8_t *at)
+{
+	int ends[2];
+	bool is;
+
+	assert_int_equal(pipe(ends), 0);
+	is = write(ends[1], at, 1) == 1;
+	close(ends[0]);
+	close(ends[1]);
+	return is;
+}
+
 /* A descriptor that is there after the file has been detached holds up others who store. */
 static void test_closed_before_detached(void **state)
 {
@@ -164,6 +177,24 @@ static void test_storing(void **state)
 	assert_int_equal(umbra_munmap(at, 32 * BLOCK), 0);
 }
 
+/* All that was asked for comes into place, also what lies elsewhere than the page that was touched. */
+static void test_around(void **state)
+{
+	uint8_t *at = map(NULL, 32 * BLOCK, BOTH, MAP_SHARED, 0);
+
+	(void)state;
+	fake_begin(fake, 4, 12, false);
+	for (uint32_t i = 4; i < 12; i++)
+		fake_share(fake, i);
+	fake_end(fake);
+	fake->strews = true;
+	assert_int_equal(touch(at + 9 * BLOCK, false), 0);
+	assert_int_equal(touch(at + 9 * BLOCK, true), 0);
+	for (unsigned i = 4; i < 12; i++)
+		assert_true(is_there(at + (uint64_t)i * BLOCK));
+	assert_int_equal(umbra_munmap(at, 32 * BLOCK), 0);
+}
+
 /* There is no space for what is copied around a store: the page alone. */
 static void test_little_space(void **state)
 {
@@ -187,6 +218,35 @@ static void test_little_space(void **state)
 	fake->map_write_error = ENOSPC;
 	assert_int_equal(touch(at + 3 * BLOCK, true), SIGBUS);
 	fake->map_write_error = 0;
+	assert_int_equal(umbra_munmap(at, 16 * BLOCK), 0);
+}
+
+/* Space comes once a few have asked in vain. */
+static void *space_maker(void *arg)
+{
+	unsigned before = fake->maps;
+
+	(void)arg;
+	while (fake->maps < before + 4)
+		usleep(1000);
+	fake->map_write_error = 0;
+	return NULL;
+}
+
+static void test_space_given_back(void **state)
+{
+	uint8_t *at = map(NULL, 16 * BLOCK, BOTH, MAP_SHARED, 0);
+	pthread_t thread;
+
+	(void)state;
+	fake_begin(fake, 0, BLOCKS, true);
+	fake_share(fake, 3);
+	fake_end(fake);
+	assert_int_equal(touch(at, false), 0);
+	fake->map_write_error = ENOSPC;
+	assert_int_equal(pthread_create(&thread, NULL, space_maker, NULL), 0);
+	assert_int_equal(touch(at + 3 * BLOCK, true), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
 	assert_int_equal(umbra_munmap(at, 16 * BLOCK), 0);
 }
 
@@ -553,9 +613,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_reading, up, down),
+		cmocka_unit_test_setup_teardown(test_around, up, down),
 		cmocka_unit_test_setup_teardown(test_closed_before_detached, up, down),
 		cmocka_unit_test_setup_teardown(test_storing, up, down),
 		cmocka_unit_test_setup_teardown(test_little_space, up, down),
+		cmocka_unit_test_setup_teardown(test_space_given_back, up, down),
 		cmocka_unit_test_setup_teardown(test_window, up, down),
 		cmocka_unit_test_setup_teardown(test_revoke, up, down),
 		cmocka_unit_test_setup_teardown(test_the_end, up, down),

@@ -99,6 +99,43 @@ static void test_pieces(void **state)
 	down();
 }
 
+/* From blk of the file on: how far it may be stored to. */
+static uint64_t storable_bytes(struct client *c, uint32_t handle, uint64_t blk)
+{
+	uint64_t at = blk * BLOCK_SIZE;
+
+	assert_int_equal(map(c, handle, blk, 4096, UMBRA_MAP_WRITE | UMBRA_MAP_RELEASE), 0);
+	for (unsigned i = 0; i < c->in.pieces.count; i++) {
+		assert_int_equal(c->in.pieces.pieces[i].file_off, at);
+		assert_int_equal(c->in.pieces.pieces[i].flags, UMBRA_PIECE_WRITE);
+		at += c->in.pieces.pieces[i].len;
+	}
+	return at - blk * BLOCK_SIZE;
+}
+
+/* What is asked for at once is made storable, but not the last space of all for one. */
+static void test_much(void **state)
+{
+	static const uint8_t some[64 * BLOCK_SIZE] = { 1 };
+	struct fs_statfs st;
+	struct client c;
+	uint32_t handle;
+
+	(void)state;
+	up(&(struct server_opts){ 0 }, REVOKE_MS);
+	client_up(&c);
+	assert_int_equal(truncate_to(inos[0], 6144), 0);
+	handle = attach(&c, inos[0], BOTH);
+	assert_int_equal(storable_bytes(&c, handle, 0), UMBRA_MAP_WRITE_MAX);
+	for (uint64_t off = 0; fs_statfs(t.fs, &st) == 0 && st.free_blk >= st.total_blk / 16;
+	     off += sizeof(some))
+		assert_int_equal(fs_write(t.fs, &testfs_root, inos[1], some, sizeof(some), off, 0),
+				 sizeof(some));
+	assert_int_equal(storable_bytes(&c, handle, 2048), 2u << 20);
+	client_down(&c, true);
+	down();
+}
+
 static void test_cached(void **state)
 {
 	struct client c;
@@ -555,12 +592,19 @@ static void test_through(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pieces),    cmocka_unit_test(test_cached),
-		cmocka_unit_test(test_accused),   cmocka_unit_test(test_accused_in_grant),
-		cmocka_unit_test(test_times),     cmocka_unit_test(test_orphan),
-		cmocka_unit_test(test_silent),    cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_threads),   cmocka_unit_test(test_whole),
-		cmocka_unit_test(test_page_kept), cmocka_unit_test(test_through),
+		cmocka_unit_test(test_much),
+		cmocka_unit_test(test_pieces),
+		cmocka_unit_test(test_cached),
+		cmocka_unit_test(test_accused),
+		cmocka_unit_test(test_accused_in_grant),
+		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_orphan),
+		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_page_kept),
+		cmocka_unit_test(test_through),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
