@@ -161,13 +161,6 @@ static void request_carry_out(struct uring_seat *seat, struct entry *entry)
 	request_refuse(seat, entry, -ENOSPC);
 }
 
-static bool is_awaited(const struct entry *entry)
-{
-	const struct fuse_in_header *in = (const void *)entry->head->in_out;
-
-	return in->opcode != FUSE_RELEASE && in->opcode != FUSE_RELEASEDIR;
-}
-
 static void request_serve(struct uring_seat *seat, struct entry *entry)
 {
 	struct uring *uring = seat->uring;
@@ -175,7 +168,6 @@ static void request_serve(struct uring_seat *seat, struct entry *entry)
 	uint64_t unique = atomic_load(&entry->unique);
 
 	atomic_fetch_add_explicit(&seat->requests_count, 1, memory_order_relaxed);
-	seat->is_awaited = is_awaited(entry);
 	seat_stage(seat, STAGE_PROCESS);
 	if (atomic_load(&uring->is_asleep) && atomic_exchange(&uring->is_asleep, false))
 		sem_post(&uring->bell);
@@ -187,7 +179,6 @@ static void request_serve(struct uring_seat *seat, struct entry *entry)
 		atomic_store(&entry->unique, 0);
 		uring_entry_commit(uring, entry);
 	} else {
-		seat->is_awaited = true; /* not this reply, but the new entries */
 		pthread_mutex_lock(&on->lock);
 		uring_entry_hold(entry, unique);
 		uring_entries_grow(uring, entry->queue);
@@ -217,17 +208,11 @@ static void seat_pin(const struct uring_seat *seat, int cpu)
  * Whoever gets the reply takes the core from a leader that is SCHED_IDLE as soon as that one is about to leave the kernel. If it asks again soon, the
  * leader has not slept meanwhile and needs not be woken, and finds the request when it comes back: that saves a seventh of the round trip. So
  * the reply is handed in by a call that does not wait. If nothing is there after it, another one waits; then the next ones wait at once.
- *
- * A RELEASE, which nobody waits for, comes together with what is asked for next: its reply goes out with the next one.
  */
 static int lead_wait(struct uring_seat *seat, struct core_ring *on)
 {
 	int rc;
 
-	/* Others submit what is kept, if need be; there is room for a few. */
-	if (ring_is_ready(&on->ring) && !seat->is_awaited && ++seat->kept_count < URING_DEPTH)
-		return 0;
-	seat->kept_count = 0;
 	if (ring_is_ready(&on->ring))
 		return ring_enter(&on->ring, false);
 	if (!atomic_load_explicit(&on->is_idle, memory_order_relaxed))

@@ -68,8 +68,6 @@ struct uring_seat {
 	bool is_replied;
 	bool is_full; /* instead: there was no space, perhaps not for long */
 	bool may_wait;
-	bool is_awaited;        /* somebody waits for the reply */
-	unsigned kept_count;    /* replies that nobody waits for, not handed in yet */
 	unsigned plain_count;   /* so many times it waits at once when it has replied (uring_lead.c) */
 	unsigned plain_limit;   /* what it was last */
 	_Atomic bool is_roused; /* by the watcher: it had replied, and got no time since */
