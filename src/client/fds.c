@@ -40,6 +40,7 @@
 #include "client/fds_own.h"
 #include "client/file.h"
 #include "client/guard.h"
+#include "client/memory.h"
 #include "client/mapping.h"
 #include "client/preload_handlers.h"
 #include "client/section.h"
@@ -176,7 +177,7 @@ static void fork_child(void)
 static void entry_free(struct fd_entry *e)
 {
 	umbra_detach(e->file);
-	free(e);
+	memory_put(e);
 }
 
 /* Under fds_lock */
@@ -266,7 +267,7 @@ static void entries_ended(int fd)
 	while ((e = ending_take(fd))) {
 		ending_mine--;
 		file_detach_end(e->file);
-		free(e);
+		memory_put(e);
 	}
 	slow_end(&s);
 }
@@ -284,7 +285,7 @@ static uintptr_t look_at(int fd)
 		fds_tell(BY_MAPPED);
 		return SLOT_KERNEL;
 	}
-	e = calloc(1, sizeof(*e));
+	e = memory_get_clear(sizeof(*e));
 	if (!e)
 		return SLOT_KERNEL;
 	e->dev = st.st_dev;
@@ -292,7 +293,7 @@ static uintptr_t look_at(int fd)
 	offset_init(&e->offset);
 	e->file = attach_begin(fd, flags);
 	if (!e->file) {
-		free(e);
+		memory_put(e);
 		return attach_is_later() ? 0 : SLOT_KERNEL;
 	}
 	e->next = entries;
@@ -519,9 +520,23 @@ static bool has_locks_to_lose(void)
 	return own_has_locks() && !is_other_process();
 }
 
+/* Another thread looks at a descriptor that is about to be closed, and may change its flags: they must not be those of what gets its number. */
+static void look_is_over(void)
+{
+	struct slow s;
+
+	if (depth > 0 || is_other_process())
+		return;
+	s = slow_begin();
+	pthread_mutex_lock(&fds_lock);
+	pthread_mutex_unlock(&fds_lock);
+	slow_end(&s);
+}
+
 bool fds_end(int fd)
 {
 	struct fd_entry *e;
+	uintptr_t slot;
 	struct slow s;
 
 	if (own_is(fd))
@@ -532,7 +547,10 @@ bool fds_end(int fd)
 		own_lock_ends(fd);
 	if (atomic_load_explicit(&table->slots[fd], memory_order_relaxed) >= SLOT_ENTRY && is_other_process())
 		return true;
-	e = entry_of(slot_end(fd));
+	slot = slot_end(fd);
+	if (slot == SLOT_BUSY)
+		look_is_over();
+	e = entry_of(slot);
 	if (!e)
 		return true;
 	if (depth > 0) {
@@ -593,7 +611,7 @@ void fds_ended_range(unsigned first, unsigned last)
 static void unfit_add(uint64_t dev, uint64_t ino)
 {
 	struct slow s = slow_begin();
-	struct unfit **at, *new = malloc(sizeof(*new));
+	struct unfit **at, *new = memory_get(sizeof(*new));
 
 	pthread_mutex_lock(&fds_lock);
 	at = unfit_at(dev, ino);
@@ -605,7 +623,7 @@ static void unfit_add(uint64_t dev, uint64_t ino)
 		fds_off();
 	}
 	pthread_mutex_unlock(&fds_lock);
-	free(new);
+	memory_put(new);
 	if (!is_other_process())
 		for (unsigned i = 0; i <= atomic_load(&fd_last); i++) {
 			uintptr_t slot = atomic_load(&table->slots[i]);

@@ -10,6 +10,7 @@
 #include "client/fds_others.h"
 #include "client/file.h"
 #include "client/next.h"
+#include "client/session.h"
 
 NEXT(lseek64, off_t, (int, off_t, int))
 
@@ -30,9 +31,11 @@ static bool is_worth(int fd, size_t size, off_t off, bool store)
 
 static void refused(struct fd_entry *e)
 {
+	const struct holding *h = e->file->holding;
 	struct slow s;
 
-	if (!atomic_load_explicit(&e->file->holding->refused, memory_order_relaxed))
+	if (!atomic_load_explicit(&h->refused, memory_order_relaxed) ||
+	    client_now_ns() < atomic_load_explicit(&h->look_ns, memory_order_relaxed))
 		return;
 	s = slow_begin();
 	others_look(e);

@@ -76,9 +76,13 @@ struct mapping *mapping_find(uintptr_t addr)
 	return m && m->lo <= addr ? m : NULL;
 }
 
+static unsigned changing; /* changes of which one is a part of another one */
+/* By this thread. A handler that has come within must not wait for the end. */
+static __thread bool changing_mine __attribute__((tls_model("initial-exec")));
+
 bool mappings_touch(uintptr_t lo, uintptr_t hi)
 {
-	for (;;) {
+	while (!changing_mine) {
 		unsigned turn = atomic_load_explicit(&set_turn, memory_order_acquire);
 		size_t count = atomic_load_explicit(&all_count, memory_order_relaxed), i;
 		struct set *set = atomic_load_explicit(&set_now, memory_order_acquire);
@@ -95,6 +99,7 @@ bool mappings_touch(uintptr_t lo, uintptr_t hi)
 			return touch;
 		sched_yield();
 	}
+	return false;
 }
 
 int mappings_reserve(unsigned more)
@@ -116,12 +121,12 @@ int mappings_reserve(unsigned more)
 	return 0;
 }
 
-static unsigned changing; /* changes of which one is a part of another one */
-
 void mappings_change_begin(void)
 {
 	if (changing++ > 0)
 		return;
+	changing_mine = true;
+	atomic_signal_fence(memory_order_seq_cst);
 	atomic_fetch_add_explicit(&set_turn, 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
 }
@@ -131,6 +136,8 @@ void mappings_change_end(void)
 	if (--changing > 0)
 		return;
 	atomic_fetch_add_explicit(&set_turn, 1, memory_order_release);
+	atomic_signal_fence(memory_order_seq_cst);
+	changing_mine = false;
 }
 
 void mapping_add(struct mapping *m)

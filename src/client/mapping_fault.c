@@ -2,7 +2,7 @@
 /*
  * Somebody has touched a page of a mapping that is not in place. This runs in a signal handler, but of a fault: at that point the thread holds none of the library's locks, which
  * touches no mappings with them. So it may take locks, ask the daemon and wait as any other call, with all signals blocked. But it may be in a handler of the application's that has come within
- * malloc(): what is made here, or by the listener for the answer, is of memory.h. (Not so when a daemon has ended, and a file is looked for on the next mount.)
+ * malloc(): what is made here, or by the listener for the answer, is of memory.h. (Not so where a session begins: with the next daemon, and in a child.)
  */
 #include <errno.h>
 #include <pthread.h>

@@ -80,7 +80,7 @@ static bool is_ours(const void *addr, size_t len)
 
 	if (__builtin_add_overflow(lo, len ? len : 1, &hi))
 		hi = UINTPTR_MAX;
-	return mappings_touch(lo, hi) && fds_is_quiet();
+	return fds_is_quiet() && mappings_touch(lo, hi);
 }
 
 /* ---- mmap ---- */

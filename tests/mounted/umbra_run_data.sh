@@ -234,6 +234,12 @@ for other in idle: assert os.pread(other, 4096, 8192) == b"x" * 4096
 	done
 }
 
+# Descriptors that are looked at for another one while somebody closes them: what gets their numbers is left alone.
+case_closed_meanwhile()
+{
+	mounted && timeout 100 "$run" "$programs/call_closed" "$mnt/a" && sound
+}
+
 # Journals that are written, read a little and removed: nothing is asked of the daemon for them.
 case_journals()
 {
