@@ -565,6 +565,9 @@ static int serve(struct daemon *d, struct background *bg)
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);
 	if (rc)
 		log_warn("the device's list of bad memory is not read: %s", strerror(-rc));
+	rc = dax_fill(pool_dax(fs_pool(d->fs)));
+	if (rc)
+		log_debug("page tables are filled as memory is used: %s", strerror(-rc));
 	for (session_wait(d->session); session_leaving(d->session); session_wait(d->session))
 		leave(d);
 	atomic_store(&d->is_over, true);

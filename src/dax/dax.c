@@ -200,6 +200,7 @@ void dax_close(struct dax *dax)
 	guard_mapping_remove(dax);
 	badblocks_close(dax);
 	store_forget(dax);
+	filling_end(dax);
 	if (dax->base && dax->by_libpmem)
 		libpmem_load()->unmap(dax->base, dax->map_bytes);
 	else if (dax->room)

@@ -83,6 +83,11 @@ bool dax_is_readonly(const struct dax *dax);
 enum dax_durability dax_durability(const struct dax *dax); /* never DAX_AUTO */
 const char *dax_durability_name(enum dax_durability durability);
 int dax_fd(const struct dax *dax); /* -1 for RAM */
+/*
+ * A thread of its own fills this process's page tables for all memory of the pool that there is, up to 16 GiB, so that nobody waits for that later. Once; nothing for
+ * pools without a descriptor, read-only ones, and those whose stores are written back. -errno: no thread.
+ */
+int dax_fill(struct dax *dax);
 
 /*
  * A descriptor of a pool for another process: an open description of its own (with close-on-exec) with a lock (F_OFD_SETLK, shared) on one byte, which is its number

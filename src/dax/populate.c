@@ -7,11 +7,15 @@
  */
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "dax/priv.h"
 
 #define UNIT_BYTES (64u << 10)
 #define PAGE_BYTES 4096u
+#define NICE_LAST 19
 #define CHUNK_BYTES (32 * (uint64_t)UNIT_BYTES)
 
 #ifndef MADV_POPULATE_READ
@@ -58,4 +62,64 @@ void dax_populate(struct dax *dax, uint64_t off, size_t len_bytes)
 		chunk_populate(dax, lo, end);
 		lo = end;
 	}
+}
+
+/* ---- all of it ---- */
+
+static bool is_over(const struct dax *dax)
+{
+	return atomic_load_explicit(&dax->filling_is_over, memory_order_relaxed);
+}
+
+/* Where there is memory from off on; false: nowhere. A device has it everywhere. */
+static bool memory_find(const struct dax *dax, uint64_t off, uint64_t end, uint64_t *lo, uint64_t *hi)
+{
+	off_t at;
+
+	*lo = off;
+	*hi = end;
+	if (dax->device)
+		return off < end;
+	at = off < end ? lseek(dax->fd, (off_t)off, SEEK_DATA) : -1;
+	if (at < 0 || (uint64_t)at >= end)
+		return false;
+	*lo = (uint64_t)at;
+	at = lseek(dax->fd, at, SEEK_HOLE);
+	if (at > (off_t)*lo)
+		*hi = u64_min((uint64_t)at, end);
+	return true;
+}
+
+static void *filling_run(void *arg)
+{
+	struct dax *dax = arg;
+	uint64_t end = u64_min(dax->size_bytes, DAX_POPULATED * CHUNK_BYTES), off = 0, lo, hi;
+
+	/* Whoever is served goes first. Not SCHED_IDLE: who has to wait for a core for long must not hold the lock of the page tables meanwhile. */
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE_LAST);
+	/* Looking for the end of memory takes the longer the more there is: once for each stretch. */
+	for (; !is_over(dax) && memory_find(dax, off, end, &lo, &hi); off = hi)
+		for (; !is_over(dax) && lo < hi; lo = u64_align_down(lo, CHUNK_BYTES) + CHUNK_BYTES)
+			dax_populate(dax, lo, u64_min(hi - lo, CHUNK_BYTES - lo % CHUNK_BYTES));
+	return NULL;
+}
+
+int dax_fill(struct dax *dax)
+{
+	int rc;
+
+	if (dax->readonly || dax->fd < 0 || dax->durability == DAX_MSYNC || dax->is_filling)
+		return 0;
+	rc = -pthread_create(&dax->filling, NULL, filling_run, dax);
+	dax->is_filling = rc == 0;
+	return rc;
+}
+
+void filling_end(struct dax *dax)
+{
+	if (!dax->is_filling)
+		return;
+	atomic_store(&dax->filling_is_over, true);
+	pthread_join(dax->filling, NULL);
+	dax->is_filling = false;
 }

@@ -5,6 +5,7 @@
 #ifndef UMBRA_DAX_PRIV_H
 #define UMBRA_DAX_PRIV_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
@@ -44,6 +45,9 @@ struct dax {
 	struct dax_trace trace;
 	char *path;
 	_Atomic uint64_t populated[DAX_POPULATED]; /* populate.c */
+	pthread_t filling;
+	bool is_filling;
+	atomic_bool filling_is_over;
 };
 
 /* One dax_open() under way. */
@@ -81,6 +85,8 @@ void badblocks_close(struct dax *dax);
 
 /* populate.c: the range is about to be stored to. */
 void dax_populate(struct dax *dax, uint64_t off, size_t len_bytes);
+/* populate.c: the end of what dax_fill() has begun. */
+void filling_end(struct dax *dax);
 
 /* store.c: forget this thread's unfenced stores of a pool that goes away. */
 void store_forget(const struct dax *dax);

@@ -325,6 +325,53 @@ static void discard_punches(void **state)
 	unlink(path);
 }
 
+/* How many pages of [off, off + len) this process has in its page tables. */
+static uint64_t pages_present(const struct dax *dax, uint64_t off, uint64_t len)
+{
+	uint64_t entries[2 * MIB / 4096], count = 0, page = (uintptr_t)dax_ptr(dax, off) / 4096;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0 && len / 4096 <= ARRAY_SIZE(entries));
+	assert_int_equal(pread(fd, entries, len / 4096 * 8, (off_t)(page * 8)), len / 4096 * 8);
+	close(fd);
+	for (uint64_t i = 0; i < len / 4096; i++)
+		count += entries[i] >> 63;
+	return count;
+}
+
+/* Page tables for what there is, behind the back of the program; no memory for holes. */
+static void fills(void **state)
+{
+	const struct dax_opts opts = { .create = true, .size_bytes = 8 * MIB };
+	char *path = path_make(true);
+	struct dax *dax = pool_open(path, &opts);
+	static uint8_t ones[2 << 20];
+	struct stat before, after;
+
+	(void)state;
+	memset(ones, 1, sizeof(ones));
+	assert_int_equal(pwrite(dax_fd(dax), ones, MIB, 0), MIB);
+	assert_int_equal(pwrite(dax_fd(dax), ones, sizeof(ones), 5 * MIB), sizeof(ones));
+	assert_int_equal(fstat(dax_fd(dax), &before), 0);
+	assert_int_equal(pages_present(dax, 5 * MIB, 2 * MIB), 0);
+	assert_int_equal(dax_fill(dax), 0);
+	for (unsigned ms = 0; pages_present(dax, 5 * MIB, 2 * MIB) < 512; ms++) {
+		assert_true(ms < 60000);
+		usleep(1000);
+	}
+	assert_int_equal(pages_present(dax, 0, MIB), 256);
+	assert_int_equal(pages_present(dax, 2 * MIB, 2 * MIB), 0);
+	assert_int_equal(dax_fill(dax), 0);
+	assert_int_equal(fstat(dax_fd(dax), &after), 0);
+	assert_int_equal(after.st_blocks, before.st_blocks);
+	dax_close(dax);
+	/* While it is at work. */
+	dax = pool_open(path, &opts);
+	assert_int_equal(dax_fill(dax), 0);
+	dax_close(dax);
+	unlink(path);
+}
+
 static void resize_limit_readonly(void **state)
 {
 	char *path = path_make(true);
@@ -587,6 +634,7 @@ int main(void)
 		cmocka_unit_test(msync_many_pools),
 		cmocka_unit_test(msync_failed),
 		cmocka_unit_test(discard_punches),
+		cmocka_unit_test(fills),
 		cmocka_unit_test(resize_limit_readonly),
 		cmocka_unit_test(lock_refuses),
 		cmocka_unit_test(errors),
