@@ -14,6 +14,7 @@
 #include "client/file.h"
 #include "client/guard.h"
 #include "client/map.h"
+#include "client/mapping.h"
 #include "client/reopen.h"
 #include "client/section.h"
 #include "client/session.h"
@@ -29,7 +30,7 @@
 #define END_SKIP_MAX 63u       /* calls that do not ask whether the file is longer now */
 #define BLOCK 4096u
 #define LINE_BYTES 64u
-#define EARLY_BYTES 1024u
+#define EARLY_BYTES 512u
 
 /* What is left of a call. */
 struct call {
@@ -151,9 +152,11 @@ static const struct view *view_now(const struct call *c)
 /* Memory is on its way while the copy is being prepared; what follows the processor sees for itself. Bad memory is not touched by that. */
 static void fetch_early(const uint8_t *at, uint64_t n)
 {
-	if (n >= EARLY_BYTES)
-		for (uint64_t i = 0; i < EARLY_BYTES; i += LINE_BYTES)
-			__builtin_prefetch(at + i);
+	if (n < EARLY_BYTES)
+		return;
+#pragma GCC unroll 8
+	for (uint64_t i = 0; i < EARLY_BYTES; i += LINE_BYTES)
+		__builtin_prefetch(at + i);
 }
 
 /*
@@ -422,6 +425,42 @@ static void count_written(const struct call *c)
 	}
 }
 
+/* In a section. False: it is not to be had so; what has been done of it does no harm when it is done again. */
+static bool part_at_once(struct umbra_file *file, struct section *section, void *buf, size_t size, off_t off,
+			 bool store, bool guards_buf)
+{
+	struct call c = { .file = file,
+			  .section = section,
+			  .buf = buf,
+			  .len = size,
+			  .off = (uint64_t)off,
+			  .guards_buf = guards_buf };
+
+	if (store ? !file->can_write || file->appends : !file->can_read)
+		return false;
+	if ((store ? write_part(&c) : read_part(&c)).next != GO_ON || c.len > 0)
+		return false;
+	if (store)
+		count_written(&c);
+	else
+		count_read(&c);
+	return true;
+}
+
+/* What most calls are. Before all else it is known where the bytes are, and memory is on its way. */
+static bool call_at_once(struct umbra_file *file, void *buf, size_t size, off_t off, bool store)
+{
+	struct section *section = mappings_are_none() ? section_mine() : NULL;
+	bool done;
+
+	if (!section || off < 0 || size == 0 || size > PART_BYTES)
+		return false;
+	section_enter(section);
+	done = part_at_once(file, section, buf, size, off, store, false);
+	section_leave(section);
+	return done;
+}
+
 static ssize_t read_call(struct umbra_file *file, void *buf, size_t size, off_t off, bool guards_buf)
 {
 	struct call c = { .file = file,
@@ -495,14 +534,19 @@ static ssize_t mapped_call(struct umbra_file *file, void *buf, size_t size, off_
 
 exported ssize_t umbra_pread(struct umbra_file *file, void *buf, size_t size, off_t off)
 {
+	if (call_at_once(file, buf, size, off, false))
+		return (ssize_t)size;
 	return user_memory_at(buf, size) ? mapped_call(file, buf, size, off, false) :
 					   read_call(file, buf, size, off, false);
 }
 
 exported ssize_t umbra_pwrite(struct umbra_file *file, const void *buf, size_t size, off_t off)
 {
-	/* Not changed. */
-	return user_memory_at(buf, size) ? mapped_call(file, (void *)(uintptr_t)buf, size, off, true) :
+	void *from = (void *)(uintptr_t)buf; /* not changed */
+
+	if (call_at_once(file, from, size, off, true))
+		return (ssize_t)size;
+	return user_memory_at(buf, size) ? mapped_call(file, from, size, off, true) :
 					   write_call(file, buf, size, off, false);
 }
 
@@ -519,20 +563,5 @@ bool data_touch(void *buf, size_t size, bool store)
 bool data_at_once(struct umbra_file *file, struct section *section, void *buf, size_t size, off_t off,
 		  bool store)
 {
-	struct call c = { .file = file,
-			  .section = section,
-			  .buf = buf,
-			  .len = size,
-			  .off = (uint64_t)off,
-			  .guards_buf = true };
-
-	if (store ? !file->can_write || file->appends : !file->can_read)
-		return false;
-	if ((store ? write_part(&c) : read_part(&c)).next != GO_ON || c.len > 0)
-		return false;
-	if (store)
-		count_written(&c);
-	else
-		count_read(&c);
-	return true;
+	return part_at_once(file, section, buf, size, off, store, true);
 }

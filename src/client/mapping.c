@@ -102,6 +102,15 @@ bool mappings_touch(uintptr_t lo, uintptr_t hi)
 	return false;
 }
 
+bool mappings_are_none(void)
+{
+	unsigned turn = atomic_load_explicit(&set_turn, memory_order_acquire);
+	bool none = atomic_load_explicit(&all_count, memory_order_relaxed) == 0;
+
+	atomic_thread_fence(memory_order_acquire);
+	return none && !(turn & 1) && atomic_load_explicit(&set_turn, memory_order_relaxed) == turn;
+}
+
 int mappings_reserve(unsigned more)
 {
 	struct set *set = set_of(), *bigger;

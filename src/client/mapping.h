@@ -51,6 +51,8 @@ struct mapping *mapping_next(uintptr_t addr);
 
 /* Whether any has an address in [lo, hi). Locks nothing, for calls of the program's of which most are about other addresses. */
 bool mappings_touch(uintptr_t lo, uintptr_t hi);
+/* There are none, for sure; without waiting for who changes them. */
+bool mappings_are_none(void);
 
 /* Of [lo, hi) of the file nothing is in place any more. Under client_lock. */
 void mappings_void(struct holding *h, uint64_t lo, uint64_t hi);

@@ -31,35 +31,36 @@ static uint64_t piece_end(const struct umbra_piece *p)
 	return p->file_off + p->len;
 }
 
+/*
+ * Both searches take as many steps as the count says, whatever is found, and select instead of branching: what a processor guesses wrong at every other step of a random
+ * read costs more than the step.
+ */
+
 /* How many leaves begin before off. */
 static unsigned leaves_before(const struct pieces *set, uint64_t off)
 {
-	unsigned lo = 0, hi = set ? set->count : 0;
+	unsigned lo = 0, left = set ? set->count : 0;
 
-	while (lo < hi) {
-		unsigned mid = lo + (hi - lo) / 2;
+	while (left > 1) {
+		unsigned half = left / 2;
 
-		if (set->places[mid].off < off)
-			lo = mid + 1;
-		else
-			hi = mid;
+		lo += set->places[lo + half - 1].off < off ? half : 0;
+		left -= half;
 	}
-	return lo;
+	return lo + (left > 0 && set->places[lo].off < off);
 }
 
 static unsigned pieces_before_in(const struct leaf *leaf, uint64_t off)
 {
-	unsigned lo = 0, hi = leaf->count;
+	unsigned lo = 0, left = leaf->count;
 
-	while (lo < hi) {
-		unsigned mid = lo + (hi - lo) / 2;
+	while (left > 1) {
+		unsigned half = left / 2;
 
-		if (leaf->pieces[mid].file_off < off)
-			lo = mid + 1;
-		else
-			hi = mid;
+		lo += leaf->pieces[lo + half - 1].file_off < off ? half : 0;
+		left -= half;
 	}
-	return lo;
+	return lo + (leaf->pieces[lo].file_off < off);
 }
 
 const struct umbra_piece *pieces_before(const struct pieces *set, uint64_t off)
