@@ -204,8 +204,10 @@ static int move_locked(const struct move *mv, struct mapping *new, struct mappin
 		return rc;
 	new->hi = new->lo + mv->new_len;
 	new->mapped->users++;
+	mappings_change_begin();
 	forget(new->lo, new->hi, spares[0], cut);
 	mapping_add(new);
+	mappings_change_end();
 	if (!keep) {
 		whole_void(mv->old, mv->old + mv->old_len);
 		(void)client_calls.munmap((void *)mv->old, mv->old_len);
@@ -244,10 +246,12 @@ static int move_kernels(const struct move *mv, struct mapping *new, struct mappi
 	new->hi = new->lo + mv->new_len;
 	new->unit = BLOCK; /* nothing is reserved around it */
 	new->mapped->users++;
+	mappings_change_begin();
 	forget(new->lo, new->hi, spares[0], cut);
 	if (mv->old_len > 0 && !(mv->flags & MREMAP_DONTUNMAP))
 		forget(mv->old, mv->old + mv->old_len, spares[1], cut);
 	mapping_add(new);
+	mappings_change_end();
 	return 0;
 }
 

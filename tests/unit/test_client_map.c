@@ -602,6 +602,11 @@ static void test_changes_are_one_step(void **state)
 		assert_ptr_equal(grown, l.at);
 		grown = umbra_mmap(l.at, 8 * BLOCK, BOTH, MAP_SHARED | MAP_FIXED, file, 0);
 		assert_ptr_equal(grown, l.at);
+		for (unsigned i = 0; i < 20; i++) {
+			grown = umbra_mremap(map(NULL, 8 * BLOCK, BOTH, MAP_SHARED, 0), 8 * BLOCK, 8 * BLOCK,
+					     MREMAP_MAYMOVE | MREMAP_FIXED, l.at);
+			assert_ptr_equal(grown, l.at);
+		}
 	}
 	atomic_store(&l.ends, true);
 	pthread_join(thread, NULL);
