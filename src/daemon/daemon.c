@@ -560,6 +560,9 @@ static int serve(struct daemon *d, struct background *bg)
 	if (d->kept && !d->opts.foreground)
 		background_detach();
 	background_up(bg);
+	/* From here on nobody who has the mount waits for whoever takes standard error. */
+	if (d->opts.foreground)
+		log_hold();
 	if (!d->keeper.is_taking)
 		(void)keeper_up(&d->keeper);
 	rc = d->opts.mount_flags & MS_RDONLY ? 0 : badblocks_start(d->fs, BADBLOCKS_LOOK_MS, &d->badblocks);

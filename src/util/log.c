@@ -94,12 +94,28 @@ void log_hold(void)
 	atomic_store(&held.is_on, true);
 }
 
-/* Those that are taken at once. A pipe that takes anything takes as many bytes as a line of ours has. */
-static void held_offer(void)
+/* A line is taken at once. A pipe that takes anything takes as many bytes as a line of ours has. */
+static bool is_taken(void)
 {
 	struct pollfd err = { .fd = STDERR_FILENO, .events = POLLOUT };
 
-	while (held.used_bytes > 0 && poll(&err, 1, 0) == 1 && !(err.revents & ~POLLOUT)) {
+	return poll(&err, 1, 0) == 1 && !(err.revents & ~POLLOUT);
+}
+
+static void lost_say(void)
+{
+	char line[sizeof(log_program) + 64];
+	int len =
+		snprintf(line, sizeof(line), "%s: warning: %u lines more are lost\n", log_program, held.lost);
+
+	write_all(STDERR_FILENO, line, (size_t)len);
+	held.lost = 0;
+}
+
+/* As far as it is taken. */
+static void held_offer(void)
+{
+	while (held.used_bytes > 0 && is_taken()) {
 		const char *end = memchr(held.lines, '\n', held.used_bytes);
 		size_t len = (size_t)(end - held.lines) + 1;
 
@@ -107,6 +123,8 @@ static void held_offer(void)
 		held.used_bytes -= len;
 		memmove(held.lines, end + 1, held.used_bytes);
 	}
+	if (held.lost > 0 && held.used_bytes == 0 && is_taken())
+		lost_say();
 }
 
 /* False: lines are written as they come. */
@@ -122,6 +140,8 @@ static bool held_take(char *line, size_t len)
 	}
 	pthread_mutex_lock(&held.lock);
 	is_on = atomic_load(&held.is_on);
+	if (is_on)
+		held_offer();
 	if (is_on && len <= sizeof(held.lines) - held.used_bytes) {
 		memcpy(held.lines + held.used_bytes, line, len);
 		held.used_bytes += len;
@@ -141,9 +161,8 @@ void log_release(void)
 	pthread_mutex_unlock(&held.lock);
 	write_all(STDERR_FILENO, held.lines, held.used_bytes);
 	held.used_bytes = 0;
-	if (held.lost)
-		log_warn("%u lines more are lost", held.lost);
-	held.lost = 0;
+	if (held.lost > 0)
+		lost_say();
 }
 
 void log_line(enum log_level level, const char *fmt, ...)

@@ -18,7 +18,7 @@ void log_syslog(void);
 
 /*
  * From now on, until log_release(), no line waits for whoever takes standard error: he may himself wait for us. What he does not take at once is kept, up to some KiB of it,
- * and comes before the next line that he takes.
+ * and comes before the next line that he takes; how many lines had no room is said then.
  */
 void log_hold(void);
 /* What was kept; this waits. By the thread that called log_hold(). */

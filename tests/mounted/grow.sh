@@ -116,6 +116,24 @@ case_size()
 	mount_down
 }
 
+# Whoever has standard error does not read: nobody who has the mount waits for him, and he learns of it all in the end.
+case_nobody_reads()
+{
+	rm -f "$work/log"
+	mkfifo "$work/log" && exec 9<>"$work/log" || return 1
+	new_pool --size 100M --ag-size 32M || return 1
+	dd if=/dev/zero of="$work/log" bs=4096 oflag=nonblock 2>/dev/null
+	timeout 60 "$ctl" grow --size 200M "$mnt" >"$work/out" || { echo "grow: $(cat "$work/out")"; return 1; }
+	echo text >"$mnt/file" || return 1
+	dd if="$work/log" of=/dev/null bs=4096 iflag=nonblock 2>/dev/null
+	timeout 60 "$ctl" grow --size 300M "$mnt" >"$work/out" || return 1
+	mount_down || return 1
+	dd if="$work/log" of="$work/said" bs=4096 iflag=nonblock 2>/dev/null
+	exec 9>&-
+	rm "$work/log"
+	[ "$(grep -a -c 'grown from' "$work/said")" = 2 ] || { echo "said: $(tr -d '\0' <"$work/said" | tr '\n' '|')"; return 1; }
+}
+
 case_truncate()
 {
 	new_pool --size 64M || return 1
