@@ -436,6 +436,32 @@ static int pieces_find(struct op *op, const struct inode_attr *attr, const struc
 	return 0;
 }
 
+/*
+ * What the last block has past the end of the file may be anything (FORMAT.md), but a mapping shows it. Where there is something it is not granted.
+ */
+static int tail_look(struct op *op, const struct inode_attr *attr, const struct pieces *p)
+{
+	uint64_t end_blk = blk_of(attr->size), from = attr->size % BLOCK_SIZE;
+	uint8_t bytes[BLOCK_SIZE];
+
+	for (unsigned i = 0; from && i < p->count; i++) {
+		const struct fs_piece *piece = &p->list[i];
+		uint64_t dev_blk = piece->dev_blk + (end_blk - piece->file_blk);
+		int rc;
+
+		if (end_blk < piece->file_blk || end_blk - piece->file_blk >= piece->count_blk)
+			continue;
+		if (piece->flags & (FS_PIECE_HOLE | FS_PIECE_LOST) || sabotage_point("grant-tail"))
+			return 0;
+		rc = op_dax(op, dax_load(pool_dax(op->fs->pool), bytes, (dev_blk << BLOCK_SHIFT) + from,
+					 BLOCK_SIZE - from, NULL));
+		for (uint64_t k = 0; !rc && k < BLOCK_SIZE - from; k++)
+			rc = bytes[k] ? -EDOM : 0;
+		return rc;
+	}
+	return 0;
+}
+
 struct grant_call {
 	const struct fs_grant *grant;
 	struct pieces *pieces;
@@ -459,6 +485,8 @@ static int grant_op(struct op *op, void *arg)
 		return -ERESTART;
 	call->pieces->count = 0;
 	rc = pieces_find(op, &attr, g, call->pieces);
+	if (!rc && !g->any_tail)
+		rc = tail_look(op, &attr, call->pieces);
 	if (!rc)
 		rc = g->take(g->arg, call->pieces->list, call->pieces->count, attr.size);
 	/* Whoever gives the kernel a page just now has not seen what was taken, perhaps: see lend.c. */
@@ -474,6 +502,25 @@ int fs_grant(struct fs *fs, const struct fs_grant *grant)
 	struct grant_call call = { grant, &pieces };
 
 	return op_run(fs, TXN_READ, NULL, grant_op, &call);
+}
+
+static int tail_op(struct op *op, void *arg)
+{
+	uint64_t ino = *(uint64_t *)arg;
+	struct inode_attr attr;
+	struct inode *inode;
+	int rc = op_inode(op, ino, true, &inode);
+
+	if (!rc)
+		rc = inode_get(op, ino, &attr);
+	if (!rc)
+		rc = data_zero_tail(op, inode, &attr);
+	return rc ? rc : inode_put(op, &attr);
+}
+
+int fs_zero_tail(struct fs *fs, uint64_t ino)
+{
+	return op_run(fs, TXN_WRITE, NULL, tail_op, &ino);
 }
 
 /* ---- made storable ---- */

@@ -71,6 +71,7 @@ struct fs_grant {
 	uint64_t lo_blk, hi_blk; /* in; cut at the end of the file */
 	bool write;              /* FS_PIECE_WRITE where it may be */
 	bool whole;              /* with FS_PIECE_PAST, up to the end of the chunk */
+	bool any_tail;           /* the last block whatever it has past the end of the file */
 	/*
 	 * Called for what there is, in order, under the inode's lock; the pieces are the holder's from here on. 0, or an error that fs_grant() returns;
 	 * -EAGAIN: not now (somebody has begun a change).
@@ -81,9 +82,12 @@ struct fs_grant {
 #define FS_GRANT_PIECES 256u /* at most in one call: what is left of the range is not granted */
 /*
  * -EINVAL: not a regular file, or its data is in the inode (it has no blocks). -ERESTART: the kernel may keep pages that were stored to, or that would not hear of stores: it
- * is to drop them first (fs_drop_begin()); what take() was given may count, but the holder must not use it. Counts nothing by itself: see fs_hold().
+ * is to drop them first (fs_drop_begin()); what take() was given may count, but the holder must not use it. -EDOM: past the end of the file the last block is not all zeroes
+ * (fs_zero_tail()). Counts nothing by itself: see fs_hold().
  */
 must_check int fs_grant(struct fs *fs, const struct fs_grant *grant);
+/* Zeroes the last block past the end of the file, in a copy of it if it is shared. Neither content nor times change. -EROFS, -ENOSPC. */
+must_check int fs_zero_tail(struct fs *fs, uint64_t ino);
 
 /*
  * Makes [lo_blk, hi_blk), cut at the end of the file, storable: holes are filled with zeroes, unwritten blocks written, shared ones copied, data out of the inode. As far as

@@ -420,7 +420,11 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off, struct f
 	n = fs_clone(req_session(req)->fs, &cred, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len, how,
 		     NULL);
 	if (n < 0) {
-		ops_reply(req, (int)n);
+		/*
+		 * Somebody who maps the source does not let go of it (he is stopped, perhaps): it cannot be shared, but read. This is the error after which callers do that. (EXDEV: the kernel
+		 * would try to, by pages, which it cannot be given.)
+		 */
+		ops_reply(req, n == -EBUSY ? -EINVAL : (int)n);
 		return;
 	}
 	worker_count(&worker_now->cloned_bytes, (uint64_t)n);

@@ -17,7 +17,10 @@ struct granting {
 	struct fs_piece pieces[FS_GRANT_PIECES];
 	unsigned count;
 	uint64_t size_bytes;
+	unsigned tails; /* so often it was zeroed */
 };
+
+#define TAILS_MAX 3u
 
 static bool is_over(const struct session *s)
 {
@@ -174,6 +177,7 @@ static int grant_once(struct granting *g, uint64_t ino, uint64_t hi)
 				      .hi_blk = hi,
 				      .write = g->grant->write,
 				      .whole = g->grant->whole,
+				      .any_tail = g->tails == TAILS_MAX,
 				      .take = take,
 				      .arg = g };
 	bool unreached = false;
@@ -194,6 +198,16 @@ static int grant_once(struct granting *g, uint64_t ino, uint64_t hi)
 	quarantine_settle(r, g->old.at, g->old.count);
 	list_free(&g->old);
 	return rc;
+}
+
+/* -EAGAIN: once more. Those who store past the end of the file all the time, as nobody should, see of each other what they like. */
+static int tail_zero(struct granting *g, uint64_t ino)
+{
+	int rc = fs_zero_tail(g->s->registry->fs, ino);
+
+	g->tails++;
+	/* The kernel zeroes the page that it gives out. */
+	return rc == 0 ? -EAGAIN : rc == -EROFS || rc == -ENOSPC ? -EBUSY : rc;
 }
 
 int session_grant(struct session *s, const struct grant *grant)
@@ -227,10 +241,11 @@ int session_grant(struct session *s, const struct grant *grant)
 		}
 		if (!rc)
 			rc = wait_for_changes(s, grant->handle, &limit);
-		if (!rc)
-			rc = grant_once(&g, ino, hi);
-		else
+		if (rc)
 			break;
+		rc = grant_once(&g, ino, hi);
+		if (rc == -EDOM)
+			rc = tail_zero(&g, ino);
 	} while (rc == -EAGAIN);
 	return rc;
 }

@@ -29,6 +29,7 @@ def ioc(direction, number, size):
 IOC_TOKEN, IOC_MAP_TOKEN = ioc(2, 1, 32), ioc(2, 21, 32)
 IOC_DIRECT = ioc(2, 20, 120)
 IOC_INFO = ioc(2, 6, 1352)
+IOC_CLONE_RANGE = ioc(3, 2, 72)
 IOC_STATS = ioc(2, 7, 280)
 IOC_SHADOWS = ioc(3, 22, 56 + 256 * 48)
 IOC_FALLOCATE = ioc(1, 5, 24)

@@ -364,6 +364,41 @@ case_sqlite()
 	sound
 }
 
+# Past the end of a file its last page is zero: what was cut off is not seen, nor what somebody stored there before. Programs that map text rely on it.
+case_past_end()
+{
+	mounted || return 1
+	UMBRA_DIRECT=all UMBRA_STATS=1 timeout 100 "$run" /usr/bin/python3 -c 'import ctypes, mmap, os, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def place(fd, write=False):
+    return libc.mmap(None, 12288, 3 if write else 1, 1, fd, 0)
+def tail(at, size):
+    return ctypes.string_at(at + size, 12288 - size).strip(bytes(1))
+a, b = (sys.argv[1] + n for n in ("/a", "/b"))
+open(a, "wb").write(b"x" * 12288)
+fd = os.open(a, os.O_RDWR)
+at = place(fd)
+assert tail(at, 9000) == b"x" * 3288
+os.system("cp %s %s" % (a, b))
+os.ftruncate(fd, 9000)
+assert tail(at, 9000) == b"", "mapped before"
+os.truncate(b, 9001)
+assert tail(place(os.open(b, os.O_RDONLY)), 9001) == b"", "cut before it was mapped"
+if os.fork() == 0:
+    mine = place(os.open(b, os.O_RDWR), True)
+    ctypes.memset(mine + 10000, 65, 1)
+    os._exit(0)
+os.wait()
+if os.fork() == 0:
+    os._exit(tail(place(os.open(b, os.O_RDONLY)), 9001) != b"")
+assert os.wait()[1] == 0, "stored there by another process"
+assert open(a, "rb").read() == b"x" * 9000
+' "$mnt" 2>"$work/stats" || { tail -5 "$work/stats"; return 1; }
+	has_mapped 1 && sound
+}
+
 case_lmdb()
 {
 	local k pids=()

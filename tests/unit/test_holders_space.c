@@ -525,6 +525,59 @@ static void test_grown(void **state)
 	fs_unhold(t.fs, filler);
 }
 
+static bool tail_is_zero(uint64_t blk, unsigned from)
+{
+	const uint8_t *at = dax_ptr(t.dax, blk * BLOCK_SIZE);
+
+	for (unsigned i = from; i < BLOCK_SIZE; i++)
+		if (at[i])
+			return false;
+	return memcmp(at, bytes + 2 * BLOCK_SIZE, from) == 0;
+}
+
+/* Past the end of the file the last block has nothing that a mapping shows. */
+static void test_tail(void **state)
+{
+	uint64_t twin = testfs_node(&t, INODE_ROOT, "twin", S_IFREG | 0644), blk;
+	struct inode_attr before, after;
+
+	(void)state;
+	store_blk(file, 0, 3);
+	assert_int_equal(fs_clone(t.fs, &testfs_root, file, 0, twin, 0, 3 * BLOCK_SIZE, 0, NULL),
+			 3 * BLOCK_SIZE);
+	assert_int_equal(size_set(file, 2 * BLOCK_SIZE + 100), 0);
+	blk = dev_of(twin, 2);
+	assert_int_equal(dev_of(file, 2), blk);
+	assert_int_equal(fs_hold(t.fs, file), 0);
+	assert_int_equal(fake_grant(&fake, file, 0, END, false), -EDOM);
+	assert_int_equal(fake_grant(&fake, file, 0, 2, false), 0);
+	assert_int_equal(fs_getattr(t.fs, file, &before), 0);
+	/* The block is another file's too. */
+	assert_int_equal(fs_zero_tail(t.fs, file), 0);
+	assert_int_equal(fake_grant(&fake, file, 0, END, false), 0);
+	assert_int_equal(dev_of(twin, 2), blk);
+	assert_false(tail_is_zero(blk, 100));
+	assert_true(tail_is_zero(dev_of(file, 2), 100));
+	assert_int_equal(fs_getattr(t.fs, file, &after), 0);
+	assert_memory_equal(&after.mtime, &before.mtime, sizeof(after.mtime));
+	/* Its own: in place. */
+	assert_int_equal(size_set(file, 2 * BLOCK_SIZE + 50), 0);
+	assert_int_equal(fake_grant(&fake, file, 0, END, true), -EDOM);
+	blk = dev_of(file, 2);
+	assert_int_equal(fs_zero_tail(t.fs, file), 0);
+	assert_int_equal(dev_of(file, 2), blk);
+	assert_true(tail_is_zero(blk, 50));
+	assert_int_equal(fake_grant(&fake, file, 0, END, true), 0);
+	assert_int_equal(testfs_attr(&t, file).size, 2 * BLOCK_SIZE + 50);
+	/* Nothing to do. */
+	assert_int_equal(size_set(file, 2 * BLOCK_SIZE), 0);
+	assert_int_equal(fs_zero_tail(t.fs, file), 0);
+	assert_int_equal(fake_grant(&fake, file, 0, END, true), 0);
+	assert_int_equal(fs_zero_tail(t.fs, INODE_ROOT), 0);
+	fake_release(&fake, file, 0, END);
+	fs_unhold(t.fs, file);
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -544,6 +597,7 @@ int main(void)
 		test(test_many_clones),
 		test(test_many_pieces),
 		test(test_grown),
+		test(test_tail),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
