@@ -16,6 +16,7 @@
 #define PAGE 4096u
 #define PAYLOAD_SIZE (OPS_WRITE_MAX + PAGE)
 #define ENTRIES_MAX 4096u
+#define LARGE_BYTES 131072u
 
 struct entry *uring_entry_new(struct queue *queue)
 {
@@ -146,4 +147,17 @@ char *uring_entry_join(struct entry *entry, size_t *size)
 	memcpy(request + sizeof(*in), entry->head->op_in, op_size);
 	*size = in->len;
 	return request;
+}
+
+bool uring_entry_goes_on(const struct entry *entry, uint64_t *end_bytes)
+{
+	const struct fuse_in_header *in = (const void *)entry->head->in_out;
+	const struct fuse_read_in *read = (const void *)entry->head->op_in;
+	bool goes_on;
+
+	if (in->opcode != FUSE_READ || read->size < LARGE_BYTES)
+		return false;
+	goes_on = read->offset == *end_bytes;
+	*end_bytes = read->offset + read->size;
+	return goes_on;
 }

@@ -168,6 +168,8 @@ static void request_serve(struct uring_seat *seat, struct entry *entry)
 	uint64_t unique = atomic_load(&entry->unique);
 
 	atomic_fetch_add_explicit(&seat->requests_count, 1, memory_order_relaxed);
+	if (uring_entry_goes_on(entry, &seat->read_end_bytes))
+		atomic_fetch_add_explicit(&seat->streamed_count, 1, memory_order_relaxed);
 	seat_stage(seat, STAGE_PROCESS);
 	if (atomic_load(&uring->is_asleep) && atomic_exchange(&uring->is_asleep, false))
 		sem_post(&uring->bell);
@@ -188,18 +190,18 @@ static void request_serve(struct uring_seat *seat, struct entry *entry)
 	seat_stage(seat, STAGE_WAIT);
 }
 
-static void seat_pin(const struct uring_seat *seat, int cpu)
+void uring_pin(const struct uring *uring, pid_t tid, int cpu)
 {
 	cpu_set_t one;
 
-	if (cpu < 0 || !place_at_caller(seat->uring->session->place)) {
-		(void)sched_setaffinity(0, sizeof(seat->uring->cpus), &seat->uring->cpus);
+	if (cpu < 0 || !place_at_caller(uring->session->place)) {
+		(void)sched_setaffinity(tid, sizeof(uring->cpus), &uring->cpus);
 		return;
 	}
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
 	/* If the core has gone meanwhile, anywhere. */
-	(void)sched_setaffinity(0, sizeof(one), &one);
+	(void)sched_setaffinity(tid, sizeof(one), &one);
 }
 
 /*
@@ -237,7 +239,7 @@ static int lead_wait(struct uring_seat *seat, struct core_ring *on)
 
 static void lead(struct uring_seat *seat, struct core_ring *on)
 {
-	seat_pin(seat, on->cpu);
+	uring_pin(seat->uring, 0, on->cpu);
 	seat->plain_count = 0;
 	seat->plain_limit = 1;
 	/* What the former leader is at holds an entry. */
@@ -308,7 +310,7 @@ static bool ring_begin(struct uring_seat *seat, struct core_ring *on)
 	pthread_mutex_unlock(&uring->lock);
 	if (uring_is_ended(uring))
 		return false;
-	seat_pin(seat, on->cpu);
+	uring_pin(uring, 0, on->cpu);
 	rc = ring_register(seat, on, index + 1 == uring->rings_count, &first);
 	pthread_mutex_lock(&uring->lock);
 	uring->turn++;

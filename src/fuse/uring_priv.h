@@ -41,6 +41,12 @@ struct queue {
 	unsigned entries_count, held_count; /* (ring lock) */
 };
 
+/* Whether somebody reads a stream. (uring_watch.c) */
+struct stream {
+	unsigned score;
+	bool is_loose; /* the leader runs on any core */
+};
+
 struct core_ring {
 	struct ring ring;
 	int cpu; /* -1: any */
@@ -56,6 +62,8 @@ struct core_ring {
 	unsigned quiet_count;            /* ticks without requests */
 	_Atomic bool is_idle;            /* the leader is SCHED_IDLE; read by it, too */
 	uint64_t lift_ns, lift_until_ns; /* it was starved: not before then again */
+	unsigned seen_streamed_count;
+	struct stream stream;
 };
 
 /* What is not atomic and not (lock) is the thread's own. */
@@ -76,6 +84,8 @@ struct uring_seat {
 	_Atomic pid_t tid;      /* 0: it has not begun */
 	_Atomic int stage;
 	_Atomic unsigned requests_count;
+	_Atomic unsigned streamed_count; /* large reads that went on */
+	uint64_t read_end_bytes;         /* of the last large one */
 };
 
 enum state { STATE_READY, STATE_GO, STATE_REFUSED, STATE_ENDED };
@@ -132,7 +142,16 @@ void uring_entry_commit(struct uring *uring, struct entry *entry);
 /* The request that is in it in one piece, as libfuse reads it. NULL: cannot be. */
 char *uring_entry_join(struct entry *entry, size_t *size);
 
+/* Whether the request in it is a large read that begins where the last large one ended: at *end_bytes, which it sets. */
+bool uring_entry_goes_on(const struct entry *entry, uint64_t *end_bytes);
+
 /* ---- threads; uring_lead.c, uring_watch.c ---- */
+
+/* Binds a thread, 0: the calling one, to a core; -1: to none. */
+void uring_pin(const struct uring *uring, pid_t tid, int cpu);
+
+/* One more tick with requests: large reads that went on, or others alone. True: is_loose has changed. */
+bool uring_stream_tick(struct stream *stream, bool goes_on);
 
 void *uring_seat_run(void *seat);
 void *uring_courier_run(void *uring);

@@ -5,6 +5,10 @@
  * A leader that has requests is SCHED_IDLE, for the reasons that are in place.c: so the one who is answered stays on its core. It is an ordinary thread
  * again once it has none, before the watcher sleeps, and for a while after it was starved beside threads that compute.
  *
+ * Of a stream that is read ahead a request takes as long as what the reader does with the one before: the two are better off on two cores. So
+ * where large reads go on, each where the last one ended, the leader is *loose*: an ordinary thread on any core, until there are others or none for some ticks.
+ * For large reads here and there the reader waits, so they are answered on its core.
+ *
  * A leader that has replied and lost its core by that is not starved: who was answered computes. It may be, though, if a request is there
  * by now, which only the leader itself can see. So it is made an ordinary thread until it has looked, and for some time waits
  * in such a way that one can tell (uring_lead.c).
@@ -23,6 +27,8 @@
 #define LIFT_MIN_NS 50000000u
 #define LIFT_MAX_NS 1600000000u
 #define QUIET_TICKS_COUNT 10u /* without requests; then the watcher sleeps */
+#define STREAM_BEGIN 3u       /* ticks with large reads that go on; then the leader is loose */
+#define STREAM_MAX 10u        /* such ticks that make up for as many with other requests */
 
 /* (uring lock) */
 static struct uring_seat *spare_find(struct uring *uring)
@@ -121,6 +127,36 @@ static void ring_lift(struct core_ring *on, const struct uring_seat *leader, uin
 
 /* ---- one look ---- */
 
+bool uring_stream_tick(struct stream *stream, bool goes_on)
+{
+	bool was_loose = stream->is_loose;
+
+	if (goes_on)
+		stream->score += stream->score < STREAM_MAX;
+	else
+		stream->score -= stream->score > 0;
+	stream->is_loose = stream->score >= (was_loose ? 1 : STREAM_BEGIN);
+	return stream->is_loose != was_loose;
+}
+
+/* Where the leader runs. A tick without requests says nothing, many say that there is no stream. */
+static void ring_stream(const struct uring *uring, struct core_ring *on, const struct uring_seat *leader,
+			bool is_still)
+{
+	unsigned count = atomic_load(&leader->streamed_count);
+	bool goes_on = count != on->seen_streamed_count, is_quiet = on->quiet_count >= QUIET_TICKS_COUNT;
+
+	on->seen_streamed_count = count;
+	if (leader != on->seen_leader || is_quiet)
+		on->stream.score = 0;
+	if (leader != on->seen_leader) {
+		on->stream.is_loose = false; /* it has bound itself */
+	} else if (on->cpu >= 0 && (!is_still || is_quiet) && uring_stream_tick(&on->stream, goes_on)) {
+		ring_class(on, leader, false);
+		uring_pin(uring, atomic_load(&leader->tid), on->stream.is_loose ? -1 : on->cpu);
+	}
+}
+
 static void ring_rouse(struct core_ring *on, struct uring_seat *leader)
 {
 	atomic_store(&leader->is_roused, true);
@@ -138,6 +174,7 @@ static bool ring_look(struct uring *uring, struct core_ring *on)
 	uint64_t cpu_ns = is_idle ? clock_ns(leader->clock) : 0, now_ns = clock_ns(CLOCK_MONOTONIC);
 
 	on->quiet_count = is_busy || !is_still ? 0 : on->quiet_count + 1;
+	ring_stream(uring, on, leader, is_still);
 	if (is_busy && is_still && ring_is_ready(&on->ring) && ring_relieve(uring, on))
 		atomic_store(&on->is_idle, false);
 	else if (is_idle && is_still && stage == STAGE_REPLIED)
@@ -146,7 +183,7 @@ static bool ring_look(struct uring *uring, struct core_ring *on)
 		ring_lift(on, leader, now_ns);
 	else if (on->quiet_count >= QUIET_TICKS_COUNT)
 		ring_class(on, leader, false);
-	else if (!is_still && on->cpu >= 0 && place_may_idle(uring->session->place) &&
+	else if (!is_still && on->cpu >= 0 && !on->stream.is_loose && place_may_idle(uring->session->place) &&
 		 now_ns > on->lift_until_ns)
 		ring_class(on, leader, true);
 	on->seen_leader = leader;

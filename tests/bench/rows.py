@@ -15,9 +15,9 @@ PREPARED_BY = {'scrub': 'create_write'}     # workloads that make what is then l
 
 
 class Row:
-    """kind: rate (operations a second), mbs, cpu_mbs (for each second of a core), ms (of one call), cpu (us of an operation), times
-    (of the slowest reads), limit (speed, by that of the same work on memory that is mapped, in the same run), space (that was taken, by that which
-    was stored), mib (of memory for each process).
+    """kind: rate (operations a second), mbs, cpu_mbs (for each second of a core), ms (of one call), cpu (us of an operation), p99 (us that the
+    slowest hundredth of the calls take at least), times (that of reads, by what it was before), limit (speed, by that of the same work on memory
+    that is mapped, in the same run), space (that was taken, by that which was stored), mib (of memory for each process).
 
     goal: (comparison, factor, target) or (comparison, value); target: a name, or 'kernel', the best of those that are the kernel's.
     program: the one that does the work; rows of bench_map are for libumbra, or the kernel's calls.
@@ -33,8 +33,8 @@ class Row:
 
     @property
     def unit(self):
-        return {'rate': '/s', 'mbs': 'MB/s', 'cpu_mbs': 'MB/s', 'ms': 'ms', 'cpu': 'us', 'times': 'x', 'limit': 'x',
-                'space': 'x', 'mib': 'MiB'}[self.kind]
+        return {'rate': '/s', 'mbs': 'MB/s', 'cpu_mbs': 'MB/s', 'ms': 'ms', 'cpu': 'us', 'p99': 'us', 'times': 'x',
+                'limit': 'x', 'space': 'x', 'mib': 'MiB'}[self.kind]
 
     @property
     def is_more_better(self):
@@ -50,6 +50,8 @@ class Row:
             return result['bytes'] * 1e3 / max(result['server_cpu_ns'], 1)
         if self.kind == 'ms':
             return wall_ns / 1e6
+        if self.kind == 'p99':
+            return result['busy_p99_ns'] / 1e3
         if self.kind == 'times':
             return result['busy_p99_ns'] / max(result['quiet_p99_ns'], 1)
         if self.kind == 'limit':
@@ -105,6 +107,8 @@ ROWS = [
     Row('evacuate_p99', 'random read 4K cold meanwhile, p99 over before', 'times', work='evacuate',
         goal=('<=', 5)),
     Row('getattr', 'getattr, one round trip'),
+    Row('getattr_p99', 'getattr beside a stream, p99', 'p99', goal=('<=', 0.5, 'null')),
+    Row('getattr_p99_mbs', 'the stream meanwhile, 1M written and read', 'mbs', work='getattr_p99'),
     Row('mkdir', 'mkdir'),
     Row('rename', 'rename'),
     Row('open_close', 'open + close'),
@@ -136,7 +140,7 @@ ROWS = [
 DEFAULTS = {'clone_20k': 20000, 'clone_tree': 2000, 'fill': 100000, 'fsck_small': 100000,
             'scrub': 100000}
 SIZES_MIB = {'seq_write': 512, 'seq_overwrite': 512, 'seq_read_cold': 512, 'clone_1g': 1024,
-             'evacuate': 1024, 'fsck_large': 4096}
+             'evacuate': 1024, 'getattr_p99': 256, 'fsck_large': 4096}
 AT_REST = ('mount', 'fsck')     # rows whose work is not what is timed
 FILES_COUNT = 20000
 SETTLE_SECONDS = 0.5

@@ -68,7 +68,7 @@ def print_ratios(rows, names, placement, medians, base):
 def print_cpu(rows, names, placement, results):
     lines = []
     for row in rows:
-        if row.kind in ('ms', 'cpu', 'cpu_mbs', 'limit', 'space', 'mib'):
+        if row.kind in ('ms', 'cpu', 'cpu_mbs', 'p99', 'limit', 'space', 'mib'):
             continue
         cells = []
         for name in names:

@@ -53,6 +53,19 @@ uint64_t random_next(void)
 	return state;
 }
 
+static int u32_compare(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+uint64_t p99_ns(uint32_t *took_ns, uint64_t count)
+{
+	qsort(took_ns, count, sizeof(*took_ns), u32_compare);
+	return count ? took_ns[count * 99 / 100] : 0;
+}
+
 const char *file_name(uint64_t index)
 {
 	static char name[32];
@@ -214,8 +227,8 @@ static void drop_caches(const struct work *w, const char *which)
 
 static const struct row *row_find(const char *name)
 {
-	static const struct row *const all[] = { meta_rows, data_rows, clone_rows, scale_rows,
-						 evacuate_rows };
+	static const struct row *const all[] = { meta_rows,  data_rows,     clone_rows,
+						 scale_rows, evacuate_rows, beside_rows };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		for (const struct row *row = all[i]; row->name; row++)

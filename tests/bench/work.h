@@ -26,7 +26,7 @@ struct work {
 	uint64_t wall_ns;                   /* set by the row only if it times single calls itself */
 	uint64_t first_ns, last_ns;         /* scale rows: time of the first and the last 5 % */
 	uint64_t first_cpu_ns, last_cpu_ns; /* the same, of processors: client and server */
-	uint64_t quiet_p99_ns, busy_p99_ns; /* evacuate: of reads before and meanwhile */
+	uint64_t quiet_p99_ns, busy_p99_ns; /* of calls before and while something else goes on */
 	int fd;                             /* a file that prepare leaves open for run */
 };
 
@@ -46,6 +46,7 @@ extern const struct row data_rows[];
 extern const struct row clone_rows[];
 extern const struct row scale_rows[];
 extern const struct row evacuate_rows[];
+extern const struct row beside_rows[];
 
 /* Ends the program with a message when ok is false. */
 void need(bool ok, const char *what);
@@ -66,6 +67,8 @@ void write_full(const struct work *w, int fd, size_t size_bytes, uint64_t off_by
 void file_chill(int fd, uint64_t size_bytes);
 /* Clones or copies the whole of src to the empty dst by copy_file_range alone. */
 void file_clone(int src, int dst, uint64_t size_bytes);
+/* What the slowest hundredth takes at least; sorts them. */
+uint64_t p99_ns(uint32_t *took_ns, uint64_t count);
 /* A small fast generator with a fixed seed, so that every run does the same. */
 uint64_t random_next(void);
 

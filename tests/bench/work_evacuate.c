@@ -123,19 +123,6 @@ static void *reader_run(void *arg)
 	return NULL;
 }
 
-static int u32_compare(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static uint64_t p99_ns(uint32_t *took_ns, uint64_t count)
-{
-	qsort(took_ns, count, sizeof(*took_ns), u32_compare);
-	return count ? took_ns[count * 99 / 100] : 0;
-}
-
 static void run_evacuate(struct work *w)
 {
 	uint64_t start_ns;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The transport over io_uring without a kernel that asks: the ring itself, how requests and replies lie in an entry.
+ * The transport over io_uring without a kernel that asks: the ring itself, how requests and replies lie in an entry, what counts as a stream.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -164,13 +164,73 @@ static void test_reply(void **state)
 	uring_entry_free(entry);
 }
 
+static bool read_goes_on(struct entry *entry, uint64_t off_bytes, uint32_t size_bytes, uint64_t *end_bytes)
+{
+	struct fuse_in_header in = { .opcode = FUSE_READ };
+	struct fuse_read_in read = { .offset = off_bytes, .size = size_bytes };
+
+	memcpy(entry->head->in_out, &in, sizeof(in));
+	memcpy(entry->head->op_in, &read, sizeof(read));
+	return uring_entry_goes_on(entry, end_bytes);
+}
+
+static void test_goes_on(void **state)
+{
+	const uint32_t large = 1u << 19;
+	struct entry *entry = uring_entry_new(NULL);
+	struct fuse_in_header in = { .opcode = FUSE_WRITE };
+	uint64_t end_bytes = 0;
+
+	(void)state;
+	assert_non_null(entry);
+	assert_true(read_goes_on(entry, 0, large, &end_bytes));
+	assert_true(read_goes_on(entry, large, large, &end_bytes));
+	/* Others in between change nothing. */
+	assert_false(read_goes_on(entry, 4096, 4096, &end_bytes));
+	assert_false(read_goes_on(entry, 2 * large, 4096, &end_bytes));
+	memcpy(entry->head->in_out, &in, sizeof(in));
+	assert_false(uring_entry_goes_on(entry, &end_bytes));
+	assert_true(read_goes_on(entry, 2 * large, large, &end_bytes));
+	/* Somewhere else, from there on, and the same once more. */
+	assert_false(read_goes_on(entry, 7 * large, large, &end_bytes));
+	assert_true(read_goes_on(entry, 8 * large, large, &end_bytes));
+	assert_false(read_goes_on(entry, 8 * large, large, &end_bytes));
+	uring_entry_free(entry);
+}
+
+static void test_stream(void **state)
+{
+	struct stream stream = { 0 };
+	unsigned ticks;
+
+	(void)state;
+	/* Not at once, nor for a tick now and then. */
+	for (unsigned i = 0; i < 100; i++)
+		assert_false(uring_stream_tick(&stream, i % 2 == 0));
+	assert_false(stream.is_loose);
+	stream = (struct stream){ 0 };
+	for (ticks = 1; !uring_stream_tick(&stream, true); ticks++)
+		assert_true(ticks < 10);
+	assert_true(ticks > 1);
+	assert_true(stream.is_loose);
+	/* It goes on, however long, with ticks that miss it. */
+	for (unsigned i = 0; i < 1000; i++)
+		assert_false(uring_stream_tick(&stream, i % 3 != 0));
+	assert_true(stream.is_loose);
+	/* It ends, as soon after a long one. */
+	for (ticks = 1; !uring_stream_tick(&stream, false); ticks++)
+		assert_true(ticks < 20);
+	assert_false(stream.is_loose);
+	for (unsigned i = 0; i < 100; i++)
+		assert_false(uring_stream_tick(&stream, false));
+	assert_false(uring_stream_tick(&stream, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ring),
-		cmocka_unit_test(test_cores),
-		cmocka_unit_test(test_request),
-		cmocka_unit_test(test_reply),
+		cmocka_unit_test(test_ring),  cmocka_unit_test(test_cores),   cmocka_unit_test(test_request),
+		cmocka_unit_test(test_reply), cmocka_unit_test(test_goes_on), cmocka_unit_test(test_stream),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
