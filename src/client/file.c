@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/calls.h"
@@ -20,6 +21,9 @@
 #include "util/sabotage.h"
 
 #define exported __attribute__((visibility("default")))
+
+#define PAUSE_NS 2000000
+#define SOON_NS 1000000000
 
 struct holding *client_holdings;
 
@@ -485,6 +489,24 @@ static void holding_put(struct holding *h)
 		memory_put(h);
 }
 
+/* As file_ready(), waiting for a daemon that has just been followed by another one, which serves the same mount. */
+static int file_ready_soon(struct umbra_file *f)
+{
+	const struct timespec pause = { .tv_nsec = PAUSE_NS };
+	int64_t since_ns = client_now_ns();
+	int rc;
+
+	while ((rc = file_ready(f, true)) == -EAGAIN || rc == -ENOTCONN) {
+		if (sabotage_point("attach-soon") || fd_is_dead(file_fd(f)))
+			break;
+		if (client_now_ns() - since_ns > SOON_NS &&
+		    client_now_ns() - atomic_load(&client_answered_ns) > SOON_NS)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return rc;
+}
+
 exported int umbra_attach(int fd, struct umbra_file **file)
 {
 	int flags = fcntl(fd, F_GETFL), rc;
@@ -511,7 +533,7 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	f->next = f->holding->files;
 	f->holding->files = f;
 	pthread_mutex_unlock(&client_lock);
-	rc = file_ready(f, true);
+	rc = file_ready_soon(f);
 	holding_end(f->holding);
 	/* By the kernel until then. */
 	if (rc == SESSION_LATER)

@@ -148,6 +148,11 @@ static int drop_pages(void *arg, uint64_t ino)
 	return session_drop_pages(arg, ino);
 }
 
+static void drop_attr(void *arg, uint64_t ino)
+{
+	session_drop_attr(arg, ino);
+}
+
 /* ---- begin and end ---- */
 
 static int socket_open(struct direct *d, struct fs *fs, const struct session *mount, const char *given)
@@ -170,16 +175,17 @@ static int socket_open(struct direct *d, struct fs *fs, const struct session *mo
 }
 
 int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *opts, bool readonly,
-		struct direct **out)
+		uint64_t first_number, struct direct **out)
 {
 	const struct registry_opts registry_opts = { 0 };
 	struct dax *dax = pool_dax(fs_pool(fs));
 	struct server_opts server = {
 		.fs = fs,
 		.mount = { mount, take_token, excuse_open, accuse_open, cached_opens, through_opens,
-			   drop_pages },
+			   drop_pages, drop_attr },
 		.rights = opts->direct,
 		.device_fd = dax_fd(dax),
+		.first_number = first_number,
 		.readonly = readonly || dax_is_readonly(dax),
 		.unit = opts->direct_unit,
 		.revoke_ms = REGISTRY_REVOKE_MS,

@@ -156,3 +156,15 @@ void ledger_way(struct ledger_cell *cell, unsigned flags, bool more)
 	if (cell && flags & FS_OPEN_BYPASS)
 		way_count(cell, LEDGER_BYPASS, more);
 }
+
+void ledger_hold(struct ledger_cell *cell, uint64_t what)
+{
+	if (cell && (atomic_load(&cell->ways) & what) != what && !sabotage_point("ledger-hold"))
+		atomic_fetch_or(&cell->ways, what);
+}
+
+void ledger_unhold(struct ledger_cell *cell)
+{
+	if (cell)
+		atomic_fetch_and(&cell->ways, ~(LEDGER_HELD | LEDGER_STORED));
+}

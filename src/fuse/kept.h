@@ -5,9 +5,10 @@
  *	head		what was agreed with the kernel, where it is mounted
  *	receipts	of requests that are under way (txn/receipt.h)
  *	tokens		(token.h)
+ *	lent		which blocks processes may have mapped (fs/lent.c), a bit each, and a byte for each page of those
  *	cells		how often the kernel knows each inode (fs/ledger.h); as long as numbers of inodes can be, nearly all of it never touched
  *
- * Whoever takes over believes the head only if it is of the layout that he knows. Nothing in here says where anything lies on the device.
+ * Whoever takes over believes the head only if it is of the layout that he knows. Nothing in here says what of a file lies where on the device.
  */
 #ifndef UMBRA_FUSE_KEPT_H
 #define UMBRA_FUSE_KEPT_H
@@ -24,7 +25,7 @@
 
 #define KEPT_MAGIC 0x6b65707461726d75ull
 /* Goes up with every change of the layout, also that of receipts, tokens and cells. */
-#define KEPT_VERSION 2u
+#define KEPT_VERSION 3u
 #define KEPT_INIT_MAX 256u
 #define KEPT_WHY_MAX 256u
 #define KEPT_PATH_MAX 4096u
@@ -55,12 +56,16 @@ struct kept_head {
 	char upgrade_why[KEPT_WHY_MAX];
 	/* the first daemon's */
 	char dir[KEPT_PATH_MAX], source[KEPT_PATH_MAX];
+	uint64_t lent_off, pages_off, lent_blk;
+	_Atomic uint64_t
+		lost_below; /* processes that were lent the device under a smaller number do not let go */
 };
 
 struct kept;
 
 /* -errno */
-must_check int kept_new(uint64_t cell_count, struct kept **out);
+/* lent_blk: a multiple of those of a page. */
+must_check int kept_new(uint64_t cell_count, uint64_t lent_blk, struct kept **out);
 /* Of a daemon before this one; fd stays the caller's. -EPROTO: it is of another layout. */
 must_check int kept_take(int fd, struct kept **out);
 void kept_close(struct kept *kept); /* may be NULL */

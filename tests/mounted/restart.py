@@ -448,4 +448,5 @@ def main():
         w.end()
 
 
-main()
+if __name__ == '__main__':
+    main()

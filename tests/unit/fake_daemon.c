@@ -394,7 +394,12 @@ static void on_message(struct fake_conn *c, const union any_message *m)
 
 	switch (m->msg.type) {
 	case UMBRA_MSG_HELLO:
-		say_hello(c, &m->hello);
+		if (c->fake->ends > 0) {
+			c->fake->ends--;
+			shutdown(c->sock, SHUT_RDWR);
+		} else {
+			say_hello(c, &m->hello);
+		}
 		break;
 	case UMBRA_MSG_ATTACH:
 		say_attached(c, &m->attach);
@@ -587,6 +592,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	va_end(args);
 	if (!f || f->no_ioctl)
 		return __real_ioctl(fd, request, arg);
+	for (f->waiting += f->waits == request; f->waits == request;)
+		usleep(1000);
 	if (fake_fd_is_dead(fd)) {
 		errno = ENOTCONN;
 		return -1;

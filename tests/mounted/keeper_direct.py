@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Processes with mappings in a mount with a keeper, whose daemon is killed or replaced: see keeper.sh.
+
+    keeper_direct.py CASE UMBRAFS CLIENT POOL FOLDER
+"""
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from keeper import daemon_of
+from mapping_driver import BLOCK, equal, file_make, word
+from restart import BLOCKS, World, is_kernels
+
+
+class Kept(World):
+    def kill(self, lazily=True):
+        os.kill(daemon_of(self.daemon.pid), signal.SIGKILL)
+
+    def upgrade(self):
+        ctl = os.path.join(os.path.dirname(self.umbrafs), 'umbractl')
+        subprocess.run([ctl, 'upgrade', self.mnt], check=True, stdout=self.log, stderr=self.log)
+
+    def place(self, block):
+        """Where the pool has this block of a file_make() file, and nothing else."""
+        with open(self.pool, 'rb') as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as pool:
+            start = b''.join(word(block, at).to_bytes(8, 'little') for at in range(BLOCK // 8))
+            at = pool.find(start)
+            assert at >= 0 and at % BLOCK == 0 and pool.find(start, at + 1) < 0, 'the file is not where it should be'
+        return at
+
+    def pool_has(self, at, block):
+        with open(self.pool, 'rb') as f:
+            f.seek(at)
+            return f.read(8) == word(block).to_bytes(8, 'little')
+
+    def fill(self, name):
+        """All that there is, with bytes that are in no other file."""
+        with open(self.name(name), 'wb', buffering=0) as f:
+            size = 1 << 20
+            while size >= BLOCK:
+                try:
+                    f.write(b'\xee' * size)
+                except OSError:
+                    size //= 2
+
+    def free(self):
+        return os.statvfs(self.mnt).f_bfree
+
+    def wait_free(self, blocks):
+        end = time.monotonic() + 60
+        while self.free() < blocks:
+            assert time.monotonic() < end, f'{self.free()} blocks are free, not {blocks}'
+            time.sleep(0.01)
+
+
+def case_goes_on(w):
+    """Calls and accesses wait for the next daemon, and then it is the device again that is mapped."""
+    file_make(w.name('file'), BLOCKS)
+    c = w.client('file')
+    for turn in range(6):
+        equal(c.store((10 + turn) * BLOCK, 0x100 + turn), 'ok', 'store before')
+        equal(c.write((20 + turn) * BLOCK, 0x200 + turn), 'ok', 'write before')
+        if turn % 2:
+            w.upgrade()
+        else:
+            w.kill()
+        equal(c.load(5 * BLOCK), word(5), 'load')
+        equal(c.read(6 * BLOCK), word(6), 'read')
+        equal(c.store((30 + turn) * BLOCK, 0x300 + turn), 'ok', 'store')
+        equal(c.write((40 + turn) * BLOCK, 0x400 + turn), 'ok', 'write')
+        equal(c.ask('sync'), 'ok', 'sync')
+        for before in range(turn + 1):
+            for place, what in (10, 0x100), (20, 0x200), (30, 0x300), (40, 0x400):
+                equal(c.load((place + before) * BLOCK), what + before, 'what was stored')
+                equal(w.kernel((place + before) * BLOCK), what + before, 'what was stored, by the kernel')
+    assert not is_kernels(c, w.name('file')), 'it has become a mapping of the kernel'
+    equal(c.ask('counts').split()[2], '6', 'ends of sessions')
+    c.end()
+    w.down()
+
+
+def case_places(w):
+    """What is stored where there was a hole, or other files have the blocks, has its place for good."""
+    file_make(w.name('file'), BLOCKS)
+    subprocess.run(['cp', '--reflink=auto', w.name('file'), w.name('clone')], check=True)
+    with open(w.name('holes'), 'wb') as f:
+        f.truncate(BLOCKS * BLOCK)
+    c = w.client('clone', 'holes')
+    for turn in range(4):
+        for index in range(2):
+            for block in range(4 + turn, BLOCKS, 5):
+                equal(c.store(block * BLOCK + 8 * turn, 0xabc + turn, index), 'ok', 'store')
+        w.kill()
+        for seen in range(turn + 1):
+            for index, name in enumerate(('clone', 'holes')):
+                for block in range(4 + seen, BLOCKS, 5):
+                    equal(w.kernel(block * BLOCK + 8 * seen, name), 0xabc + seen, f'{name} by the kernel')
+                    equal(c.load(block * BLOCK + 8 * seen, index), 0xabc + seen, name)
+        for block in range(BLOCKS):
+            equal(w.kernel(block * BLOCK, 'file'), word(block), 'the other file')
+    c.end()
+    w.down()
+
+
+def case_unlinked(w):
+    """A file without a name is there as long as somebody maps it."""
+    file_make(w.name('file'), BLOCKS)
+    c = w.client('file')
+    equal(c.load(BLOCK), word(1), 'before')
+    os.unlink(w.name('file'))
+    for turn in range(3):
+        w.kill()
+        equal(c.load((2 + turn) * BLOCK), word(2 + turn), 'load')
+        equal(c.store(9 * BLOCK, turn), 'ok', 'store')
+        equal(c.load(9 * BLOCK), turn, 'what was stored')
+    c.end()
+    w.down()
+
+
+def case_times(w):
+    """That a file was stored to is known though the daemon that was to hear of it has ended."""
+    file_make(w.name('file'), BLOCKS)
+    c = w.client('file')
+    for turn, what in enumerate(('write', 'store', 'write', 'store')):
+        equal(c.ask(what, 0, BLOCK, 1), 'ok', what)
+        w.free()
+        os.utime(w.name('file'), (1, 1))
+        equal(c.ask(what, 0, 2 * BLOCK, turn), 'ok', what)
+        w.kill()
+        # It says so when it touches the file again, of which it has nothing in place any more.
+        c.let_go()
+        equal(c.load(2 * BLOCK), turn, 'what was stored')
+        assert os.stat(w.name('file')).st_mtime > 1, f'turn {turn}: its time has not moved'
+    c.end()
+    w.down()
+
+
+def stopped(w, before):
+    """One who does not let go, because he is stopped. before: the daemon has given him up, and was killed after that."""
+    free = w.free()
+    file_make(w.name('file'), BLOCKS)
+    file_make(w.name('other'), 4)
+    place = w.place(20)
+    c = w.client('file')
+    equal(c.load(BLOCK), word(1), 'before')
+    equal(c.store(3 * BLOCK, 0x33), 'ok', 'store')
+    c.stop()
+    if before:
+        os.truncate(w.name('file'), 8 * BLOCK)
+    w.kill()
+    # Whatever he does not have goes on.
+    with open(w.name('other'), 'r+b') as f:
+        f.write(b'x')
+    if not before:
+        os.truncate(w.name('file'), 8 * BLOCK)
+    equal(w.kernel(3 * BLOCK), 0x33, 'what he has stored')
+    for turn in range(2):
+        w.fill(f'full{turn}')
+        assert w.pool_has(place, 20), 'blocks that he has were handed out'
+        os.unlink(w.name(f'full{turn}'))
+        if turn == 0:
+            w.kill()
+    c.go_on()
+    equal(c.load(2 * BLOCK), word(2), 'after')
+    equal(c.store(4 * BLOCK, 0x44), 'ok', 'store')
+    equal(w.kernel(4 * BLOCK), 0x44, 'by the kernel')
+    equal(c.load(20 * BLOCK), 'bus adrerr 0', 'past the end')
+    c.end()
+    os.unlink(w.name('file'))
+    os.unlink(w.name('other'))
+    w.wait_free(free)
+    w.fill('full')
+    assert not w.pool_has(place, 20), 'blocks are never used again'
+    w.down()
+
+
+def case_stopped(w):
+    stopped(w, False)
+
+
+def case_stopped_before(w):
+    stopped(w, True)
+
+
+def case_dies(w):
+    """A process that is killed while there is no daemon is nobody to wait for."""
+    free = w.free()
+    for turn in range(4):
+        file_make(w.name('file'), BLOCKS)
+        c = w.client('file')
+        equal(c.store(BLOCK, 1), 'ok', 'store')
+        c.stop()
+        w.kill()
+        c.kill()
+        w.clients.remove(c)
+        equal(w.kernel(BLOCK), 1, 'what it stored')
+        os.truncate(w.name('file'), 0)
+        os.unlink(w.name('file'))
+        w.wait_free(free)
+    w.down()
+
+
+def main():
+    case, *rest = sys.argv[1:]
+    w = Kept(*rest)
+    try:
+        w.up(options='keeper')
+        globals()['case_' + case](w)
+    finally:
+        w.end()
+
+
+main()
