@@ -7,7 +7,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "client/calls.h"
@@ -21,9 +20,6 @@
 #include "util/sabotage.h"
 
 #define exported __attribute__((visibility("default")))
-
-#define PAUSE_NS 2000000
-#define SOON_NS 1000000000
 
 struct holding *client_holdings;
 
@@ -369,11 +365,11 @@ int file_ready(struct umbra_file *f, bool wait)
 		return -EOPNOTSUPP;
 	if (!wait && client_now_ns() < atomic_load_explicit(&h->retry_ns[0], memory_order_relaxed))
 		return -EAGAIN;
-	rc = session_get(file_fd(f), wait, &s);
+	rc = session_get(file_fd(f), wait, &h->daemon, &s);
 	if (mount_is_gone(rc)) {
 		rc = file_reopen(f);
 		if (rc == 0)
-			rc = session_get(file_fd(f), wait, &s);
+			rc = session_get(file_fd(f), wait, &h->daemon, &s);
 	}
 	if (rc == 0) {
 		rc = file_attach(f, s);
@@ -489,21 +485,16 @@ static void holding_put(struct holding *h)
 		memory_put(h);
 }
 
-/* As file_ready(), waiting for a daemon that has just been followed by another one, which serves the same mount. */
+/* As file_ready(), as often as the daemon has been followed by another one meanwhile, which serves the same mount. */
 static int file_ready_soon(struct umbra_file *f)
 {
-	const struct timespec pause = { .tv_nsec = PAUSE_NS };
-	int64_t since_ns = client_now_ns();
+	struct umbra_direct direct = { 0 };
 	int rc;
 
-	while ((rc = file_ready(f, true)) == -EAGAIN || rc == -ENOTCONN) {
-		if (sabotage_point("attach-soon") || fd_is_dead(file_fd(f)))
+	while ((rc = file_ready(f, true)) == -EAGAIN || rc == -ENOTCONN)
+		if (sabotage_point("attach-soon") || mount_ask(file_fd(f), &direct) ||
+		    direct.daemon == f->holding->daemon)
 			break;
-		if (client_now_ns() - since_ns > SOON_NS &&
-		    client_now_ns() - atomic_load(&client_answered_ns) > SOON_NS)
-			break;
-		nanosleep(&pause, NULL);
-	}
 	return rc;
 }
 

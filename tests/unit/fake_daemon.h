@@ -79,6 +79,8 @@ struct fake {
 	atomic_int type_instead; /* answers MAP with this type */
 	atomic_bool deaf;        /* ends the connection at MAP */
 	atomic_uint ends;        /* so many times the connection ends at HELLO */
+	atomic_uint refuses;     /* the same, by one that goes on */
+	atomic_uint number;      /* in a mount with a keeper: which daemon it is; else 0 */
 	atomic_bool mends;       /* BAD: nothing is lost, the block moves. Otherwise line 3 of it is */
 	/* What it has seen */
 	atomic_uint connects, attaches, detaches, maps, releases, bads, kernel_reads, kernel_writes;

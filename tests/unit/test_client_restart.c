@@ -438,6 +438,7 @@ static void test_kernel_call(void **state)
 	uint8_t *at = map();
 
 	(void)state;
+	fake->number = 1;
 	assert_int_equal(touch(at, true), 0);
 	fake->waits = UMBRA_IOC_TOKEN;
 	pthread_create(&task.thread, NULL, run, &task);
@@ -465,6 +466,7 @@ static void test_welcome_ends(void **state)
 	struct task task = { .run = run_attach };
 
 	(void)state;
+	fake->number = 1;
 	for (unsigned i = 0; i < 4; i++) {
 		assert_int_equal(touch(at + i * BLOCK, true), 0);
 		fake_down(fake);
@@ -482,6 +484,30 @@ static void test_welcome_ends(void **state)
 		assert_int_equal(byte, 0x11);
 	}
 	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
+}
+
+/* One that is there, and wants nobody, is not asked again and again. */
+static void test_refused(void **state)
+{
+	struct task task = { .run = run_attach };
+
+	(void)state;
+	for (unsigned kept = 0; kept < 2; kept++) {
+		fake_down(fake);
+		let_go();
+		/* Its socket is not to be found here, as in a container. */
+		run_attach(&task);
+		assert_int_equal(task.rc, -EOPNOTSUPP);
+		fake_up(fake);
+		fake->number = kept;
+		fake->refuses = 5;
+		run_attach(&task);
+		assert_int_equal(task.rc, -EOPNOTSUPP);
+		assert_int_equal(fake->refuses, 4);
+		fake->refuses = 0;
+		run_attach(&task);
+		assert_int_equal(task.rc, 0);
+	}
 }
 
 static uint64_t stored_now(void)
@@ -585,6 +611,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_kernel_call, up, down),
 		cmocka_unit_test_setup_teardown(test_next_ends, up, down),
 		cmocka_unit_test_setup_teardown(test_overtaken, up, down),
+		cmocka_unit_test_setup_teardown(test_refused, up, down),
 		cmocka_unit_test_setup_teardown(test_stored, up, down),
 		cmocka_unit_test_setup_teardown(test_threads, up, down),
 		cmocka_unit_test_setup_teardown(test_waits, up, down),
