@@ -31,6 +31,8 @@ struct inode {
 	struct ledger_cell *cell; /* NULL: there is no ledger */
 	_Atomic bool adopted;     /* what its cell says has been counted */
 	_Atomic uint64_t
+		former; /* LEDGER_HELD, LEDGER_STORED: what processes of daemons before may have (former.h) */
+	_Atomic uint64_t
 		pins; /* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
 	_Atomic uint64_t refs;                          /* lookups of the kernel */
 	_Atomic uint32_t opens, write_opens, map_opens; /* counted up under (l), any mode */
@@ -371,7 +373,7 @@ static inline bool former_is_any(const struct fs *fs)
 /* One of them may have pieces of the file. */
 static inline bool former_has(const struct fs *fs, const struct inode *inode)
 {
-	return former_is_any(fs) && inode->cell && atomic_load(&inode->cell->ways) & LEDGER_HELD;
+	return former_is_any(fs) && atomic_load(&inode->former) & LEDGER_HELD;
 }
 /* As fs_holders.held. */
 bool former_held(const struct fs *fs, const struct inode *inode, enum fs_change change);

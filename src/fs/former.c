@@ -153,12 +153,9 @@ void former_close(struct fs *fs)
 bool former_held(const struct fs *fs, const struct inode *inode, enum fs_change change)
 {
 	enum former state = atomic_load_explicit(&fs->former, memory_order_acquire);
-	uint64_t ways;
+	uint64_t ways = atomic_load(&inode->former);
 
-	if (state == FORMER_GONE || !inode->cell || sabotage_point("former-held"))
-		return false;
-	ways = atomic_load(&inode->cell->ways);
-	if (!(ways & LEDGER_HELD))
+	if (state == FORMER_GONE || !(ways & LEDGER_HELD) || sabotage_point("former-held"))
 		return false;
 	if (state == FORMER_LOST)
 		return change == FS_CHANGE_SHARE && ways & LEDGER_STORED && !sabotage_point("former-share");
@@ -167,16 +164,21 @@ bool former_held(const struct fs *fs, const struct inode *inode, enum fs_change 
 
 int former_begin(struct fs *fs, uint64_t ino, enum fs_change change)
 {
-	const struct ledger_cell *cell = ledger_cell(fs, ino);
+	struct inode *inode;
+	bool stored;
 
 	if (!former_is_any(fs))
 		return 0;
 	fs_former_wait(fs, UINT32_MAX);
+	if (change != FS_CHANGE_SHARE || !former_is_any(fs))
+		return 0;
 	/* What they may store to gets no other owner. */
-	if (change == FS_CHANGE_SHARE && former_is_any(fs) && cell &&
-	    atomic_load(&cell->ways) & LEDGER_STORED)
-		return -EBUSY;
-	return 0;
+	inode = inode_pin(fs, ino, 1, true);
+	if (!inode)
+		return -ENOMEM;
+	stored = atomic_load(&inode->former) & LEDGER_STORED;
+	inode_unpin(fs, inode, 1);
+	return stored ? -EBUSY : 0;
 }
 
 void fs_former_wait(struct fs *fs, unsigned ms)

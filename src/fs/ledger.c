@@ -74,6 +74,8 @@ void ledger_adopt(struct fs *fs, struct inode *inode)
 		/* The kernel may have got pages of it from a daemon before. */
 		if (refs + opens > 0 && !sabotage_point("ledger-lent"))
 			lend_adopt(inode);
+		/* As it is now: who comes later is one of ours. */
+		atomic_store(&inode->former, atomic_load(&cell->ways) & (LEDGER_HELD | LEDGER_STORED));
 		atomic_store(&inode->adopted, true);
 	}
 	pthread_mutex_unlock(&fs->adopt_lock);

@@ -327,6 +327,21 @@ static void test_lost(void **state)
 	scene_close(&s);
 }
 
+/* Who comes after them is asked to let go, and keeps nobody from sharing what they only read. */
+static void test_lost_reader(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, false);
+	scene_next(&s, &waits_not);
+	assert_int_equal(fs_hold(s.t.fs, s.file), 0);
+	fs_hold_store(s.t.fs, s.file);
+	assert_int_equal(call_clone(&s), 0);
+	fs_unhold(s.t.fs, s.file);
+	scene_close(&s);
+}
+
 /* What was free already, and is not to be used, is so for the next daemon too. */
 static void test_free_before(void **state)
 {
@@ -504,9 +519,10 @@ static void test_paged(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_waits), cmocka_unit_test(test_lost), cmocka_unit_test(test_free_before),
-		cmocka_unit_test(test_notes), cmocka_unit_test(test_ways), cmocka_unit_test(test_ways_many),
-		cmocka_unit_test(test_paged),
+		cmocka_unit_test(test_waits),       cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_free_before), cmocka_unit_test(test_notes),
+		cmocka_unit_test(test_ways),        cmocka_unit_test(test_ways_many),
+		cmocka_unit_test(test_paged),       cmocka_unit_test(test_lost_reader),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
