@@ -29,12 +29,18 @@
 #define KEPT_INIT_MAX 256u
 #define KEPT_WHY_MAX 256u
 #define KEPT_PATH_MAX 4096u
+#define KEPT_TRIES 128u
 
 enum kept_upgrade {
 	KEPT_UPGRADE_NONE,
 	KEPT_UPGRADE_RUNS,
 	KEPT_UPGRADE_DONE,
 	KEPT_UPGRADE_FAILED, /* the daemon before it serves again */
+};
+
+/* A request at which daemons have ended, or may do so now. */
+struct kept_try {
+	uint64_t unique, count; /* unique 0: none */
 };
 
 struct kept_head {
@@ -49,8 +55,8 @@ struct kept_head {
 	_Atomic uint32_t starts;                            /* daemons so far */
 	_Atomic uint32_t
 		receipts_short; /* requests had none, so many since all of them were known to be answered */
-	uint64_t trying;        /* a request that is carried out again now; 0: none */
-	uint32_t trying_count;
+	_Atomic uint64_t
+		trying; /* the last request that was begun again, if it is still carried out; else 0 */
 	/* the keeper's */
 	_Atomic uint32_t deaths, upgrade; /* enum kept_upgrade */
 	char upgrade_why[KEPT_WHY_MAX];
@@ -59,6 +65,7 @@ struct kept_head {
 	uint64_t lent_off, pages_off, lent_blk;
 	_Atomic uint64_t
 		lost_below; /* processes that were lent the device under a smaller number do not let go */
+	struct kept_try tries[KEPT_TRIES]; /* of requests that are carried out again (carry.c) */
 };
 
 struct kept;

@@ -69,6 +69,7 @@ beside_killed()
 {
 	local load i=0 rc=0 what=$1
 	shift
+	: >"$work/log"
 	fresh 256M && up && mkdir "$mnt/beside" || return 1
 	timeout -k 5 300 "$UMBRA_BUILD/tests/mounted/m_beside" --fs umbrafs "$mnt/beside" "$@" >"$work/said" 2>&1 &
 	load=$!
@@ -79,6 +80,8 @@ beside_killed()
 	done
 	[ $rc = 0 ] || kill $load
 	wait $load && ! grep -q '^skip' "$work/said" || { grep -m 3 -E '^(not ok|skip)' "$work/said"; rc=1; }
+	# Nobody is stopped here: who does not let go waits for somebody who waits for him.
+	! grep 'does not let go in time' "$work/log" || rc=1
 	[ $rc = 0 ] || { umount -l "$mnt"; kill -KILL "$keeper"; return 1; }
 	ended_well
 }
@@ -124,6 +127,8 @@ case_direct_times() { kept times; }
 case_direct_stopped() { kept stopped; }
 case_direct_stopped_before() { kept stopped_before; }
 case_direct_dies() { kept dies; }
+case_direct_locked() { kept locked; }
+case_direct_again() { kept again; }
 
 case_all() { killed names append data sqlite temporary pause; }
 
@@ -635,7 +640,7 @@ misses()
 
 case_sabotage()
 {
-	misses setattr-size cut && misses setattr-timeout cut && misses connection-abort gives_up_stuck
+	misses setattr-size cut && misses setattr-timeout cut && misses connection-abort gives_up_stuck && misses carry-aside direct_locked && misses carry-tries direct_again
 }
 
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)

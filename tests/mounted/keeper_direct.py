@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from keeper import daemon_of
@@ -50,10 +51,14 @@ class Kept(World):
         return os.statvfs(self.mnt).f_bfree
 
     def wait_free(self, blocks):
-        end = time.monotonic() + 60
-        while self.free() < blocks:
-            assert time.monotonic() < end, f'{self.free()} blocks are free, not {blocks}'
-            time.sleep(0.01)
+        until(lambda: self.free() >= blocks, f'not {blocks} blocks are free')
+
+
+def until(is_so, what):
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
 
 
 def case_goes_on(w):
@@ -203,11 +208,79 @@ def case_dies(w):
     w.down()
 
 
+def truncate(name, size, said):
+    os.truncate(name, size)
+    said.append(name)
+
+
+def case_locked(w):
+    """
+    Who has the lock of his address space while he waits for a WRITE lets go when that has been answered, whatever else is asked again: here files of his are cut off, and
+    wait for him. In which order the kernel asks again is chance.
+    """
+    files, hold = [f'file{i}' for i in range(6)], os.path.join(w.folder, 'locked')
+    os.environ.update(HOLD=hold, HOLD_WRITES='1', LD_PRELOAD=os.path.join(os.path.dirname(w.program), 'libhold_preload.so'))
+    w.up(options='keeper,threads=8')
+    del os.environ['LD_PRELOAD']
+    for turn in range(6):
+        for name in (*files, 'pages'):
+            file_make(w.name(name), 4)
+        c = w.client(*files, others=['pages'])
+        for i in range(len(files)):
+            equal(c.store(8 * i, 0x100 + i, i), 'ok', 'store')
+        open(hold, 'w').close()
+        written = c.send('kernel', len(files), 8, 0x700 + turn)
+        until(lambda: os.path.exists(hold + '.there'), 'no page is written')
+        said = []
+        cuts = [threading.Thread(target=truncate, args=(w.name(name), BLOCK, said)) for name in files]
+        for cut in cuts:
+            cut.start()
+        until(lambda: os.path.exists(hold + '.taken') and os.path.getsize(hold + '.taken') == len(files), 'not all are cut off')
+        assert not said and not written.is_there(), 'somebody was answered by the daemon before'
+        w.kill()
+        for name in (hold, hold + '.there', hold + '.taken'):
+            os.unlink(name)
+        equal(written.get(), 'ok', 'what is written')
+        for cut in cuts:
+            cut.join()
+        with open(w.log.name) as log:
+            assert 'does not let go in time' not in log.read(), 'he was given up'
+        equal(w.kernel(8, 'pages'), 0x700 + turn, 'what was written')
+        for i, name in enumerate(files):
+            equal(c.load(8 * i, i), 0x100 + i, 'what was stored')
+            equal(c.load(BLOCK, i), 'bus adrerr 0', 'past the end')
+            equal(w.kernel(8 * i, name), 0x100 + i, 'by the kernel')
+        c.end()
+    w.down()
+
+
+def case_again(w):
+    """That a request waits for who maps the file while daemons are killed is not taken for its having ended them."""
+    file_make(w.name('file'), 4)
+    c = w.client('file')
+    equal(c.store(0, 0x100), 'ok', 'store')
+    c.stop()
+    said = []
+    cut = threading.Thread(target=truncate, args=(w.name('file'), BLOCK, said))
+    cut.start()
+    for _ in range(6):
+        w.free()  # it answers: all that was asked again has been begun
+        w.kill()
+    c.go_on()
+    cut.join()
+    equal(said, [w.name('file')], 'who was to cut it off')
+    equal(w.kernel(0), 0x100, 'what was stored')
+    equal(c.load(BLOCK), 'bus adrerr 0', 'past the end')
+    c.end()
+    w.down()
+
+
 def main():
     case, *rest = sys.argv[1:]
     w = Kept(*rest)
     try:
-        w.up(options='keeper')
+        if case != 'locked':
+            w.up(options='keeper')
         globals()['case_' + case](w)
     finally:
         w.end()
