@@ -711,17 +711,6 @@ static void *memory(int *fd, const char *name, uint64_t len)
 	return at;
 }
 
-bool fake_is_attached(struct fake *f)
-{
-	bool is = false;
-
-	pthread_mutex_lock(&f->lock);
-	for (unsigned i = 0; i < FAKE_CONNS; i++)
-		is = is || (f->conns[i].open && f->conns[i].attached > 0);
-	pthread_mutex_unlock(&f->lock);
-	return is;
-}
-
 void fake_up(struct fake *f)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };

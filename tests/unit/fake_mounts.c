@@ -40,6 +40,17 @@ unsigned fake_opens(struct fake *f)
 	return count;
 }
 
+bool fake_is_attached(struct fake *f)
+{
+	bool is = false;
+
+	pthread_mutex_lock(&f->lock);
+	for (unsigned i = 0; i < FAKE_CONNS; i++)
+		is = is || (f->conns[i].open && f->conns[i].attached > 0);
+	pthread_mutex_unlock(&f->lock);
+	return is;
+}
+
 struct home *__wrap_home_of(int fd, dev_t dev);
 int __wrap_home_next(const struct home *home, home_fn fn, void *arg);
 
