@@ -213,15 +213,32 @@ def truncate(name, size, said):
     said.append(name)
 
 
+def up_holding(w):
+    """With hold_preload.c: the name of its file, which is not there."""
+    hold = os.path.join(w.folder, 'holding')
+    hold_end(hold)
+    os.environ.update(HOLD=hold, HOLD_WRITES='1', LD_PRELOAD=os.path.join(os.path.dirname(w.program), 'libhold_preload.so'))
+    w.up(options='keeper,threads=8')
+    del os.environ['LD_PRELOAD']
+    return hold
+
+
+def hold_end(hold):
+    for name in (hold, hold + '.there', hold + '.taken'):
+        if os.path.exists(name):
+            os.unlink(name)
+
+
+def cuts_taken(hold):
+    return os.path.getsize(hold + '.taken') if os.path.exists(hold + '.taken') else 0
+
+
 def case_locked(w):
     """
     Who has the lock of his address space while he waits for a WRITE lets go when that has been answered, whatever else is asked again: here files of his are cut off, and
     wait for him. In which order the kernel asks again is chance.
     """
-    files, hold = [f'file{i}' for i in range(6)], os.path.join(w.folder, 'locked')
-    os.environ.update(HOLD=hold, HOLD_WRITES='1', LD_PRELOAD=os.path.join(os.path.dirname(w.program), 'libhold_preload.so'))
-    w.up(options='keeper,threads=8')
-    del os.environ['LD_PRELOAD']
+    files, hold = [f'file{i}' for i in range(6)], up_holding(w)
     for turn in range(6):
         for name in (*files, 'pages'):
             file_make(w.name(name), 4)
@@ -235,11 +252,10 @@ def case_locked(w):
         cuts = [threading.Thread(target=truncate, args=(w.name(name), BLOCK, said)) for name in files]
         for cut in cuts:
             cut.start()
-        until(lambda: os.path.exists(hold + '.taken') and os.path.getsize(hold + '.taken') == len(files), 'not all are cut off')
+        until(lambda: cuts_taken(hold) == len(files), 'not all are cut off')
         assert not said and not written.is_there(), 'somebody was answered by the daemon before'
         w.kill()
-        for name in (hold, hold + '.there', hold + '.taken'):
-            os.unlink(name)
+        hold_end(hold)
         equal(written.get(), 'ok', 'what is written')
         for cut in cuts:
             cut.join()
@@ -256,18 +272,22 @@ def case_locked(w):
 
 def case_again(w):
     """That a request waits for who maps the file while daemons are killed is not taken for its having ended them."""
+    hold = up_holding(w)
     file_make(w.name('file'), 4)
     c = w.client('file')
     equal(c.store(0, 0x100), 'ok', 'store')
     c.stop()
+    open(hold, 'w').close()
     said = []
     cut = threading.Thread(target=truncate, args=(w.name('file'), BLOCK, said))
     cut.start()
+    until(lambda: cuts_taken(hold), 'it is not cut off')
     for _ in range(6):
         w.free()  # it answers: all that was asked again has been begun
         w.kill()
     c.go_on()
     cut.join()
+    hold_end(hold)
     equal(said, [w.name('file')], 'who was to cut it off')
     equal(w.kernel(0), 0x100, 'what was stored')
     equal(c.load(BLOCK), 'bus adrerr 0', 'past the end')
@@ -279,7 +299,7 @@ def main():
     case, *rest = sys.argv[1:]
     w = Kept(*rest)
     try:
-        if case != 'locked':
+        if case not in ('locked', 'again'):
             w.up(options='keeper')
         globals()['case_' + case](w)
     finally:
