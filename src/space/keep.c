@@ -122,6 +122,81 @@ void group_give_freed(struct group *g, uint64_t blk, uint64_t count_blk)
 		atomic_fetch_add(&g->space->chunk_epoch, whole);
 }
 
+void space_keep_loads(struct pool *pool, bool loads)
+{
+	atomic_store(&space_of(pool)->keep_loads, loads);
+}
+
+/* Of one chunk, from its block at on. */
+static void chunk_keep(struct group *g, uint64_t chunk)
+{
+	uint64_t start = chunk * CHUNK_BLOCKS;
+
+	for (unsigned at = 0, free; at<CHUNK_BLOCKS; at += free> 0 ? 0 : 1) {
+		free = bits_clear_run(g->index.bits[chunk], at, CHUNK_BLOCKS);
+		for (unsigned end = at + free, n; at < end; at += n) {
+			bool kept;
+
+			n = (unsigned)kept_run(g, start + at, start + end, &kept);
+			if (kept)
+				index_take(&g->index, start + at, n);
+		}
+	}
+}
+
+void kept_load(struct group *g)
+{
+	if (!atomic_load(&g->space->keep_loads) || sabotage_point("kept-load"))
+		return;
+	pthread_mutex_lock(&g->lock);
+	for (uint32_t chunk = 0; chunk < g->chunks; chunk++)
+		chunk_keep(g, chunk);
+	pthread_mutex_unlock(&g->lock);
+}
+
+/* Of one chunk. Under g->lock. */
+static uint32_t chunk_keep_again(struct group *g, uint64_t chunk)
+{
+	uint64_t *bits = g->kept[chunk], start = chunk * CHUNK_BLOCKS;
+	unsigned at = 0;
+	uint32_t whole = 0;
+
+	while ((at += bits_clear_run(bits, at, CHUNK_BLOCKS)) < CHUNK_BLOCKS) {
+		unsigned end = at;
+
+		while (end < CHUNK_BLOCKS && bits[end / 64] >> end % 64 & 1)
+			end++;
+		for (unsigned n; at < end; at += n) {
+			bool kept;
+
+			n = (unsigned)kept_run(g, start + at, start + end, &kept);
+			if (!kept)
+				whole += group_give_locked(g, start + at, start + at + n);
+		}
+	}
+	return whole;
+}
+
+void space_keep_again(struct pool *pool)
+{
+	struct space *space = space_of(pool);
+	uint32_t whole = 0;
+
+	pool_hold(pool);
+	for (uint32_t i = 0; i < space->ag_count; i++) {
+		struct group *g = &space->groups[i];
+
+		pthread_mutex_lock(&g->lock);
+		for (uint32_t chunk = 0; chunk < g->kept_chunks; chunk++)
+			whole += chunk_keep_again(g, chunk);
+		pthread_mutex_unlock(&g->lock);
+	}
+	pool_release(pool);
+	atomic_fetch_add(&space->freed, 1);
+	if (whole)
+		atomic_fetch_add(&space->chunk_epoch, whole);
+}
+
 /* ---- what is let go ---- */
 
 /* Of one chunk. */

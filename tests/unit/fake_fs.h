@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fs/former.h"
 #include "fs/holders.h"
 
 #define FAKE_FILES 8u
