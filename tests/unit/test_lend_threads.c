@@ -43,6 +43,7 @@ static uint64_t file, seed;
 static _Atomic uint64_t told[THREADS][BLK];
 static atomic_uint direct_stores, kernel_stores, drops;
 static pthread_barrier_t start;
+static pthread_mutex_t granting[BLK]; /* what a grant that has not ended has noted is not to be used */
 static _Atomic(const char *) wrong;
 
 /* ---- the kernel ---- */
@@ -135,6 +136,7 @@ static void look(uint64_t blk, unsigned me, unsigned other, uint64_t i)
 {
 	uint64_t before = told[other][blk];
 
+	pthread_mutex_lock(&granting[blk]);
 	pthread_mutex_lock(&fake.lock);
 	for (unsigned k = 0; k < fake.count; k++) {
 		const struct fake_shadow *s = &fake.shadows[k];
@@ -145,6 +147,7 @@ static void look(uint64_t blk, unsigned me, unsigned other, uint64_t i)
 		}
 	}
 	pthread_mutex_unlock(&fake.lock);
+	pthread_mutex_unlock(&granting[blk]);
 }
 
 static void *holder(void *arg)
@@ -160,9 +163,11 @@ static void *holder(void *arg)
 
 		/* Mostly with what it has from before, as long as nobody has asked for it. */
 		if (testfs_below(&random, 4) == 0) {
+			pthread_mutex_lock(&granting[blk]);
 			fake_release(&fake, file, blk, blk + 1);
 			while ((rc = fake_grant(&fake, file, blk, blk + 1, store)) == -ERESTART)
 				pages_drop();
+			pthread_mutex_unlock(&granting[blk]);
 			if (rc && rc != -EAGAIN)
 				wrong = "no grant";
 		}
@@ -189,7 +194,8 @@ static void test_together(void **state)
 	assert_int_equal(fs_opened(t.fs, file, FS_OPEN_WRITE | FS_OPEN_MAP, &testfs_root), 0);
 	assert_int_equal(fs_hold(t.fs, file), 0);
 	for (unsigned blk = 0; blk < BLK; blk++)
-		pthread_mutex_init(&pages[blk].lock, NULL);
+		if (pthread_mutex_init(&pages[blk].lock, NULL) || pthread_mutex_init(&granting[blk], NULL))
+			fail_msg("no mutex");
 	assert_int_equal(pthread_barrier_init(&start, NULL, THREADS), 0);
 	for (uintptr_t i = 0; i < THREADS; i++)
 		assert_int_equal(
