@@ -328,7 +328,7 @@ static int file_attach(struct umbra_file *f, struct session *s)
 {
 	struct umbra_msg_attach attach = { .msg = { .size = sizeof(attach), .type = UMBRA_MSG_ATTACH } };
 	struct request r = { .file = f };
-	struct stat st;
+	struct stat st = { 0 };
 	int rc;
 
 	if (f->attached)
