@@ -23,7 +23,7 @@ struct umbra_direct {
 	__u32 version;    /* (out) UMBRA_DIRECT_VERSION */
 	__u32 rights;     /* (out) UMBRA_DIRECT_*, 0: none */
 	char socket[108]; /* (out) path, as the daemon sees it; "" if there is none */
-	__u32 daemon;     /* (out) in a mount with a keeper: another one for each daemon; else 0 */
+	__u32 pad;
 };
 #define UMBRA_IOC_DIRECT _IOR(UMBRA_IOC_TYPE, 20, struct umbra_direct)
 

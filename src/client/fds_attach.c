@@ -45,12 +45,11 @@ static bool is_refused(int fd)
 	static _Atomic uint64_t had;
 	uint64_t turn = atomic_load(&client_lost) + 1;
 	struct session *s;
-	uint32_t daemon;
 	int rc;
 
 	if (atomic_load(&had) == turn)
 		return false;
-	rc = session_get(fd, true, &daemon, &s);
+	rc = session_get(fd, true, &s);
 	if (rc == SESSION_LATER)
 		atomic_store(&later_ns, client_now_ns() + SESSION_LATER_NS);
 	if (rc)

@@ -365,11 +365,11 @@ int file_ready(struct umbra_file *f, bool wait)
 		return -EOPNOTSUPP;
 	if (!wait && client_now_ns() < atomic_load_explicit(&h->retry_ns[0], memory_order_relaxed))
 		return -EAGAIN;
-	rc = session_get(file_fd(f), wait, &h->daemon, &s);
+	rc = session_get(file_fd(f), wait, &s);
 	if (mount_is_gone(rc)) {
 		rc = file_reopen(f);
 		if (rc == 0)
-			rc = session_get(file_fd(f), wait, &h->daemon, &s);
+			rc = session_get(file_fd(f), wait, &s);
 	}
 	if (rc == 0) {
 		rc = file_attach(f, s);
@@ -485,19 +485,6 @@ static void holding_put(struct holding *h)
 		memory_put(h);
 }
 
-/* As file_ready(), as often as the daemon has been followed by another one meanwhile, which serves the same mount. */
-static int file_ready_soon(struct umbra_file *f)
-{
-	struct umbra_direct direct = { 0 };
-	int rc;
-
-	while ((rc = file_ready(f, true)) == -EAGAIN || rc == -ENOTCONN)
-		if (sabotage_point("attach-soon") || mount_ask(file_fd(f), &direct) ||
-		    direct.daemon == f->holding->daemon)
-			break;
-	return rc;
-}
-
 exported int umbra_attach(int fd, struct umbra_file **file)
 {
 	int flags = fcntl(fd, F_GETFL), rc;
@@ -524,7 +511,7 @@ exported int umbra_attach(int fd, struct umbra_file **file)
 	f->next = f->holding->files;
 	f->holding->files = f;
 	pthread_mutex_unlock(&client_lock);
-	rc = file_ready_soon(f);
+	rc = file_ready(f, true);
 	holding_end(f->holding);
 	/* By the kernel until then. */
 	if (rc == SESSION_LATER)

@@ -54,7 +54,6 @@ struct holding {
 	struct holding *next, **prev; /* of all */
 	struct session *session;      /* NULL: not attached now */
 	uint32_t handle, slot;
-	uint32_t daemon;             /* session_get(); by who attaches it */
 	const struct session *ended; /* the last one; NULL: what was stored in it is known */
 	uint32_t ended_slot;
 	bool untold;    /* it was stored to, and no daemon may know it */

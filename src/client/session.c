@@ -45,7 +45,6 @@ struct mount {
 	struct session *session;    /* NULL: there is none now */
 	int64_t retry_ns, later_ns; /* not before that; nor who waits */
 	const struct home *home;    /* may be NULL */
-	uint32_t daemon;            /* the last one that has answered */
 	struct mount *next;
 };
 
@@ -371,7 +370,6 @@ static int session_new(struct mount *m, uint32_t rights, struct session **out)
 		rights &= ~UMBRA_DIRECT_WRITE;
 	s->mount = m;
 	s->home = m->home;
-	s->daemon = m->daemon;
 	s->users = 1;
 	s->id_last = 1;
 	s->sock = socket_open(m->socket);
@@ -436,8 +434,6 @@ static int mount_of(int fd, struct mount **m, uint32_t *rights)
 		return -EOPNOTSUPP;
 	memcpy(socket, direct.socket, sizeof(direct.socket));
 	*m = mount_find(st.st_dev, socket);
-	if (*m)
-		(*m)->daemon = direct.daemon;
 	return *m ? 0 : -ENOMEM;
 }
 
@@ -487,7 +483,7 @@ static int mount_connect(struct mount *m, int fd, uint32_t rights, bool wait, st
 	return 0;
 }
 
-int session_get(int fd, bool wait, uint32_t *daemon, struct session **out)
+int session_get(int fd, bool wait, struct session **out)
 {
 	struct mount *m;
 	uint32_t rights;
@@ -501,10 +497,8 @@ int session_get(int fd, bool wait, uint32_t *daemon, struct session **out)
 		return -EAGAIN;
 	left_free();
 	rc = mount_of(fd, &m, &rights);
-	if (rc == 0) {
+	if (rc == 0)
 		rc = mount_connect(m, fd, rights, wait, out);
-		*daemon = rc ? m->daemon : (*out)->daemon;
-	}
 	pthread_mutex_unlock(&connect_lock);
 	return rc;
 }

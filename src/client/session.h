@@ -44,7 +44,6 @@ struct request {
 struct session {
 	struct mount *mount;
 	const struct home *home; /* NULL: it is not known where it is mounted */
-	uint32_t daemon;         /* that was there before it began: struct umbra_direct */
 	int sock;
 	uint8_t *base;      /* of the device, as the rights are */
 	uint8_t *read_base; /* the same, for reading only */
@@ -70,9 +69,8 @@ bool session_init(void);
 /*
  * The session of fd's mount, connected if it is not; to be put. wait: for others who connect just now, and without regard to when it was last tried.
  * -EOPNOTSUPP: the mount has nothing for us; -EAGAIN: not now; SESSION_LATER; other errors of ioctl(2), connect(2), mmap(2).
- * *daemon, also if it fails then: which one there was before it was tried to connect.
  */
-must_check int session_get(int fd, bool wait, uint32_t *daemon, struct session **out);
+must_check int session_get(int fd, bool wait, struct session **out);
 void session_put(struct session *s);
 /* The same under client_lock, for one that has not ended. */
 void session_get_locked(struct session *s);

@@ -34,7 +34,6 @@
 #include "daemon/guard.h"
 #include "daemon/keeper.h"
 #include "daemon/options.h"
-#include "fs/former.h"
 #include "fs/fs.h"
 #include "fs/ledger.h"
 #include "fuse/hook.h"
@@ -53,7 +52,6 @@
 #define DETACH_TRIES 2 /* dead mounts on one mount point */
 /* And processes that it has let map the pool's memory may still be about to let go. */
 #define MAPPED_WAIT_MS 5000
-#define FORMER_WAIT_MS 500
 #define THREADS_LEAST 2
 #define THREADS_DEFAULT_MAX 8
 #define OOM_SCORE "-900"
@@ -72,8 +70,6 @@ struct daemon {
 	struct keeper_child keeper; /* that has started us */
 	struct kept *kept;          /* for it; NULL: there is none */
 	struct guard guard;         /* where there is no keeper */
-	uint64_t first_number;      /* above it: of descriptors of the device that we lend */
-	struct fs_former former;    /* who was lent one by a daemon before */
 	_Atomic bool is_over;       /* nothing more for signals to end */
 	char why[WHY_SIZE];
 };
@@ -219,8 +215,8 @@ static int dax_up(struct daemon *d, bool readonly)
 			break;
 		sleep_ms(BUSY_STEP_MS);
 	}
-	/* Readers share the pool, and whom another one has let read it. In a mount that goes on they are waited for while it does: fs/former.h. */
-	if (rc || readonly || d->keeper.is_taking)
+	/* Readers share the pool, and whom another one has let read it. */
+	if (rc || readonly)
 		return rc;
 	rc = direct_device_wait(dax_fd(d->dax), MAPPED_WAIT_MS, why, sizeof(why));
 	if (rc == 0)
@@ -312,7 +308,7 @@ static int kept_make(struct daemon *d)
 
 	if (d->keeper.control < 0 || d->kept)
 		return 0;
-	rc = kept_new(fs_ledger_cells(d->pool), fs_ledger_blocks(d->pool), &d->kept);
+	rc = kept_new(fs_ledger_cells(d->pool), &d->kept);
 	if (rc) {
 		snprintf(d->why, sizeof(d->why), "no memory for a keeper: %s", strerror(-rc));
 		return rc;
@@ -320,41 +316,6 @@ static int kept_make(struct daemon *d)
 	memcpy(kept_head(d->kept)->dir, d->dir, sizeof(d->dir));
 	memcpy(kept_head(d->kept)->source, d->pool_path, sizeof(d->pool_path));
 	return 0;
-}
-
-/* ---- whoever was lent the device by a daemon before ---- */
-
-static bool former_is_there(void *arg)
-{
-	const struct daemon *d = arg;
-
-	return dax_is_some_lent(dax_fd(d->dax), 1, d->first_number + 1);
-}
-
-static void former_lost(void *arg)
-{
-	struct daemon *d = arg;
-
-	atomic_store(&kept_head(d->kept)->lost_below, d->first_number + 1);
-	log_warn(
-		"%s: a process that has its memory mapped since before this daemon does not let go in time, and is left alone",
-		d->pool_path);
-}
-
-/* Of a mount that goes on. Each daemon has numbers of its own. */
-static void former_find(struct daemon *d, struct fs_opts *opts)
-{
-	struct kept_head *head = kept_head(d->kept);
-
-	d->first_number = (uint64_t)atomic_load(&head->starts) << 32;
-	if (!d->keeper.is_taking || opts->readonly)
-		return;
-	d->former = (struct fs_former){ former_is_there, former_lost, d, MAPPED_WAIT_MS };
-	/* Nobody waits for them twice. */
-	if (!dax_is_some_lent(dax_fd(d->dax), u64_max(1, atomic_load(&head->lost_below)),
-			      d->first_number + 1))
-		d->former.wait_ms = 0;
-	opts->former = &d->former;
 }
 
 static int fs_up(struct daemon *d)
@@ -378,7 +339,6 @@ static int fs_up(struct daemon *d)
 	if (d->kept) {
 		fs_ledger_settle(kept_ledger(d->kept));
 		opts.ledger = kept_ledger(d->kept);
-		former_find(d, &opts);
 	}
 	if (pool_super(d->pool)->ro_compat & ~FEATURE_RO_COMPAT_KNOWN)
 		d->opts.mount_flags |= MS_RDONLY; /* as the pool has said */
@@ -458,10 +418,7 @@ static int mount_up(struct daemon *d)
 			log_warn("the keeper is gone: %s", strerror(-rc));
 	}
 	guard_watch(&d->guard, session_dev_minor(d->session));
-	direct_rc = direct_open(d->fs, d->session, &d->opts, d->opts.mount_flags & MS_RDONLY, d->first_number,
-				&d->direct);
-	/* Most are gone at once; who is in a call that we have to answer is not. */
-	fs_former_wait(d->fs, FORMER_WAIT_MS);
+	direct_rc = direct_open(d->fs, d->session, &d->opts, d->opts.mount_flags & MS_RDONLY, &d->direct);
 	rc = session_run(d->session);
 	if (rc == 0 && d->direct)
 		direct_rc = direct_run(d->direct);
@@ -470,7 +427,7 @@ static int mount_up(struct daemon *d)
 			 "%s: keeper: this kernel cannot send requests again (Linux 6.9)", d->dir);
 	} else if (rc) {
 		snprintf(d->why, sizeof(d->why), "%s: the mount cannot be served: %s", d->dir, strerror(-rc));
-	} else if (direct_rc && d->opts.socket && !d->keeper.is_taking) {
+	} else if (direct_rc && d->opts.socket) {
 		rc = direct_rc;
 		snprintf(d->why, sizeof(d->why), "%s: no socket for direct mappings: %s", d->opts.socket,
 			 strerror(-rc));

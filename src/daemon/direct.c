@@ -25,7 +25,6 @@ struct direct {
 	struct registry *registry;
 	struct server *server;
 	struct direct_socket socket;
-	uint32_t number; /* of this daemon, where others may follow; else 0 */
 	struct session_direct ops;
 };
 
@@ -60,7 +59,6 @@ static void about(void *arg, const struct fs_cred *cred, struct umbra_direct *ab
 	if (d->readonly)
 		about->rights &= ~UMBRA_DIRECT_WRITE;
 	memcpy(about->socket, d->socket.path, sizeof(about->socket));
-	about->daemon = d->number;
 }
 
 /* As many as fit. */
@@ -150,15 +148,9 @@ static int drop_pages(void *arg, uint64_t ino)
 	return session_drop_pages(arg, ino);
 }
 
-static void drop_attr(void *arg, uint64_t ino)
-{
-	session_drop_attr(arg, ino);
-}
-
 /* ---- begin and end ---- */
 
-static int socket_open(struct direct *d, struct fs *fs, const struct session *mount, const char *given,
-		       bool taking)
+static int socket_open(struct direct *d, struct fs *fs, const struct session *mount, const char *given)
 {
 	char path[sizeof(d->socket.path)];
 	int rc;
@@ -171,24 +163,23 @@ static int socket_open(struct direct *d, struct fs *fs, const struct session *mo
 				   sizeof(path));
 	rc = given && strlen(given) >= sizeof(path) ? -ENAMETOOLONG : path[0] ? 0 : -ENOENT;
 	if (!rc)
-		rc = taking ? direct_socket_take(path, &d->socket) : direct_socket_open(path, &d->socket);
+		rc = direct_socket_open(path, &d->socket);
 	if (rc)
 		log_debug("socket %s: %s", path, strerror(-rc));
 	return rc;
 }
 
 int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *opts, bool readonly,
-		uint64_t first_number, struct direct **out)
+		struct direct **out)
 {
 	const struct registry_opts registry_opts = { 0 };
 	struct dax *dax = pool_dax(fs_pool(fs));
 	struct server_opts server = {
 		.fs = fs,
 		.mount = { mount, take_token, excuse_open, accuse_open, cached_opens, through_opens,
-			   drop_pages, drop_attr },
+			   drop_pages },
 		.rights = opts->direct,
 		.device_fd = dax_fd(dax),
-		.first_number = first_number,
 		.readonly = readonly || dax_is_readonly(dax),
 		.unit = opts->direct_unit,
 		.revoke_ms = REGISTRY_REVOKE_MS,
@@ -204,8 +195,7 @@ int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *
 		return -ENOMEM;
 	d->rights = opts->direct;
 	d->readonly = server.readonly;
-	d->number = opts->keeper ? (uint32_t)(first_number >> 32) + 1 : 0;
-	rc = socket_open(d, fs, mount, opts->socket, first_number > 0);
+	rc = socket_open(d, fs, mount, opts->socket);
 	server.listen_fd = d->socket.fd;
 	if (!rc)
 		rc = registry_open(fs, &registry_opts, &d->registry);

@@ -14,12 +14,9 @@
 
 struct direct;
 
-/*
- * Between session_open() and session_run(). *out NULL: the options say that nobody may have any. Descriptors of the device that are lent have numbers above
- * first_number.
- */
+/* Between session_open() and session_run(). *out NULL: the options say that nobody may have any. */
 must_check int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *opts,
-			   bool readonly, uint64_t first_number, struct direct **out);
+			   bool readonly, struct direct **out);
 /* Begins to serve; after session_run(). */
 must_check int direct_run(struct direct *direct);
 /* When no request of the kernel comes any more, before session_close(); then after it. NULL is fine. */

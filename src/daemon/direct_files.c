@@ -266,19 +266,6 @@ void peer_files_end(struct peer *peer)
 
 /* ---- stores ---- */
 
-void peer_stores_before(struct peer *peer, struct file *file)
-{
-	struct server *s = peer->server;
-	bool has_slot;
-
-	pthread_mutex_lock(&peer->lock);
-	has_slot = file->slot != UMBRA_SLOT_NONE;
-	pthread_mutex_unlock(&peer->lock);
-	/* Nobody may store to it yet, so the kernel keeps attributes. */
-	if (has_slot && stored_early(s->stored, file->ino, &file->stored))
-		s->opts.mount.drop_attr(s->opts.mount.arg, file->ino);
-}
-
 int peer_store_begin(struct peer *peer, struct file *file)
 {
 	struct server *s = peer->server;

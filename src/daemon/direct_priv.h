@@ -178,8 +178,6 @@ must_check int peer_file_detach(struct peer *peer, uint32_t handle);
 /* At the end of the session: all, without a word to the registry. */
 void peer_files_end(struct peer *peer);
 /* Before pieces that may be stored to are granted, and after. -EBUSY: others have it open through the page cache. */
-/* What it was stored before it was attached in this session, if the process says so. */
-void peer_stores_before(struct peer *peer, struct file *file);
 must_check int peer_store_begin(struct peer *peer, struct file *file);
 void peer_store_end(struct peer *peer, const struct file *file);
 

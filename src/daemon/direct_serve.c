@@ -315,7 +315,6 @@ static int map(struct peer *peer, struct file *file, const struct umbra_msg_map 
 		return -EINVAL;
 	if (!(file->rights & (grant.write ? UMBRA_DIRECT_WRITE : UMBRA_DIRECT_READ)))
 		return -EACCES;
-	peer_stores_before(peer, file);
 	if (!grant.write)
 		return grant_pieces(peer, file->ino, &grant);
 	grant.hi_blk =

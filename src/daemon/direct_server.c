@@ -329,7 +329,6 @@ int server_open(const struct server_opts *opts, struct server **out)
 	if (!s)
 		return -ENOMEM;
 	s->opts = *opts;
-	s->last_number = opts->first_number;
 	if (!s->opts.hello_ms)
 		s->opts.hello_ms = SERVER_HELLO_MS;
 	if (!s->opts.peers_max)

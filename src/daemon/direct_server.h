@@ -32,7 +32,6 @@ struct server_mount {
 	uint32_t (*cached_opens)(void *arg, uint64_t ino);
 	uint32_t (*through_opens)(void *arg, uint64_t ino);
 	int (*drop_pages)(void *arg, uint64_t ino);
-	void (*drop_attr)(void *arg, uint64_t ino);
 };
 
 struct server_opts {
@@ -40,10 +39,9 @@ struct server_opts {
 	struct registry *registry;
 	struct server_mount mount;
 	struct direct_rights rights;
-	int device_fd;         /* of the pool; processes get others, of the same file */
-	int listen_fd;         /* -1: none, see server_adopt() */
-	uint64_t first_number; /* of a descriptor that is lent (dax_lend()): smaller ones are other daemons' */
-	bool readonly;         /* nobody may store */
+	int device_fd; /* of the pool; processes get others, of the same file */
+	int listen_fd; /* -1: none, see server_adopt() */
+	bool readonly; /* nobody may store */
 	uint64_t unit; /* what is mapped are multiples of it; 0, or less than the device needs: as that does */
 	unsigned revoke_ms;  /* told to the processes */
 	unsigned hello_ms;   /* HELLO has to come within; 0: SERVER_HELLO_MS */

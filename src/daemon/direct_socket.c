@@ -119,15 +119,6 @@ int direct_socket_open(const char *path, struct direct_socket *out)
 	return 0;
 }
 
-int direct_socket_take(const char *path, struct direct_socket *out)
-{
-	struct stat st;
-
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-		(void)!unlink(path);
-	return direct_socket_open(path, out);
-}
-
 void direct_socket_close(struct direct_socket *s)
 {
 	struct stat st;

@@ -24,8 +24,6 @@ void direct_socket_path(const uint8_t uuid[16], unsigned minor, char *path, size
 
 /* Makes it, for all to connect. What a dead daemon left there is replaced. -EADDRINUSE: somebody listens there, -EEXIST: it is something else, ... */
 must_check int direct_socket_open(const char *path, struct direct_socket *out);
-/* The same in a mount that is taken over: what is there is of the daemon before, even if threads of that have it still. */
-must_check int direct_socket_take(const char *path, struct direct_socket *out);
 /* And removes it. */
 void direct_socket_close(struct direct_socket *s);
 

@@ -280,25 +280,6 @@ void stored_look(struct stored *stored, uint64_t ino)
 		marks_done(stored, ino);
 }
 
-bool stored_early(struct stored *stored, uint64_t ino, struct stored_file *file)
-{
-	__u64 taken = SLOT_TAKEN;
-	unsigned marks = 0;
-
-	if (!file->slot || __atomic_load_n(&file->slot->stored, __ATOMIC_RELAXED) == 0)
-		return false;
-	pthread_mutex_lock(&stored->lock);
-	if (!file->of)
-		marks = mark_take(file);
-	pthread_mutex_unlock(&stored->lock);
-	if (!marks || sabotage_point("stored-early"))
-		return false;
-	times_move(stored, ino, marks);
-	(void)__atomic_compare_exchange_n(&file->slot->stored, &taken, 0, false, __ATOMIC_ACQ_REL,
-					  __ATOMIC_RELAXED);
-	return true;
-}
-
 /* One to be moved. */
 struct mark {
 	uint64_t ino;

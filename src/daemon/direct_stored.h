@@ -56,8 +56,6 @@ void stored_remove(struct stored *stored, uint64_t ino, struct stored_file *file
 /* Takes a lock only if there is some file. */
 bool stored_has(struct stored *stored, uint64_t ino);
 bool stored_is_any(struct stored *stored);
-/* The same of one that was marked by who may not store to it now: what it was stored in the session before (of another daemon). True: its times have moved. */
-bool stored_early(struct stored *stored, uint64_t ino, struct stored_file *file);
 /* Moves the times of the file if it has been stored to; of all. Calls the file system. */
 void stored_look(struct stored *stored, uint64_t ino);
 void stored_look_all(struct stored *stored);

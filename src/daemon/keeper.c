@@ -371,7 +371,7 @@ static void daemon_died(struct keeper *k, bool signaled, int number)
 			 signaled ? "signal" : "status", number);
 		atomic_store(&k->head->upgrade, KEPT_UPGRADE_FAILED);
 	}
-	/* One that came as far as to another request has got over the one before (fuse/carry.c). */
+	/* One that came as far as to another request has got over the one before (fuse/resend.c). */
 	if (!k->is_up && k->head && k->head->trying != k->trying)
 		k->failures = 0;
 	if (!k->is_up)

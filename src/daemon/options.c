@@ -260,8 +260,10 @@ static int option_take(struct daemon_opts *opts, const char *option, char *why, 
 		return set_threads(opts, option + 8, why, why_size);
 	if (strncmp(option, "on_event=", 9) == 0)
 		return set_on_event(opts, option + 9, why, why_size);
-	if (strncmp(option, "direct=", 7) == 0)
+	if (strncmp(option, "direct=", 7) == 0) {
+		opts->direct_given = true;
 		return direct_rights_parse(option + 7, &opts->direct, why, why_size);
+	}
 	if (strncmp(option, "direct_unit=", 12) == 0)
 		return set_direct_unit(opts, option + 12, why, why_size);
 	if (strncmp(option, "socket=", 7) == 0)
@@ -343,6 +345,12 @@ static int keeper_check(struct daemon_opts *opts, char *why, size_t why_size)
 		snprintf(why, why_size, "keeper: not with transport=uring: what was under way would be lost");
 		return -EINVAL;
 	}
+	if (opts->direct_given && (opts->direct.owners || opts->direct.count)) {
+		snprintf(why, why_size,
+			 "keeper: not with direct=: nobody maps pages directly in such a mount");
+		return -EINVAL;
+	}
+	opts->direct = (struct direct_rights){ 0 };
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct daemon_opts {
 	bool keeper;          /* another daemon can take over */
 	const char *on_event; /* a program to run for each event of bad memory; or NULL */
 	struct direct_rights direct;
+	bool direct_given;    /* by an option */
 	uint64_t direct_unit; /* what they map are multiples of it; 0: as the device needs it */
 	const char *socket;   /* where processes ask for direct mappings; NULL: a place by default */
 	unsigned threads;     /* 0: as many as fit the machine */

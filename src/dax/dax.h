@@ -99,8 +99,6 @@ must_check int dax_lend(int pool_fd, bool write, uint64_t number);
 /* Whether somebody still has that one; any of them, but for those of pool_fd itself. */
 bool dax_is_lent(int pool_fd, uint64_t number);
 bool dax_is_any_lent(int pool_fd);
-/* Of those with numbers from..to-1. */
-bool dax_is_some_lent(int pool_fd, uint64_t from, uint64_t to);
 
 /*
  * Maps what a plain file has gained since it was opened, after making it size_bytes large (0: as it is). The former part stays where it is, and in

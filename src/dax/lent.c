@@ -43,8 +43,3 @@ bool dax_is_any_lent(int pool_fd)
 {
 	return is_lent(pool_fd, 0, 0);
 }
-
-bool dax_is_some_lent(int pool_fd, uint64_t from, uint64_t to)
-{
-	return from < to && is_lent(pool_fd, (off_t)from, (off_t)(to - from));
-}

@@ -583,9 +583,6 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 	rc = itable_open(fs);
 	if (rc)
 		goto out_space;
-	rc = former_open(fs);
-	if (rc)
-		goto out_table;
 	if (!opts->readonly) {
 		rc = data_resume(fs);
 		if (rc) /* finished later, it would take from files what was written to them meanwhile */
@@ -599,7 +596,6 @@ int fs_open(struct pool *pool, const struct fs_opts *opts, struct fs **out)
 	*out = fs;
 	return 0;
 out_table:
-	former_close(fs);
 	itable_close(fs);
 out_space:
 	space_close(pool);
@@ -616,7 +612,6 @@ out_free:
 
 void fs_close(struct fs *fs)
 {
-	former_close(fs);
 	work_stop(fs);
 	evacuate_close(fs);
 	events_close(fs);

@@ -31,8 +31,6 @@ struct inode {
 	struct ledger_cell *cell; /* NULL: there is no ledger */
 	_Atomic bool adopted;     /* what its cell says has been counted */
 	_Atomic uint64_t
-		former; /* LEDGER_HELD, LEDGER_STORED: what processes of daemons before may have (former.h) */
-	_Atomic uint64_t
 		pins; /* all that keeps it in the table: references, opens, operations, queues. 0: on its way out */
 	_Atomic uint64_t refs;                          /* lookups of the kernel */
 	_Atomic uint32_t opens, write_opens, map_opens; /* counted up under (l), any mode */
@@ -88,15 +86,8 @@ struct fs {
 		adopt_lock; /* inodes that come into the table and have a cell; nothing is taken under it */
 
 	_Atomic(const struct fs_holders *) holders; /* NULL: nobody maps files */
-	_Atomic int former;                         /* enum former */
-	struct former_wait {
-		pthread_mutex_t lock, holders_lock; /* of what follows; holders are not changed */
-		pthread_cond_t changed;
-		pthread_t thread;
-		bool runs, stop;
-	} former_wait;
-	_Atomic uint64_t holder_count; /* of all inodes */
-	_Atomic uint64_t drops;        /* how often the kernel has been made to drop pages (lend.c) */
+	_Atomic uint64_t holder_count;              /* of all inodes */
+	_Atomic uint64_t drops; /* how often the kernel has been made to drop pages (lend.c) */
 
 	pthread_mutex_t slow_lock;      /* of operations that lost many rounds; recursive */
 	pthread_mutex_t rename_lock;    /* directories move between directories one at a time */
@@ -361,30 +352,6 @@ void open_ways_adopt(struct inode *inode, uint32_t through, uint32_t bypass);
 
 void lend_init(struct inode *inode);
 void lend_adopt(struct inode *inode);
-
-/* ---- processes of daemons before (former.h) ---- */
-
-enum former { FORMER_GONE, FORMER_WAIT, FORMER_LOST };
-
-static inline bool former_is_any(const struct fs *fs)
-{
-	return atomic_load_explicit(&fs->former, memory_order_acquire) != FORMER_GONE;
-}
-/* One of them may have pieces of the file. */
-static inline bool former_has(const struct fs *fs, const struct inode *inode)
-{
-	return former_is_any(fs) && atomic_load(&inode->former) & LEDGER_HELD;
-}
-/* As fs_holders.held. */
-bool former_held(const struct fs *fs, const struct inode *inode, enum fs_change change);
-/* As fs_holders.begin; there is no end. */
-int former_begin(struct fs *fs, uint64_t ino, enum fs_change change);
-must_check int former_open(struct fs *fs);
-void former_close(struct fs *fs);
-/* How many blocks from blk on processes may have, or not. */
-uint64_t lent_run(const struct fs *fs, uint64_t blk, uint64_t count_blk, bool *lent);
-/* The space floor asks what is to be kept from use. */
-void holders_keep(struct fs *fs);
 /*
  * The kernel is about to be given pages of [lo_blk, hi_blk): whoever may store there directly is asked first, as by op_change(); and whoever has them, if the kernel may
  * store to them. With the lock held in any mode. -EUSERS: as op_change().

@@ -23,7 +23,6 @@
 #include "util/util.h"
 
 struct fs;
-struct fs_former;
 struct fs_ledger;
 
 struct fs_opts {
@@ -33,7 +32,6 @@ struct fs_opts {
 	bool background; /* a thread that frees orphans and batches access times; else fs_work() does */
 	const struct fs_ledger
 		*ledger; /* of a mount that another daemon can take over (ledger.h); NULL: none */
-	const struct fs_former *former; /* processes of daemons before (former.h); NULL: there are none */
 };
 
 /* Opens the file system in an open pool (and the space floor under it), continues intents. */

@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 
 #include "fs/data.h"
-#include "fs/former.h"
 #include "fs/forward.h"
 #include "fs/loss.h"
 #include "util/log.h"
@@ -29,31 +28,10 @@ static const struct fs_holders *holders_of(struct fs *fs)
 	return atomic_load_explicit(&fs->holders, memory_order_acquire);
 }
 
-static uint64_t keep(void *arg, uint64_t blk, uint64_t count_blk, bool *held)
-{
-	struct fs *fs = arg;
-	const struct fs_holders *holders = holders_of(fs);
-
-	*held = false;
-	if (former_is_any(fs) && !sabotage_point("former-keep")) {
-		count_blk = lent_run(fs, blk, count_blk, held);
-		if (*held)
-			return count_blk;
-	}
-	return holders ? holders->keep(holders->arg, blk, count_blk, held) : count_blk;
-}
-
-void holders_keep(struct fs *fs)
-{
-	space_set_keep(fs->pool, holders_of(fs) || former_is_any(fs) ? keep : NULL, fs);
-}
-
 void fs_set_holders(struct fs *fs, const struct fs_holders *holders)
 {
-	pthread_mutex_lock(&fs->former_wait.holders_lock);
 	atomic_store(&fs->holders, holders);
-	holders_keep(fs);
-	pthread_mutex_unlock(&fs->former_wait.holders_lock);
+	space_set_keep(fs->pool, holders ? holders->keep : NULL, holders ? holders->arg : NULL);
 }
 
 /* ---- before a change ---- */
@@ -75,21 +53,13 @@ static bool is_held(struct fs *fs, const struct inode *inode, uint64_t lo_blk, u
 {
 	const struct fs_holders *holders = holders_of(fs);
 
-	if (former_held(fs, inode, change))
-		return true;
 	return holders && atomic_load_explicit(&inode->holders, memory_order_relaxed) > 0 &&
 	       holders->held(holders->arg, inode->ino, lo_blk, hi_blk, change);
 }
 
-/* Mostly nobody does. */
-static bool may_be_held(const struct fs *fs, const struct inode *inode)
-{
-	return atomic_load_explicit(&inode->holders, memory_order_relaxed) > 0 || former_has(fs, inode);
-}
-
 int op_change(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk, enum fs_change change)
 {
-	if (!may_be_held(op->fs, inode) || lo_blk >= hi_blk ||
+	if (atomic_load_explicit(&inode->holders, memory_order_relaxed) == 0 || lo_blk >= hi_blk ||
 	    !is_held(op->fs, inode, lo_blk, hi_blk, change))
 		return 0;
 	change_note(op, &(struct op_change){ inode->ino, lo_blk, hi_blk, change });
@@ -129,8 +99,8 @@ int op_change_store(struct op *op, struct inode *inode, const struct inode_attr 
 	struct btree bt;
 
 	/* All of it first: mostly nobody holds anything of it. */
-	if (!may_be_held(op->fs, inode) || lo_blk >= hi_blk || attr->data_format != DATA_EXTENTS ||
-	    !is_held(op->fs, inode, lo_blk, hi_blk, FS_CHANGE_MOVE))
+	if (atomic_load_explicit(&inode->holders, memory_order_relaxed) == 0 || lo_blk >= hi_blk ||
+	    attr->data_format != DATA_EXTENTS || !is_held(op->fs, inode, lo_blk, hi_blk, FS_CHANGE_MOVE))
 		return 0;
 	inode_data_tree(op, attr->ino, NODE_EXTENT, &bt);
 	for (uint64_t blk = lo_blk, count_blk; blk < hi_blk; blk += count_blk) {
@@ -219,12 +189,10 @@ int changes_begin(struct fs *fs, struct changes *changes, const struct op_change
 		rc = -EBUSY;
 	if (wait_fn)
 		wait_fn(fs->wait_arg, true);
-	for (unsigned i = 0; i < count && !rc; i++) {
+	for (unsigned i = 0; i < count && !rc && holders; i++) {
 		const struct op_change *c = &asked[i];
 
-		rc = former_begin(fs, c->ino, c->change);
-		if (!rc && holders)
-			rc = holders->begin(holders->arg, c->ino, c->lo_blk, c->hi_blk, c->change);
+		rc = holders->begin(holders->arg, c->ino, c->lo_blk, c->hi_blk, c->change);
 		if (!rc)
 			changes->list[changes->count++] = *c;
 	}
@@ -269,30 +237,9 @@ static int hold_op(struct op *op, void *arg)
 	atomic_fetch_add(&inode->pins, 1);
 	atomic_fetch_add(&inode->opens, 1);
 	atomic_fetch_add(&op->fs->holder_count, 1);
-	pthread_mutex_lock(&op->fs->adopt_lock);
 	atomic_fetch_add(&inode->holders, 1);
-	ledger_hold(inode->cell, LEDGER_HELD);
-	pthread_mutex_unlock(&op->fs->adopt_lock);
 	call->inode = inode;
 	return 0;
-}
-
-void fs_hold_store(struct fs *fs, uint64_t ino)
-{
-	ledger_hold(ledger_cell(fs, ino), LEDGER_STORED);
-}
-
-/* One less; false: there was none. With the last one the ledger says so, unless there may be some that are not known. */
-static bool holder_drop(struct fs *fs, struct inode *inode)
-{
-	bool dropped;
-
-	pthread_mutex_lock(&fs->adopt_lock);
-	dropped = atomic_load(&inode->holders) > 0;
-	if (dropped && atomic_fetch_sub(&inode->holders, 1) == 1 && !former_is_any(fs))
-		ledger_unhold(inode->cell);
-	pthread_mutex_unlock(&fs->adopt_lock);
-	return dropped;
 }
 
 int fs_hold(struct fs *fs, uint64_t ino)
@@ -308,10 +255,13 @@ int fs_hold(struct fs *fs, uint64_t ino)
 void fs_unhold(struct fs *fs, uint64_t ino)
 {
 	struct inode *inode = inode_pin(fs, ino, 1, false);
+	uint32_t held = inode ? atomic_load(&inode->holders) : 0;
 
 	if (!inode)
 		return;
-	if (holder_drop(fs, inode)) {
+	while (held > 0 && !atomic_compare_exchange_weak(&inode->holders, &held, held - 1))
+		;
+	if (held > 0) {
 		atomic_fetch_sub(&fs->holder_count, 1);
 		open_unhold(fs, ino);
 	}

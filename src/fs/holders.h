@@ -50,8 +50,6 @@ struct fs_holders {
 	 * opened; under locks of the space floor: takes none that are held around calls of fs or space_release().
 	 */
 	uint64_t (*keep)(void *arg, uint64_t blk, uint64_t count_blk, bool *held);
-	/* What fs_lent() says more than there is (former.h) is taken back. May be NULL. */
-	void (*recount)(void *arg);
 };
 
 /* Before anybody else uses fs; NULL: nobody any more. *holders stays the caller's and has to live on. */
@@ -117,8 +115,6 @@ must_check int fs_make_whole(struct fs *fs, const struct fs_cred *cred, uint64_t
 /* A holder has the file: op_change() asks held() while it is so. Counted; ino stays allocated. -ESTALE, -ENOMEM. */
 must_check int fs_hold(struct fs *fs, uint64_t ino);
 void fs_unhold(struct fs *fs, uint64_t ino);
-/* He may store to it, from now until nobody holds it. */
-void fs_hold_store(struct fs *fs, uint64_t ino);
 
 /*
  * Around having the kernel drop all pages of the file, which waits for those that are on their way to it. Then there are none, unless it was given some meanwhile, or another drop

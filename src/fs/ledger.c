@@ -74,8 +74,6 @@ void ledger_adopt(struct fs *fs, struct inode *inode)
 		/* The kernel may have got pages of it from a daemon before. */
 		if (refs + opens > 0 && !sabotage_point("ledger-lent"))
 			lend_adopt(inode);
-		/* As it is now: who comes later is one of ours. */
-		atomic_store(&inode->former, atomic_load(&cell->ways) & (LEDGER_HELD | LEDGER_STORED));
 		atomic_store(&inode->adopted, true);
 	}
 	pthread_mutex_unlock(&fs->adopt_lock);
@@ -157,16 +155,4 @@ void ledger_way(struct ledger_cell *cell, unsigned flags, bool more)
 		way_count(cell, LEDGER_THROUGH, more);
 	if (cell && flags & FS_OPEN_BYPASS)
 		way_count(cell, LEDGER_BYPASS, more);
-}
-
-void ledger_hold(struct ledger_cell *cell, uint64_t what)
-{
-	if (cell && (atomic_load(&cell->ways) & what) != what && !sabotage_point("ledger-hold"))
-		atomic_fetch_or(&cell->ways, what);
-}
-
-void ledger_unhold(struct ledger_cell *cell)
-{
-	if (cell)
-		atomic_fetch_and(&cell->ways, ~(LEDGER_HELD | LEDGER_STORED));
 }

@@ -27,38 +27,25 @@ struct inode;
 struct ledger_cell {
 	_Atomic uint64_t refs;
 	_Atomic uint32_t opens, write_opens, map_opens,
-		cached_opens; /* as those of struct inode, without holders */
-	_Atomic uint64_t
-		ways; /* LEDGER_THROUGH and LEDGER_BYPASS of its opens: modes.c; LEDGER_HELD, LEDGER_STORED */
+		cached_opens;  /* as those of struct inode, without holders */
+	_Atomic uint64_t ways; /* LEDGER_THROUGH and LEDGER_BYPASS of its opens: modes.c */
 };
 #define LEDGER_WAY_BITS 24u
 #define LEDGER_WAY_MAX \
 	((1ull << LEDGER_WAY_BITS) - 1) /* so many or more: stays until the kernel forgets the inode */
 #define LEDGER_THROUGH 1ull
 #define LEDGER_BYPASS (1ull << LEDGER_WAY_BITS)
-#define LEDGER_HELD (1ull << 62)   /* somebody may have pieces of it (holders.h) */
-#define LEDGER_STORED (1ull << 63) /* and store to them */
 static_assert(sizeof(struct ledger_cell) == 32, "two in a line");
-
-/* Which blocks of the device processes may have mapped (lent.c), with a byte for each LENT_PAGE bytes of it: 0, nothing of those is set. */
-struct ledger_lent {
-	_Atomic uint64_t *words; /* NULL: it is not noted */
-	_Atomic uint8_t *pages;
-	uint64_t blk_count;
-};
-#define LENT_PAGE 4096u
 
 struct fs_ledger {
 	struct ledger_cell *cells; /* by inode number */
 	uint64_t cell_count;
-	struct ledger_lent lent;
 	struct txn_receipt *receipts;
 	uint32_t receipt_count;
 };
 
-/* How many cells a pool needs, and blocks of ledger_lent (a multiple of those of a page), however far it grows. */
+/* How many cells a pool needs, however far it grows. */
 uint64_t fs_ledger_cells(const struct pool *pool);
-uint64_t fs_ledger_blocks(const struct pool *pool);
 
 /*
  * Before fs_open(), after the replay: inodes that were made for a request that has not been answered get the reference of the answer, so that nobody frees
@@ -80,9 +67,6 @@ void ledger_unref(struct ledger_cell *cell, uint64_t count);
 void ledger_open(struct ledger_cell *cell, unsigned flags);
 void ledger_close(struct ledger_cell *cell, unsigned flags);
 void ledger_uncache(struct ledger_cell *cell);
-/* LEDGER_HELD, LEDGER_STORED; and none of both any more. */
-void ledger_hold(struct ledger_cell *cell, uint64_t what);
-void ledger_unhold(struct ledger_cell *cell);
 /* One more open, or one less, that gets at the data in one of these ways: FS_OPEN_THROUGH, FS_OPEN_BYPASS, or none. */
 void ledger_way(struct ledger_cell *cell, unsigned flags, bool more);
 

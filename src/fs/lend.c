@@ -43,7 +43,7 @@ int op_lend(struct op *op, struct inode *inode, uint64_t lo_blk, uint64_t hi_blk
 	/* Mostly it is so already, and then nothing is written. */
 	if (atomic_load(&inode->lent) != LENT && !sabotage_point("page-lend"))
 		atomic_store(&inode->lent, LENT);
-	if ((atomic_load(&inode->holders) == 0 && !former_has(op->fs, inode)) || sabotage_point("page-moves"))
+	if (atomic_load(&inode->holders) == 0 || sabotage_point("page-moves"))
 		return 0;
 	/* LENT, then shadows: those are read without locks. */
 	atomic_thread_fence(memory_order_seq_cst);
@@ -84,10 +84,8 @@ void fs_drop_end(struct fs *fs, uint64_t ino, uint64_t drop)
 /* And, if lent is true, whether the kernel may keep pages of it. */
 static bool is_held(struct fs *fs, uint64_t ino, bool lent)
 {
-	struct inode *inode = former_is_any(fs)                  ? inode_pin_known(fs, ino) :
-			      atomic_load(&fs->holder_count) > 0 ? inode_pin(fs, ino, 1, false) :
-								   NULL;
-	bool held = inode && (atomic_load(&inode->holders) > 0 || former_has(fs, inode));
+	struct inode *inode = atomic_load(&fs->holder_count) > 0 ? inode_pin(fs, ino, 1, false) : NULL;
+	bool held = inode && atomic_load(&inode->holders) > 0;
 
 	if (held && lent)
 		held = !(atomic_load(&inode->lent) & NONE_BIT);

@@ -136,11 +136,6 @@ int session_drop_pages(struct session *session, uint64_t ino)
 	return rc;
 }
 
-void session_drop_attr(struct session *session, uint64_t ino)
-{
-	(void)session_drop(session, ino, -1, 0);
-}
-
 /* ---- ioctls ---- */
 
 void ops_direct(fuse_req_t req)

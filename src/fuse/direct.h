@@ -57,8 +57,6 @@ uint32_t session_through_opens(struct session *session, uint64_t ino);
  * thread that answers requests. -ESHUTDOWN.
  */
 must_check int session_drop_pages(struct session *session, uint64_t ino);
-/* Attributes alone. Waits for nothing. */
-void session_drop_attr(struct session *session, uint64_t ino);
 
 /* ---- for the handlers of this floor ---- */
 

@@ -37,13 +37,10 @@ static void kept_look(struct kept *kept)
 		.cell_count = head->cell_count,
 		.receipts = (void *)(base + head->receipts_off),
 		.receipt_count = head->receipt_count,
-		.lent = { .words = (void *)(base + head->lent_off),
-			  .pages = (void *)(base + head->pages_off),
-			  .blk_count = head->lent_blk },
 	};
 }
 
-int kept_new(uint64_t cell_count, uint64_t lent_blk, struct kept **out)
+int kept_new(uint64_t cell_count, struct kept **out)
 {
 	struct kept_head head = {
 		.magic = KEPT_MAGIC,
@@ -52,7 +49,6 @@ int kept_new(uint64_t cell_count, uint64_t lent_blk, struct kept **out)
 		.receipt_count = RECEIPTS,
 		.tokens_size = token_table_size(),
 		.cell_count = cell_count,
-		.lent_blk = lent_blk,
 	};
 	struct kept *kept = calloc(1, sizeof(*kept));
 
@@ -60,9 +56,7 @@ int kept_new(uint64_t cell_count, uint64_t lent_blk, struct kept **out)
 		return -ENOMEM;
 	head.receipts_off = u64_align_up(sizeof(head), PAGE);
 	head.tokens_off = head.receipts_off + RECEIPTS * sizeof(struct txn_receipt);
-	head.lent_off = u64_align_up(head.tokens_off + head.tokens_size, PAGE);
-	head.pages_off = head.lent_off + lent_blk / 8;
-	head.cells_off = u64_align_up(head.pages_off + lent_blk / 8 / LENT_PAGE, PAGE);
+	head.cells_off = u64_align_up(head.tokens_off + head.tokens_size, PAGE);
 	head.size_bytes = u64_align_up(head.cells_off + cell_count * sizeof(struct ledger_cell), PAGE);
 	kept->head = dax_shared_alloc(head.size_bytes, &kept->fd);
 	if (!kept->head) {
@@ -82,10 +76,6 @@ static bool head_is_sound(const struct kept_head *head, uint64_t size_bytes)
 	       head->receipt_count == RECEIPTS && head->tokens_size == token_table_size() &&
 	       head->init_size <= KEPT_INIT_MAX && head->answer_size <= KEPT_INIT_MAX &&
 	       head->receipts_off < head->tokens_off && head->tokens_off < head->cells_off &&
-	       head->tokens_off < head->lent_off && head->lent_off <= head->pages_off &&
-	       head->pages_off <= head->cells_off &&
-	       (head->pages_off - head->lent_off) * 8 == head->lent_blk &&
-	       (head->cells_off - head->pages_off) * LENT_PAGE * 8 >= head->lent_blk &&
 	       head->cells_off <= size_bytes &&
 	       (size_bytes - head->cells_off) / sizeof(struct ledger_cell) >= head->cell_count;
 }

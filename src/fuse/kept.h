@@ -5,10 +5,9 @@
  *	head		what was agreed with the kernel, where it is mounted
  *	receipts	of requests that are under way (txn/receipt.h)
  *	tokens		(token.h)
- *	lent		which blocks processes may have mapped (fs/lent.c), a bit each, and a byte for each page of those
  *	cells		how often the kernel knows each inode (fs/ledger.h); as long as numbers of inodes can be, nearly all of it never touched
  *
- * Whoever takes over believes the head only if it is of the layout that he knows. Nothing in here says what of a file lies where on the device.
+ * Whoever takes over believes the head only if it is of the layout that he knows. Nothing in here says where anything lies on the device.
  */
 #ifndef UMBRA_FUSE_KEPT_H
 #define UMBRA_FUSE_KEPT_H
@@ -25,22 +24,16 @@
 
 #define KEPT_MAGIC 0x6b65707461726d75ull
 /* Goes up with every change of the layout, also that of receipts, tokens and cells. */
-#define KEPT_VERSION 3u
+#define KEPT_VERSION 2u
 #define KEPT_INIT_MAX 256u
 #define KEPT_WHY_MAX 256u
 #define KEPT_PATH_MAX 4096u
-#define KEPT_TRIES 128u
 
 enum kept_upgrade {
 	KEPT_UPGRADE_NONE,
 	KEPT_UPGRADE_RUNS,
 	KEPT_UPGRADE_DONE,
 	KEPT_UPGRADE_FAILED, /* the daemon before it serves again */
-};
-
-/* A request at which daemons have ended, or may do so now. */
-struct kept_try {
-	uint64_t unique, count; /* unique 0: none */
 };
 
 struct kept_head {
@@ -55,24 +48,19 @@ struct kept_head {
 	_Atomic uint32_t starts;                            /* daemons so far */
 	_Atomic uint32_t
 		receipts_short; /* requests had none, so many since all of them were known to be answered */
-	_Atomic uint64_t
-		trying; /* the last request that was begun again, if it is still carried out; else 0 */
+	uint64_t trying;        /* a request that is carried out again now; 0: none */
+	uint32_t trying_count;
 	/* the keeper's */
 	_Atomic uint32_t deaths, upgrade; /* enum kept_upgrade */
 	char upgrade_why[KEPT_WHY_MAX];
 	/* the first daemon's */
 	char dir[KEPT_PATH_MAX], source[KEPT_PATH_MAX];
-	uint64_t lent_off, pages_off, lent_blk;
-	_Atomic uint64_t
-		lost_below; /* processes that were lent the device under a smaller number do not let go */
-	struct kept_try tries[KEPT_TRIES]; /* of requests that are carried out again (carry.c) */
 };
 
 struct kept;
 
 /* -errno */
-/* lent_blk: a multiple of those of a page. */
-must_check int kept_new(uint64_t cell_count, uint64_t lent_blk, struct kept **out);
+must_check int kept_new(uint64_t cell_count, struct kept **out);
 /* Of a daemon before this one; fd stays the caller's. -EPROTO: it is of another layout. */
 must_check int kept_take(int fd, struct kept **out);
 void kept_close(struct kept *kept); /* may be NULL */

@@ -37,7 +37,6 @@ struct worker {
 	struct session *session;
 	struct place_seat *seat;      /* of one that reads /dev/fuse */
 	struct uring_seat *ring_seat; /* of one that serves rings */
-	struct carry *carry;          /* of one that carries out what is asked again */
 	_Atomic bool done;
 	_Atomic bool is_busy; /* with what it has read from /dev/fuse */
 	char *request;        /* a request; the data of a WRITE in it starts at a page */
@@ -80,7 +79,6 @@ struct session {
 	bool stop;              /* (lock) */
 	_Atomic bool exiting;
 	struct kept *kept;             /* or NULL */
-	struct carry *carry;           /* what was asked again; NULL: nothing was */
 	bool is_taken;                 /* over, from another daemon */
 	char *_Atomic leave_path;      /* the program that takes over; NULL: none */
 	_Atomic bool is_quiet;         /* it is about to: the kernel is told nothing more */
@@ -205,7 +203,7 @@ void session_serve(struct worker *worker, char *request, size_t size);
  * 100 ms: the kernel sends them when the last RELEASE is answered. Whether any were carried out since there were before_count.
  */
 bool session_forgets_wait(struct session *session, unsigned before_count);
-/* resend.c: what a daemon before this one has not answered is, or waits for who maps a file (carry.h). Before the workers start. */
+/* resend.c: what a daemon before this one has not answered is, on this thread. Before the workers start. */
 must_check int resend_all(struct session *session);
 /* workers.c: for one more of them, that has no seat. */
 must_check int worker_init(struct session *session, struct worker *worker);

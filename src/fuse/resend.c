@@ -4,8 +4,8 @@
  *
  * First INIT: the kernel has had its answer, so libfuse is told of a kernel that offers what was agreed, and what it answers goes nowhere. Then the kernel
  * is asked for all requests that nobody has answered; it puts them before all others. They are read before anything is done, so that it is known which receipts are
- * of requests that have been answered. Then they are carried out (carry.h), before any new one: nobody sees
- * the file system without what has been asked before, but for what waits.
+ * of requests that have been answered. Then they are carried out one after the other, before any new one: nobody sees
+ * the file system without what has been asked before. A request at which a daemon has ended again and again is answered with EIO.
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -15,13 +15,19 @@
 #include <unistd.h>
 
 #include "dax/dax.h"
-#include "fuse/carry.h"
 #include "fuse/ops.h"
 #include "fuse/resend_wire.h"
 #include "util/log.h"
 
 #define PAGE 4096u
 #define REQUEST_SIZE (OPS_WRITE_MAX + PAGE)
+#define TRIES_MAX 3u /* daemons that have ended at one request */
+
+struct again {
+	struct again *next;
+	size_t size;
+	_Alignas(8) char bytes[];
+};
 
 struct agains {
 	struct again *first, **last;
@@ -32,6 +38,12 @@ struct agains {
 static const struct fuse_in_header *head_of(const struct again *a)
 {
 	return (const void *)a->bytes;
+}
+
+/* Whether there may be one that is sent again behind it: these are read before all others, in any order. */
+static bool is_aside(const struct fuse_in_header *in)
+{
+	return in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET || in->opcode == FUSE_INTERRUPT;
 }
 
 static int again_add(struct agains *all, const char *request, size_t size)
@@ -56,7 +68,7 @@ static int again_add(struct agains *all, const char *request, size_t size)
 	memcpy(a->bytes, request, size);
 	*all->last = a;
 	all->last = &a->next;
-	if (!carry_is_aside(head_of(a)))
+	if (!is_aside(head_of(a)))
 		all->uniques[all->count++] = head_of(a)->unique & ~RESEND_UNIQUE;
 	return 0;
 }
@@ -81,11 +93,82 @@ static int agains_read(struct session *session, struct agains *all)
 			break;
 		}
 		rc = again_add(all, request, (size_t)n);
-		if (!carry_is_aside(in) && !(in->unique & RESEND_UNIQUE))
+		if (!is_aside(in) && !(in->unique & RESEND_UNIQUE))
 			break;
 	}
 	free(request);
 	return rc == -ENODEV ? 0 : rc; /* unmounted: the workers see it too */
+}
+
+/* -ENOENT: the caller has gone. */
+static int reply_raw(struct session *session, uint64_t unique, int error, void *body, size_t size)
+{
+	struct fuse_out_header out = { (uint32_t)(sizeof(out) + size), error, unique };
+	struct iovec iov[2] = { { &out, sizeof(out) }, { body, size } };
+
+	return session_send(session, iov, size ? 2 : 1);
+}
+
+/* False: it has ended too many daemons, and is not to be tried again. */
+static bool again_try(struct kept_head *head, uint64_t unique)
+{
+	if (head->trying != unique) {
+		head->trying_count = 0;
+		head->trying = unique;
+	}
+	return ++head->trying_count <= TRIES_MAX;
+}
+
+static void again_serve(struct session *session, struct worker *worker, struct again *a)
+{
+	struct kept_head *head = kept_head(session->kept);
+	const struct fuse_in_header *in = head_of(a);
+	uint64_t unique = in->unique;
+
+	if (in->opcode == FUSE_INIT) {
+		(void)!reply_raw(session, unique, 0, head->answer, head->answer_size);
+	} else if (is_aside(in) || !(unique & RESEND_UNIQUE)) {
+		session_serve(worker, a->bytes, a->size);
+	} else if (again_try(head, unique & ~RESEND_UNIQUE)) {
+		session_serve(worker, a->bytes, a->size);
+		head->trying = 0;
+	} else {
+		log_error("request %u of process %u ended %u daemons: it is answered with EIO", in->opcode,
+			  in->pid, TRIES_MAX);
+		(void)!reply_raw(session, unique, -EIO, NULL, 0);
+		head->trying = 0;
+	}
+}
+
+static int unique_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int agains_serve(struct session *session, struct agains *all)
+{
+	uint32_t short_count = atomic_load(&kept_head(session->kept)->receipts_short);
+	struct worker *worker = calloc(1, sizeof(*worker));
+	int rc = worker ? worker_init(session, worker) : -ENOMEM;
+
+	if (!rc) {
+		qsort(all->uniques, all->count, sizeof(*all->uniques), unique_compare);
+		kept_sweep(session->kept, all->uniques, all->count);
+		if (all->count)
+			log_debug("%zu requests are asked again", all->count);
+		worker_now = worker;
+		for (struct again *a = all->first; a; a = a->next)
+			again_serve(session, worker, a);
+		worker_now = NULL;
+		/* A lack of long ago must not have requests refused that nobody had begun. */
+		kept_settled(session->kept, short_count);
+	}
+	if (worker)
+		worker_free(worker);
+	free(worker);
+	return rc;
 }
 
 /* ---- INIT ---- */
@@ -144,7 +227,7 @@ int resend_all(struct session *session)
 	if (!rc && atomic_load(&kept_head(session->kept)->is_agreed))
 		rc = agains_read(session, &all);
 	if (!rc && atomic_load(&kept_head(session->kept)->is_agreed))
-		rc = carry_all(session, &all.first, all.uniques, all.count, &session->carry);
+		rc = agains_serve(session, &all);
 	while (all.first) {
 		struct again *a = all.first;
 

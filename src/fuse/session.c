@@ -23,7 +23,6 @@
 #include "dax/dax.h"
 #include "fuse/events.h"
 #include "fuse/again.h"
-#include "fuse/carry.h"
 #include "fuse/ops.h"
 #include "fuse/resend_wire.h"
 #include "fuse/workers.h"
@@ -442,8 +441,6 @@ static void wait_for_holders(void *arg, bool begins)
 		return;
 	if (worker_now->ring_seat)
 		uring_wait(session->uring, worker_now->ring_seat, begins);
-	else if (worker_now->carry)
-		carry_wait(worker_now, begins);
 	else
 		workers_wait(session, begins);
 }
@@ -602,7 +599,6 @@ static void defer_end(struct defer *defer)
 void session_close(struct session *session)
 {
 	workers_join(session);
-	carry_close(session->carry);
 	defer_end(session->defer);
 	defer_end(session->mover);
 	defer_end(session->tellers);

@@ -87,49 +87,14 @@ static int masters_change(struct ranges *masters, const struct range *shadow, bo
 	return rc;
 }
 
-/* Blocks of [lo, hi) without a master are nobody's: the next daemon need not know of them. (l) */
-static void unlend(struct registry *r, uint64_t lo, uint64_t hi)
-{
-	struct range m;
-
-	for (uint64_t end; lo < hi; lo = end) {
-		bool found = ranges_find(r->masters, lo, &m) && m.blk < hi;
-		uint64_t free_end = found ? m.blk : hi;
-
-		if (lo < free_end)
-			fs_unlent(r->fs, lo, free_end - lo);
-		end = found ? m.blk + m.count_blk : hi;
-	}
-}
-
 int masters_add(struct registry *r, const struct range *shadow)
 {
-	/* First: whoever takes over from us finds it, whenever that is. */
-	if (!(shadow->tag & SHADOW_HOLE))
-		fs_lent(r->fs, shadow->value, shadow->count_blk);
 	return masters_change(r->masters, shadow, true);
 }
 
 int masters_drop(struct registry *r, const struct range *shadow)
 {
-	int rc = masters_change(r->masters, shadow, false);
-
-	if (!rc && !(shadow->tag & SHADOW_HOLE) && fs_lends(r->fs))
-		unlend(r, shadow->value, shadow->value + shadow->count_blk);
-	return rc;
-}
-
-void masters_recount(void *arg)
-{
-	struct registry *r = arg;
-	uint64_t lo = 0, hi;
-
-	while (fs_lent_next(r->fs, lo, &lo, &hi)) {
-		pthread_mutex_lock(&r->lock);
-		unlend(r, lo, hi);
-		pthread_mutex_unlock(&r->lock);
-		lo = hi;
-	}
+	return masters_change(r->masters, shadow, false);
 }
 
 void masters_forget(struct registry *r, const struct range *shadow)
@@ -237,7 +202,7 @@ static void quarantine_put(struct registry *r, uint64_t blk, uint32_t count_blk)
 READS_UNDER_RCU uint64_t masters_keep(void *arg, uint64_t blk, uint64_t count_blk, bool *held)
 {
 	struct registry *r = arg;
-	struct range m, q;
+	struct range m;
 	bool found;
 
 	thread_register();
@@ -254,16 +219,8 @@ READS_UNDER_RCU uint64_t masters_keep(void *arg, uint64_t blk, uint64_t count_bl
 	if (found && m.blk > blk) {
 		count_blk = m.blk - blk;
 	} else if (found) {
-		bool known = ranges_find(r->quarantine, blk, &q) && q.blk < blk + count_blk;
-
 		count_blk = u64_min(count_blk, m.blk + m.count_blk - blk);
-		/* It may have been asked before. */
-		if (known && q.blk <= blk) {
-			count_blk = u64_min(count_blk, q.blk + q.count_blk - blk);
-		} else {
-			count_blk = known ? u64_min(count_blk, q.blk - blk) : count_blk;
-			quarantine_put(r, blk, (uint32_t)count_blk);
-		}
+		quarantine_put(r, blk, (uint32_t)count_blk);
 		*held = true;
 	}
 	pthread_mutex_unlock(&r->lock);
@@ -314,8 +271,6 @@ void masters_mend(struct registry *r)
 	if (old)
 		urcu_memb_synchronize_rcu();
 	ranges_free(old);
-	if (mended) {
-		masters_recount(r);
+	if (mended)
 		quarantine_settle_range(r, 0, UINT64_MAX);
-	}
 }

@@ -17,7 +17,6 @@
 #include <urcu/list.h>
 
 #include "fs/core.h"
-#include "fs/former.h"
 #include "registry/ranges.h"
 #include "registry/registry.h"
 #include "space/space.h"
@@ -157,8 +156,6 @@ must_check int masters_drop(struct registry *r, const struct range *shadow);
 void masters_forget(struct registry *r, const struct range *shadow);
 void quarantine_settle(struct registry *r, const struct range *shadows, uint32_t count);
 uint64_t masters_keep(void *arg, uint64_t blk, uint64_t count_blk, bool *held);
-/* What is noted for the next daemon, and is not so any more. */
-void masters_recount(void *arg);
 /* Counts anew what could not be counted for want of memory. */
 void masters_mend(struct registry *r);
 

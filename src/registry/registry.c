@@ -93,12 +93,9 @@ int registry_open(struct fs *fs, const struct registry_opts *opts, struct regist
 	pthread_mutex_init(&r->reap_lock, NULL);
 	CDS_INIT_LIST_HEAD(&r->sessions);
 	CDS_INIT_LIST_HEAD(&r->users);
-	r->holders = (struct fs_holders){ .arg = r,
-					  .begin = change_begin,
-					  .end = change_end,
-					  .held = change_held,
-					  .keep = masters_keep,
-					  .recount = masters_recount };
+	r->holders = (struct fs_holders){
+		.arg = r, .begin = change_begin, .end = change_end, .held = change_held, .keep = masters_keep
+	};
 	fs_set_holders(fs, &r->holders);
 	*out = r;
 	return 0;

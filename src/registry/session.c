@@ -351,8 +351,6 @@ int session_attach(struct session *s, uint64_t ino, bool write, uint32_t *handle
 	rc = fs_hold(r->fs, ino);
 	if (rc)
 		return rc;
-	if (write)
-		fs_hold_store(r->fs, ino);
 	pthread_mutex_lock(&r->lock);
 	h = holding_of(s, ino);
 	if (s->lost || s->ended) {

@@ -143,8 +143,6 @@ static int loading_run(struct txn *tx, void *arg)
 		return rc;
 	group_unload(g); /* bad memory may have been met half-way */
 	rc = load_bitmap(g, tx);
-	if (!rc)
-		kept_load(g);
 	return rc ? rc : load_units(g, tx);
 }
 

@@ -91,7 +91,6 @@ struct space {
 	_Atomic uint64_t freed;       /* counts what makes blocks free that data may take, after they are */
 	struct windows windows;
 	_Atomic(space_keep_fn) keep_fn; /* asked under g->lock */
-	_Atomic bool keep_loads;        /* and when a group is loaded */
 	void *keep_arg;
 	_Atomic uint32_t dir_next;
 };
@@ -260,7 +259,6 @@ void group_give_freed(struct group *g, uint64_t blk, uint64_t count_blk);
 /*
  * Under g->lock: how many of [lo, hi) from lo on, which are free on media and not in the index, are kept, or are not. Asks who may hold them.
  */
-void kept_load(struct group *g);
 uint64_t kept_run(struct group *g, uint64_t lo, uint64_t hi, bool *kept);
 /* Under g->lock: whether some of [lo, hi) are. */
 bool kept_any(const struct group *g, uint64_t lo, uint64_t hi);

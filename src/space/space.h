@@ -127,10 +127,6 @@ must_check int space_owners(struct txn *tx, uint64_t blk, uint64_t count_blk,
  */
 typedef uint64_t (*space_keep_fn)(void *arg, uint64_t blk, uint64_t count_blk, bool *held);
 void space_set_keep(struct pool *pool, space_keep_fn fn, void *arg);
-/* Whether it is asked of what is free when a group is loaded, too. */
-void space_keep_loads(struct pool *pool, bool loads);
-/* It is asked anew of all that is kept. */
-void space_keep_again(struct pool *pool);
 /* What of these blocks is kept from use is so no longer. At any time, inside of a transaction too; waits for no lock that is held for more than a moment. */
 void space_release(struct pool *pool, uint64_t blk, uint64_t count_blk);
 

@@ -58,19 +58,6 @@ static uint32_t cached_opens(void *arg, uint64_t ino)
 	return ino == fuzz_inos[FUZZ_PIECES];
 }
 
-static uint32_t through_opens(void *arg, uint64_t ino)
-{
-	(void)arg;
-	(void)ino;
-	return 0;
-}
-
-static void drop_attr(void *arg, uint64_t ino)
-{
-	(void)arg;
-	(void)ino;
-}
-
 static int drop_pages(void *arg, uint64_t ino)
 {
 	(void)arg, (void)ino;
@@ -237,8 +224,7 @@ static void run(struct input *in)
 {
 	const struct registry_opts registry_opts = { .revoke_ms = 1 };
 	struct server_opts opts = {
-		.mount = { NULL, take_token, excuse_open, accuse_open, cached_opens, through_opens,
-			   drop_pages, drop_attr },
+		.mount = { NULL, take_token, excuse_open, accuse_open, cached_opens, drop_pages },
 		.rights = DIRECT_RIGHTS_DEFAULT,
 		.device_fd = device_fd,
 		.listen_fd = -1,

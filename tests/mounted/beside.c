@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -313,9 +312,8 @@ struct party {
 	enum way way;
 	bool keeps, looks; /* opens the file once, before anybody who does not; only reads */
 	unsigned index, count, rounds;
-	_Atomic uint64_t *told;  /* what each has been told is stored, of its own word */
-	_Atomic unsigned *kept;  /* how many of those that keep it open have it */
-	void (*body)(void *arg); /* another one than party_body(); of those its word is nobody's */
+	_Atomic uint64_t *told; /* what each has been told is stored, of its own word */
+	_Atomic unsigned *kept; /* how many of those that keep it open have it */
 };
 
 struct access {
@@ -447,14 +445,14 @@ static void parties_start(struct party *parties, unsigned count, unsigned rounds
 		parties[i].rounds = rounds;
 		parties[i].told = told;
 		parties[i].kept = kept;
-		pids[i] = child_start(parties[i].body ? parties[i].body : party_body, &parties[i]);
+		pids[i] = child_start(party_body, &parties[i]);
 	}
 	for (unsigned i = 0; i < count; i++)
 		child_wait(pids[i]);
 	fd = (int)MUST(open("f", O_RDONLY));
 	EQ(8 * count, pread(fd, words, 8 * count, 0));
 	for (unsigned i = 0; i < count; i++)
-		EQ(parties[i].looks || parties[i].body ? 0 : rounds, words[i]);
+		EQ(parties[i].looks ? 0 : rounds, words[i]);
 	close(fd);
 	MUST(munmap((void *)told, BLOCK));
 	MUST(munmap((void *)kept, BLOCK));
@@ -517,157 +515,6 @@ static void case_held(void)
 		parties_run(ways, 4, 120);
 }
 
-/* ---- blocks that others get too, or nobody has any more ---- */
-
-/* And leaves nothing behind: who has been driven to the page cache attaches the file anew. */
-static void direct_or_skip(void)
-{
-	int fd = (int)MUST(open("f", O_RDWR | O_CREAT, 0644));
-
-	umbra_detach(attach(fd));
-	close(fd);
-}
-
-static bool all_done(const struct party *p)
-{
-	for (unsigned i = 0; i < p->count; i++)
-		if (!p->looks && atomic_load(&p->told[i]) < p->rounds && i != p->index)
-			return false;
-	return true;
-}
-
-#define CLONES_MAX 600u /* somebody has failed */
-
-static long clone_make(int to, int from)
-{
-	struct umbra_clone_range range = { .src_off = 0 };
-	struct umbra_token token;
-
-	MUST(ioctl(from, UMBRA_IOC_TOKEN, &token));
-	range.token = token;
-	return ioctl(to, UMBRA_IOC_CLONE_RANGE, &range);
-}
-
-/* Clones the file while others store to it: what they have been told is in the clone, and what comes later is not. */
-static void cloner_body(void *arg)
-{
-	const struct party *p = arg;
-
-	for (unsigned turns = 0;
-	     check_failed_count() == 0 && turns < CLONES_MAX && (turns == 0 || !all_done(p)); turns++) {
-		/* Not all of the time: who stores to a mapping waits for those who have the file open through the kernel. */
-		int from = (int)MUST(open("f", O_RDONLY));
-		int to = (int)MUST(open("clone", O_RDWR | O_CREAT | O_TRUNC, 0644));
-		uint64_t told[WAYS], words[WAYS], later[WAYS];
-
-		for (unsigned i = 0; i < p->count; i++)
-			told[i] = atomic_load(&p->told[i]);
-		OK(clone_make(to, from));
-		EQ(8 * p->count, pread(to, words, 8 * p->count, 0));
-		usleep(500);
-		EQ(8 * p->count, pread(to, later, 8 * p->count, 0));
-		for (unsigned i = 0; i < p->count; i++) {
-			check_context("clone %u, word %u", turns, i);
-			TRUE(words[i] >= told[i]);
-			EQ(words[i], later[i]);
-		}
-		close(to);
-		close(from);
-		/* Others get to store what is shared again each time. */
-		usleep(20000);
-	}
-}
-
-static void case_cloned(void)
-{
-	static const enum way ways[] = { DIRECT, DIRECT_MAP, CALLS, DIRECT };
-
-	direct_or_skip();
-	for (unsigned i = 0; i < check_scale(); i++) {
-		struct party parties[] = { { .way = ways[0] },
-					   { .way = ways[1] },
-					   { .way = ways[2] },
-					   { .way = ways[3] },
-					   { .body = cloner_body } };
-
-		parties_start(parties, 5, 40);
-	}
-}
-
-/* Words of a block that is punched again and again, and filled. */
-struct punched {
-	_Atomic uint64_t begun, cut, told; /* how often it has been begun; is so; is filled again */
-	_Atomic bool is_over;
-};
-#define PUNCHED_WORD (40 * BLOCK / 8)
-
-static struct punched *punched;
-
-static void puncher_body(void *arg)
-{
-	unsigned rounds = *(const unsigned *)arg;
-	int fd = (int)MUST(open("f", O_RDWR));
-
-	for (unsigned i = 1; i <= rounds && check_failed_count() == 0; i++) {
-		atomic_store(&punched->begun, i);
-		if (i % 2) {
-			OK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 40 * BLOCK, 4 * BLOCK));
-		} else {
-			OK(ftruncate(fd, 40 * BLOCK));
-			OK(ftruncate(fd, BYTES));
-		}
-		atomic_store(&punched->cut, i);
-		call_store(fd, PUNCHED_WORD, i);
-		atomic_store(&punched->told, i);
-	}
-	atomic_store(&punched->is_over, true);
-	close(fd);
-}
-
-/* Loads: nothing of before a cut that has been made, and zero only while there may be one. */
-static void punched_look(struct access *a, enum way way)
-{
-	uint64_t cut = atomic_load(&punched->cut), told = atomic_load(&punched->told), value = 0;
-
-	if (way == DIRECT)
-		umbra_pread(a->file, &value, 8, 8 * PUNCHED_WORD); /* past the end: nothing */
-	else
-		MUST(pread(a->fd, &value, 8, 8 * PUNCHED_WORD));
-	check_context("%s, after cut %llu, told %llu", way_name[way], (unsigned long long)cut,
-		      (unsigned long long)told);
-	if (value)
-		TRUE(value >= cut);
-	else
-		TRUE(told == 0 || atomic_load(&punched->begun) > told);
-}
-
-static void punched_body(void *arg)
-{
-	enum way way = *(const enum way *)arg;
-	struct access a;
-
-	access_begin(&a, way);
-	while (!atomic_load(&punched->is_over) && check_failed_count() == 0)
-		punched_look(&a, way);
-	access_end(&a, way);
-}
-
-static void case_punched(void)
-{
-	static const enum way ways[] = { DIRECT, DIRECT, CALLS };
-	unsigned rounds = 150 * check_scale();
-	pid_t pids[4];
-
-	direct_or_skip();
-	file_new("f");
-	punched = shared_new(BLOCK);
-	for (unsigned i = 0; i < 3; i++)
-		pids[i] = child_start(punched_body, (void *)(uintptr_t)&ways[i]);
-	pids[3] = child_start(puncher_body, &rounds);
-	for (unsigned i = 0; i < 4; i++)
-		child_wait(pids[i]);
-}
-
 /* ---- one process that has both ---- */
 
 static uint64_t late_revokes(int fd)
@@ -724,8 +571,6 @@ static const struct check_case cases[] = {
 	{ "all_ways", case_all_ways },
 	{ "written_through", case_written_through },
 	{ "held", case_held },
-	{ "cloned", case_cloned },
-	{ "punched", case_punched },
 	{ "both_in_one", case_both_in_one },
 };
 

@@ -63,73 +63,6 @@ case_calls() { killed names names2 temporary append; }
 case_data() { killed data sqlite data2 append; }
 # Threads of daemons that are killed wait in the kernel for reads that the next one has to answer.
 case_beside() { killed beside beside2; }
-
-# beside_killed KILLED CASE...: these of the program beside (m_beside) while KILLED, a command, is done to the daemon again and again
-beside_killed()
-{
-	local load i=0 rc=0 what=$1
-	shift
-	: >"$work/log"
-	fresh 256M && up && mkdir "$mnt/beside" || return 1
-	timeout -k 5 300 "$UMBRA_BUILD/tests/mounted/m_beside" --fs umbrafs "$mnt/beside" "$@" >"$work/said" 2>&1 &
-	load=$!
-	until has_ended $load; do
-		# One that lives shorter than a second, again and again, is started later and later.
-		sleep $((i++ % 5 / 4)).$((RANDOM % 5))
-		$what || { rc=1; break; }
-	done
-	[ $rc = 0 ] || kill $load
-	wait $load && ! grep -q '^skip' "$work/said" || { grep -m 3 -E '^(not ok|skip)' "$work/said"; rc=1; }
-	# Nobody is stopped here: who does not let go waits for somebody who waits for him.
-	! grep 'does not let go in time' "$work/log" || rc=1
-	[ $rc = 0 ] || { umount -l "$mnt"; kill -KILL "$keeper"; return 1; }
-	ended_well
-}
-
-upgrade_either()
-{
-	if grep -q next <<<"$(readlink "/proc/$(daemon)/exe")"; then
-		upgrade --daemon "$umbrafs"
-	else
-		upgrade --daemon "$UMBRA_BUILD/tests/mounted/umbrafs_next"
-	fi
-}
-
-# Files that some map directly, and others have through the kernel: what anybody has been told is stored everybody reads, whichever daemon there is.
-case_direct() { beside_killed daemon_kill all_ways written_through open_beside_write; }
-case_direct_one() { beside_killed daemon_kill kernel_stores kernel_reads page_before_open same_descriptor held both_in_one; }
-case_direct_changes() { beside_killed daemon_kill cloned punched; }
-case_direct_upgrade() { beside_killed upgrade_either all_ways cloned punched; }
-
-# Programs that know nothing of it.
-case_direct_run()
-{
-	fresh 1G && up || return 1
-	UMBRA_DIRECT=all timeout -k 5 $((rounds * 3 + 120)) "$bin/umbra-run" python3 "$here/keeper.py" "$mnt" "$keeper" "$rounds" "$seed" \
-		names data data2 sqlite append temporary >"$work/said" 2>&1 || { kill -KILL "$keeper"; tail -n 4 "$work/said"; return 1; }
-	rm -rf "${mnt:?}"/*
-	ended_well
-}
-
-# kept CASE: of keeper_direct.py
-kept()
-{
-	fresh || return 1
-	timeout 200 python3 "$here/keeper_direct.py" "$1" "$umbrafs" "$UMBRA_BUILD/tests/mounted/mapping_client" "$pool" "$work" >"$work/said" 2>&1 ||
-		{ grep -A 3 'in case_' "$work/said"; tail -n 2 "$work/said"; return 1; }
-	works "$bin/fsck.umbrafs" -fn "$pool"
-}
-
-case_direct_goes_on() { kept goes_on; }
-case_direct_places() { kept places; }
-case_direct_unlinked() { kept unlinked; }
-case_direct_times() { kept times; }
-case_direct_stopped() { kept stopped; }
-case_direct_stopped_before() { kept stopped_before; }
-case_direct_dies() { kept dies; }
-case_direct_locked() { kept locked; }
-case_direct_again() { kept again; }
-
 case_all() { killed names append data sqlite temporary pause; }
 
 # A file has been cut off, and that has not been answered; somebody makes it longer, and is; the daemon is killed. It is not cut off again.
@@ -211,6 +144,7 @@ case_options()
 {
 	fresh || return 1
 	says 1 'keeper: not with transport=uring' "$umbrafs" -o keeper,transport=uring "$pool" "$mnt" || return 1
+	says 1 'keeper: not with direct=' "$umbrafs" -o keeper,direct=rw "$pool" "$mnt" || return 1
 	# In the background, as any mount: the command ends when it answers.
 	works "$umbrafs" -o keeper "$pool" "$mnt" && mountpoint -q "$mnt" || { echo "not mounted"; return 1; }
 	is 'processes' "$(pgrep -fc "$umbrafs.* $shm/")" 2 || return 1
@@ -640,7 +574,7 @@ misses()
 
 case_sabotage()
 {
-	misses setattr-size cut && misses setattr-timeout cut && misses connection-abort gives_up_stuck && misses carry-aside direct_locked && misses carry-tries direct_again
+	misses setattr-size cut && misses setattr-timeout cut && misses connection-abort gives_up_stuck
 }
 
 # That receipts were short once is of no concern to daemons after the next one. (The head's field is set by hand: fuse/kept.h.)

@@ -11,7 +11,6 @@
  *	fill            VALUE bytes, as file_make() of mapping_driver.py makes them
  *	early           SIGBUS with BUS_MCEERR_AO for that address
  *	sync            all of the mapping
- *	kernel          of a word, through a mapping of the kernel's that is made for it and goes again, which waits until the page is written
  *	counts          what the kernel has read and written, and sessions lost
  *
  * MAPPING_STACK=1 in the environment: each thread has a stack for signals as runtimes of languages make it, of 8 KiB above a page that is not to be touched. MAPPING_ENDS=1: at the end of its input the main
@@ -148,21 +147,6 @@ static void call(const struct command *c, char *result, size_t size)
 		snprintf(result, size, "%#llx", (unsigned long long)word);
 }
 
-static int kernel_store(const struct command *c)
-{
-	int fd = open(files[c->index].name, O_RDWR | O_CLOEXEC), rc = 0;
-	uint8_t *at = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	if (at == MAP_FAILED) {
-		rc = -errno;
-	} else {
-		memcpy(at + c->off, &c->value, sizeof(c->value));
-		rc = munmap(at, PAGE_BYTES) ? -errno : 0;
-	}
-	close(fd);
-	return rc;
-}
-
 /* What mapping_driver.py's file_make() puts there. */
 static int fill(const struct command *c)
 {
@@ -219,8 +203,6 @@ static void *run(void *arg)
 		rc = early(files[i].at + c->off);
 	} else if (strcmp(c->what, "sync") == 0) {
 		rc = umbra_msync(files[i].at, files[i].len, MS_SYNC);
-	} else if (strcmp(c->what, "kernel") == 0) {
-		rc = kernel_store(c);
 	} else if (strcmp(c->what, "counts") == 0) {
 		umbra_get_counts(&counts);
 		snprintf(result, sizeof(result), "%llu %llu %llu", counts.kernel_reads, counts.kernel_writes,

@@ -60,8 +60,8 @@ class World:
     def name(self, file):
         return os.path.join(self.mnt, file)
 
-    def client(self, *files, wait='wait:90', others=(), **env):
-        c = Client(self.program, [self.name(f) for f in (*files, *others)], {'UMBRA_RESTART': wait, **env})
+    def client(self, *files, wait='wait:90', **env):
+        c = Client(self.program, [self.name(f) for f in files], {'UMBRA_RESTART': wait, **env})
         self.clients.append(c)
         for i in range(len(files)):
             equal(c.ask('map', i), 'ok', 'map')
@@ -448,5 +448,4 @@ def main():
         w.end()
 
 
-if __name__ == '__main__':
-    main()
+main()

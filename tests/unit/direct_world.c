@@ -75,12 +75,6 @@ static uint32_t through_opens(void *arg, uint64_t ino)
 	return atomic_load(&others_write);
 }
 
-static void drop_attr(void *arg, uint64_t ino)
-{
-	(void)arg;
-	(void)ino;
-}
-
 static int drop_pages(void *arg, uint64_t ino)
 {
 	uint64_t drop = fs_drop_begin(t.fs, ino);
@@ -117,7 +111,7 @@ void up(const struct server_opts *more, unsigned revoke_ms)
 	opts.fs = t.fs;
 	opts.registry = registry;
 	opts.mount = (struct server_mount){ NULL,         take_token,    excuse_open, accuse_open,
-					    cached_opens, through_opens, drop_pages,  drop_attr };
+					    cached_opens, through_opens, drop_pages };
 	opts.rights = DIRECT_RIGHTS_DEFAULT;
 	opts.device_fd = device_fd;
 	opts.listen_fd = opts.listen_fd ? opts.listen_fd : -1;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fake_daemon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -361,6 +362,22 @@ static void on_bad(struct fake_conn *c, const struct umbra_msg_bad *bad)
 	say(c, &lost, sizeof(lost));
 }
 
+unsigned fake_opens(struct fake *f)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	struct stat own, st;
+	unsigned count = 0;
+
+	MUST(dir && fstat(f->fd, &own) == 0);
+	while ((entry = readdir(dir)))
+		count += entry->d_name[0] != '.' && atoi(entry->d_name) != f->fd &&
+			 fstat(atoi(entry->d_name), &st) == 0 && st.st_dev == own.st_dev &&
+			 st.st_ino == own.st_ino;
+	closedir(dir);
+	return count;
+}
+
 union any_message {
 	struct umbra_msg msg;
 	struct umbra_msg_hello hello;
@@ -370,13 +387,6 @@ union any_message {
 	struct umbra_msg_detach detach;
 };
 
-/* The next one serves the same mount. */
-static void another(struct fake *f)
-{
-	if (f->number)
-		f->number++;
-}
-
 /* Under the lock. */
 static void on_message(struct fake_conn *c, const union any_message *m)
 {
@@ -384,16 +394,7 @@ static void on_message(struct fake_conn *c, const union any_message *m)
 
 	switch (m->msg.type) {
 	case UMBRA_MSG_HELLO:
-		if (c->fake->ends > 0) {
-			c->fake->ends--;
-			another(c->fake);
-			shutdown(c->sock, SHUT_RDWR);
-		} else if (c->fake->refuses > 0) {
-			c->fake->refuses--;
-			shutdown(c->sock, SHUT_RDWR);
-		} else {
-			say_hello(c, &m->hello);
-		}
+		say_hello(c, &m->hello);
 		break;
 	case UMBRA_MSG_ATTACH:
 		say_attached(c, &m->attach);
@@ -586,8 +587,6 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	va_end(args);
 	if (!f || f->no_ioctl)
 		return __real_ioctl(fd, request, arg);
-	for (f->waiting += f->waits == request; f->waits == request;)
-		usleep(1000);
 	if (fake_fd_is_dead(fd)) {
 		errno = ENOTCONN;
 		return -1;
@@ -601,9 +600,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 		return 0;
 	}
 	if (request == UMBRA_IOC_DIRECT) {
-		struct umbra_direct direct = { .version = UMBRA_DIRECT_VERSION,
-					       .rights = f->rights,
-					       .daemon = f->number };
+		struct umbra_direct direct = { .version = UMBRA_DIRECT_VERSION, .rights = f->rights };
 
 		strcpy(direct.socket, f->socket);
 		memcpy(arg, &direct, sizeof(direct));
@@ -711,11 +708,21 @@ static void *memory(int *fd, const char *name, uint64_t len)
 	return at;
 }
 
+bool fake_is_attached(struct fake *f)
+{
+	bool is = false;
+
+	pthread_mutex_lock(&f->lock);
+	for (unsigned i = 0; i < FAKE_CONNS; i++)
+		is = is || (f->conns[i].open && f->conns[i].attached > 0);
+	pthread_mutex_unlock(&f->lock);
+	return is;
+}
+
 void fake_up(struct fake *f)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 
-	another(f);
 	strcpy(addr.sun_path, f->socket);
 	unlink(f->socket);
 	f->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);

@@ -68,8 +68,6 @@ struct fake {
 	atomic_uint pool;       /* its name */
 	atomic_ulong fails;     /* this call of ioctl() fails; FAKE_FSTAT: fstat(), and so on */
 	atomic_int fails_with, fails_times;
-	atomic_ulong waits;     /* this call of ioctl() waits until it is another one */
-	atomic_uint waiting;    /* those that do */
 	atomic_uint pieces_max; /* in an answer */
 	atomic_uint delay_ms;   /* before an answer */
 	atomic_int hello_error; /* instead of WELCOME */
@@ -78,9 +76,6 @@ struct fake {
 	atomic_bool strews;      /* what is moved or copied does not come to lie in order */
 	atomic_int type_instead; /* answers MAP with this type */
 	atomic_bool deaf;        /* ends the connection at MAP */
-	atomic_uint ends;        /* so many times the connection ends at HELLO */
-	atomic_uint refuses;     /* the same, by one that goes on */
-	atomic_uint number;      /* in a mount with a keeper: which daemon it is; else 0 */
 	atomic_bool mends;       /* BAD: nothing is lost, the block moves. Otherwise line 3 of it is */
 	/* What it has seen */
 	atomic_uint connects, attaches, detaches, maps, releases, bads, kernel_reads, kernel_writes;

@@ -92,41 +92,7 @@ void fs_unhold(struct fs *fs, uint64_t ino)
 	fake_of(fs)->files[ino].holds--;
 }
 
-void fs_hold_store(struct fs *fs, uint64_t ino)
-{
-	assert(fake_of(fs)->files[ino].holds > 0);
-}
-
 /* ---- blocks ---- */
-
-bool fs_lends(const struct fs *fs)
-{
-	(void)fs;
-	return false;
-}
-
-void fs_lent(struct fs *fs, uint64_t blk, uint64_t count_blk)
-{
-	(void)fs;
-	(void)blk;
-	(void)count_blk;
-}
-
-void fs_unlent(struct fs *fs, uint64_t blk, uint64_t count_blk)
-{
-	(void)fs;
-	(void)blk;
-	(void)count_blk;
-}
-
-bool fs_lent_next(const struct fs *fs, uint64_t blk, uint64_t *lo, uint64_t *hi)
-{
-	(void)fs;
-	(void)blk;
-	(void)lo;
-	(void)hi;
-	return false;
-}
 
 void space_release(struct pool *pool, uint64_t blk, uint64_t count_blk)
 {

@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "fs/former.h"
 #include "fs/holders.h"
 
 #define FAKE_FILES 8u

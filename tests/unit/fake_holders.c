@@ -209,7 +209,7 @@ void fake_holders_set(struct fake_holders *h, struct fs *fs)
 	memset(h, 0, sizeof(*h));
 	pthread_mutex_init(&h->lock, NULL);
 	h->fs = fs;
-	h->ops = (struct fs_holders){ h, begin, end, held, keep, NULL };
+	h->ops = (struct fs_holders){ h, begin, end, held, keep };
 	fs_set_holders(fs, &h->ops);
 }
 

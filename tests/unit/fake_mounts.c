@@ -24,33 +24,6 @@ bool fake_fd_is_dead(int fd)
 	return fcntl(fd, F_GETSIG) == DEAD_MARK;
 }
 
-unsigned fake_opens(struct fake *f)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
-	struct stat own, st;
-	unsigned count = 0;
-
-	assert(dir && fstat(f->fd, &own) == 0);
-	while ((entry = readdir(dir)))
-		count += entry->d_name[0] != '.' && atoi(entry->d_name) != f->fd &&
-			 fstat(atoi(entry->d_name), &st) == 0 && st.st_dev == own.st_dev &&
-			 st.st_ino == own.st_ino;
-	closedir(dir);
-	return count;
-}
-
-bool fake_is_attached(struct fake *f)
-{
-	bool is = false;
-
-	pthread_mutex_lock(&f->lock);
-	for (unsigned i = 0; i < FAKE_CONNS; i++)
-		is = is || (f->conns[i].open && f->conns[i].attached > 0);
-	pthread_mutex_unlock(&f->lock);
-	return is;
-}
-
 struct home *__wrap_home_of(int fd, dev_t dev);
 int __wrap_home_next(const struct home *home, home_fn fn, void *arg);
 

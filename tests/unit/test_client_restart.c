@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -385,162 +384,6 @@ static void test_attached_again(void **state)
 	assert_int_equal(umbra_attach(fd, &file), 0);
 }
 
-/* ---- the next daemon of the same mount ---- */
-
-/* The end of the session has been heard of. */
-static void let_go(void)
-{
-	struct umbra_counts counts;
-
-	for (umbra_get_counts(&counts); counts.lost_sessions == lost_before; umbra_get_counts(&counts))
-		nap();
-	lost_before = counts.lost_sessions;
-}
-
-/* How often this process maps the device, the fake's own mapping too. */
-static unsigned device_maps(void)
-{
-	unsigned count = 0, number;
-	char line[512], place[40];
-	struct stat st;
-	FILE *maps = fopen("/proc/self/maps", "re");
-
-	assert_non_null(maps);
-	assert_int_equal(fstat(fake->dev, &st), 0);
-	snprintf(place, sizeof(place), " %lu ", (unsigned long)st.st_ino);
-	number = minor(st.st_dev);
-	while (fgets(line, sizeof(line), maps)) {
-		unsigned other_major, other_minor;
-
-		if (strstr(line, place) && sscanf(line, "%*s %*s %*s %x:%x", &other_major, &other_minor) == 2)
-			count += other_minor == number;
-	}
-	fclose(maps);
-	return count;
-}
-
-static void run_attach(struct task *t)
-{
-	struct umbra_file *other;
-	int other_fd = fake_open(fake, O_RDWR);
-
-	t->rc = umbra_attach(other_fd, &other);
-	if (t->rc == 0)
-		umbra_detach(other);
-	close(other_fd);
-}
-
-/* Whoever is in a call that the next daemon has to answer keeps nobody from letting go, or that one could not begin. */
-static void test_kernel_call(void **state)
-{
-	struct task task = { .run = run_attach };
-	unsigned before = device_maps(), left;
-	uint8_t *at = map();
-
-	(void)state;
-	fake->number = 1;
-	assert_int_equal(touch(at, true), 0);
-	fake->waits = UMBRA_IOC_TOKEN;
-	pthread_create(&task.thread, NULL, run, &task);
-	while (fake->waiting == 0)
-		nap();
-	fake_down(fake);
-	for (unsigned i = 0; i < 5000 && device_maps() >= before; i++)
-		nap();
-	left = device_maps();
-	assert_int_equal(fake->waiting, 1);
-	fake_up(fake);
-	fake->waits = 0;
-	pthread_join(task.thread, NULL);
-	assert_int_equal(left, 1);
-	assert_int_equal(task.rc, 0);
-	let_go();
-	assert_int_equal(touch(at + BLOCK, true), 0);
-	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
-}
-
-/* It ends before it has said WELCOME, or ends the connection at once: the one after it is asked. */
-static void test_welcome_ends(void **state)
-{
-	uint8_t *at = map(), byte;
-	struct task task = { .run = run_attach };
-
-	(void)state;
-	fake->number = 1;
-	for (unsigned i = 0; i < 4; i++) {
-		assert_int_equal(touch(at + i * BLOCK, true), 0);
-		fake_down(fake);
-		let_go();
-		fake->ends = 1 + i % 2;
-		fake_up(fake);
-		if (i < 2)
-			assert_int_equal(touch(at + (10 + i) * BLOCK, true), 0);
-		else
-			run_attach(&task);
-		assert_int_equal(task.rc, 0);
-		assert_int_equal(fake->ends, 0);
-		assert_int_equal(touch(at + (10 + i) * BLOCK, true), 0);
-		fake_read(fake, (10 + i) * BLOCK, &byte, 1);
-		assert_int_equal(byte, 0x11);
-	}
-	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
-}
-
-/* One that is there, and wants nobody, is not asked again and again. */
-static void test_refused(void **state)
-{
-	struct task task = { .run = run_attach };
-
-	(void)state;
-	for (unsigned kept = 0; kept < 2; kept++) {
-		fake_down(fake);
-		let_go();
-		/* Its socket is not to be found here, as in a container. */
-		run_attach(&task);
-		assert_int_equal(task.rc, -EOPNOTSUPP);
-		fake_up(fake);
-		fake->number = kept;
-		fake->refuses = 5;
-		run_attach(&task);
-		assert_int_equal(task.rc, -EOPNOTSUPP);
-		assert_int_equal(fake->refuses, 4);
-		fake->refuses = 0;
-		run_attach(&task);
-		assert_int_equal(task.rc, 0);
-	}
-}
-
-static uint64_t stored_now(void)
-{
-	return __atomic_load_n(&fake->slots[FAKE_SLOT].stored, __ATOMIC_ACQUIRE);
-}
-
-/* That the file was stored to, which the daemon may not have noted, is said again; and nothing else is. */
-static void test_stored(void **state)
-{
-	uint8_t *at = map(), byte = 7;
-
-	(void)state;
-	for (unsigned i = 0; i < 4; i++) {
-		if (i == 0)
-			assert_int_equal(umbra_pwrite(file, &byte, 1, 0), 1);
-		if (i == 2)
-			assert_int_equal(touch(at, true), 0);
-		assert_int_equal(stored_now(), i % 2 ? 0 : 1);
-		/* Taken, but not noted; or (of a mapping, which may be stored to at any time) noted. */
-		__atomic_store_n(&fake->slots[FAKE_SLOT].stored, i == 0 ? 2 : 0, __ATOMIC_RELEASE);
-		fake_down(fake);
-		let_go();
-		__atomic_store_n(&fake->slots[FAKE_SLOT].stored, 0, __ATOMIC_RELEASE);
-		fake_up(fake);
-		while (!fake_is_attached(fake))
-			assert_int_equal(umbra_pread(file, &byte, 1, 0), 1);
-		assert_int_equal(stored_now(), i % 2 ? 0 : 1);
-		__atomic_store_n(&fake->slots[FAKE_SLOT].stored, 0, __ATOMIC_RELEASE);
-	}
-	assert_int_equal(umbra_munmap(at, BLOCKS * BLOCK), 0);
-}
-
 /* ---- threads ---- */
 
 static atomic_bool stop;
@@ -608,14 +451,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_attached_again, up, down),
 		cmocka_unit_test_setup_teardown(test_bypasses, up, down),
 		cmocka_unit_test_setup_teardown(test_called_deleted, up, down),
-		cmocka_unit_test_setup_teardown(test_kernel_call, up, down),
 		cmocka_unit_test_setup_teardown(test_next_ends, up, down),
 		cmocka_unit_test_setup_teardown(test_overtaken, up, down),
-		cmocka_unit_test_setup_teardown(test_refused, up, down),
-		cmocka_unit_test_setup_teardown(test_stored, up, down),
 		cmocka_unit_test_setup_teardown(test_threads, up, down),
 		cmocka_unit_test_setup_teardown(test_waits, up, down),
-		cmocka_unit_test_setup_teardown(test_welcome_ends, up, down),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY"), *broken = getenv("UMBRA_LEAVE_OUT");
 

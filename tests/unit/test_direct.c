@@ -369,31 +369,6 @@ static void test_times(void **state)
 	close(device_fd);
 }
 
-/* What it says of the session before, with a daemon that has ended: it may not store in this one yet, and perhaps never will. */
-static void test_times_before(void **state)
-{
-	const struct fs_set set = { .what = FS_SET_MTIME, .mtime = { .s = 5 } };
-	struct umbra_slot *slot;
-	struct inode_attr attr;
-	struct client c;
-	uint32_t handle;
-
-	(void)state;
-	up(&(struct server_opts){ 0 }, REVOKE_MS);
-	client_up(&c);
-	handle = attach(&c, inos[0], BOTH);
-	slot = &c.slots[c.in.attached.slot];
-	assert_int_equal(fs_setattr(t.fs, &testfs_root, inos[0], &set, &attr), 0);
-	assert_int_equal(map(&c, handle, 0, 1, 0), 0);
-	assert_int_equal(testfs_attr(&t, inos[0]).mtime.s, 5);
-	__atomic_store_n(&slot->stored, 1, __ATOMIC_RELEASE);
-	assert_int_equal(map(&c, handle, 0, 1, 0), 0);
-	assert_true(testfs_attr(&t, inos[0]).mtime.s > 5);
-	assert_int_equal(__atomic_load_n(&slot->stored, __ATOMIC_ACQUIRE), 0);
-	client_down(&c, true);
-	down();
-}
-
 /* Its blocks stay out of use until nobody has its descriptor of the device, in whatever process. */
 static void test_orphan(void **state)
 {
@@ -623,7 +598,6 @@ int main(void)
 		cmocka_unit_test(test_accused),
 		cmocka_unit_test(test_accused_in_grant),
 		cmocka_unit_test(test_times),
-		cmocka_unit_test(test_times_before),
 		cmocka_unit_test(test_orphan),
 		cmocka_unit_test(test_silent),
 		cmocka_unit_test(test_limits),

@@ -132,7 +132,7 @@ static uint64_t keep(void *arg, uint64_t blk, uint64_t count_blk, bool *held)
 	return count_blk;
 }
 
-static const struct fs_holders holders = { .begin = begin, .end = end, .held = is_held, .keep = keep };
+static const struct fs_holders holders = { NULL, begin, end, is_held, keep };
 
 /* ---- */
 

@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "fs/core.h"
+#include "fs/holders.h"
 #include "lib/testfs.h"
 #include "repair/check.h"
 #include "util/log.h"
@@ -651,6 +652,120 @@ SCENE(clone_files)
 SCENE(truncate)
 SCENE(truncate_long)
 
+/* ---- what is known of opens, and of pages that the kernel has ---- */
+
+/* What the child does with "old" open, and is killed. */
+static void opens_cut(bool (*open)(struct world *w))
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct inode_attr attr;
+		struct world w;
+
+		world_open(&w);
+		MUST(fs_lookup(w.fs, INODE_ROOT, "old", 3, &attr));
+		_exit(open(&w) ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void opens_begin(void)
+{
+	memcpy(pool_bytes, base_bytes, POOL_BYTES);
+	memset(ledger.cells, 0, cells_size);
+	memset(ledger.receipts, 0, sizeof(*ledger.receipts));
+}
+
+/* One writes through pages, one bypasses them, and one that did has been closed. */
+static bool opened_both_ways(struct world *w)
+{
+	const unsigned cached = FS_OPEN_WRITE | FS_OPEN_CACHED;
+	uint8_t byte;
+
+	for (unsigned i = 0; i < 2; i++) {
+		MUST(fs_opened(w->fs, old_ino, cached, &w->cred));
+		if (fs_open_way(w->fs, old_ino, FS_OPEN_THROUGH, FS_WAY_CACHED, 0))
+			return false;
+	}
+	fs_closed(w->fs, old_ino, cached | FS_OPEN_THROUGH);
+	MUST(fs_opened(w->fs, old_ino, 0, &w->cred));
+	MUST(fs_read_pages(w->fs, old_ino, &byte, 1, 0));
+	return fs_open_way(w->fs, old_ino, FS_OPEN_BYPASS, FS_WAY_BYPASS, 0);
+}
+
+static int take_any(void *arg, const struct fs_piece *pieces, unsigned count, uint64_t size_bytes)
+{
+	(void)arg;
+	(void)pieces;
+	(void)size_bytes;
+	return count > 0 ? 0 : -ENODATA;
+}
+
+static void test_ways(void **state)
+{
+	struct fs_grant grant = { .hi_blk = BLOCKS, .write = true, .take = take_any };
+	uint64_t drop;
+	struct world w;
+
+	(void)state;
+	opens_begin();
+	opens_cut(opened_both_ways);
+	world_open(&w);
+	assert_int_equal(fs_through_opens(w.fs, old_ino), 1);
+	/* Beside both it goes along with who writes through pages, but for what must bypass them. */
+	assert_false(fs_open_way(w.fs, old_ino, FS_OPEN_THROUGH, FS_WAY_WANTS, 0));
+	assert_int_equal(fs_through_opens(w.fs, old_ino), 2);
+	fs_open_way_again(w.fs, old_ino);
+	/* The page that was read before is dropped first. */
+	grant.ino = old_ino;
+	MUST(fs_hold(w.fs, old_ino));
+	assert_int_equal(fs_grant(w.fs, &grant), -ERESTART);
+	drop = fs_drop_begin(w.fs, old_ino);
+	fs_drop_end(w.fs, old_ino, drop);
+	assert_int_equal(fs_grant(w.fs, &grant), 0);
+	fs_unhold(w.fs, old_ino);
+	/* All of them are closed, and nothing is left of that. */
+	fs_closed(w.fs, old_ino, FS_OPEN_WRITE | FS_OPEN_CACHED | FS_OPEN_THROUGH);
+	assert_int_equal(fs_through_opens(w.fs, old_ino), 0);
+	/* Who bypasses is known too: a writer who could go either way goes along with him. */
+	assert_true(fs_open_way(w.fs, old_ino, FS_OPEN_THROUGH, FS_WAY_CACHED, 0));
+	fs_closed(w.fs, old_ino, FS_OPEN_BYPASS);
+	assert_int_equal(atomic_load(&ledger.cells[old_ino].ways), 0);
+	assert_int_equal(atomic_load(&ledger.cells[old_ino].opens), 0);
+	fs_forget(w.fs, old_ino, 1);
+	world_close(&w);
+}
+
+/* It counts because of its pages, as long as the daemon lives that has counted it. */
+static bool opened_paged(struct world *w)
+{
+	MUST(fs_opened(w->fs, old_ino, 0, &w->cred));
+	fs_cached(w->fs, old_ino);
+	return fs_cached_opens(w->fs, old_ino) == 1;
+}
+
+static void test_paged(void **state)
+{
+	struct world w;
+
+	(void)state;
+	opens_begin();
+	opens_cut(opened_paged);
+	world_open(&w);
+	assert_int_equal(fs_cached_opens(w.fs, old_ino), 0);
+	fs_cached(w.fs, old_ino);
+	assert_int_equal(fs_cached_opens(w.fs, old_ino), 1);
+	fs_closed(w.fs, old_ino, FS_OPEN_PAGED);
+	assert_int_equal(fs_cached_opens(w.fs, old_ino), 0);
+	assert_int_equal(atomic_load(&ledger.cells[old_ino].cached_opens), 0);
+	fs_forget(w.fs, old_ino, 1);
+	world_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -661,7 +776,8 @@ int main(void)
 		cmocka_unit_test(test_setxattr),      cmocka_unit_test(test_removexattr),
 		cmocka_unit_test(test_append),        cmocka_unit_test(test_collapse),
 		cmocka_unit_test(test_clone_files),   cmocka_unit_test(test_truncate),
-		cmocka_unit_test(test_truncate_long),
+		cmocka_unit_test(test_truncate_long), cmocka_unit_test(test_ways),
+		cmocka_unit_test(test_paged),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
