@@ -86,7 +86,7 @@ case_units()
 # But for times: what may be stored to is so from the first touch on.
 case_units_calls()
 {
-	by_units 0 mapped errors hints mapped_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
+	by_units 0 mapped errors hints mapped_over attached_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
 }
 
 # But for signals past the end of a file: there is memory, up to the next 2 MiB.
