@@ -145,6 +145,27 @@ assert again[4096] == 9
 	sound
 }
 
+# Somebody else has the file open through the kernel all the time: the mapping becomes the kernel's, and the counts say why.
+case_open_elsewhere()
+{
+	local holder
+	mounted && head -c 100000 /dev/urandom >"$mnt/a" || return 1
+	sleep 100 9<>"$mnt/a" &
+	holder=$!
+	wait_for test -e "/proc/$holder/fd/9"
+	UMBRA_STATS=1 "$run" python3 -c 'import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+m = mmap.mmap(fd, 0)
+m[5] = 1
+for i in range(30):
+    os.pwrite(fd, b"x", 4096)
+' "$mnt/a" 2>"$work/stats"
+	kill $holder
+	wait $holder
+	[ "$(by_kernel 'others have them open through the kernel')" -ge 20 ] || { cat "$work/stats"; return 1; }
+	sound
+}
+
 # What is open when the daemon is told that a file is not used any more: nothing that would hold up others who store.
 case_closed_first()
 {
