@@ -23,6 +23,7 @@
 #include "client/mapping.h"
 #include "client/next.h"
 #include "client/preload_mapped.h"
+#include "client/user_memory.h"
 
 NEXT(mmap64, void *, (void *, size_t, int, int, int, off_t))
 NEXT(munmap, int, (void *, size_t))
@@ -231,6 +232,19 @@ exported int msync(void *addr, size_t len, int flags)
 }
 
 /* The device is memory: what is mapped of it is there. */
+static int mincore_all(unsigned char *vec, size_t count)
+{
+	static const unsigned char there[256] = { [0 ... 255] = 1 };
+	size_t n;
+
+	for (; count > 0; vec += n, count -= n) {
+		n = count < sizeof(there) ? count : sizeof(there);
+		if (!user_memory_put(vec, there, n))
+			return -EFAULT;
+	}
+	return 0;
+}
+
 static int mincore_parts(uintptr_t lo, uintptr_t hi, unsigned char *vec)
 {
 	struct mapping_part part;
@@ -239,7 +253,7 @@ static int mincore_parts(uintptr_t lo, uintptr_t hi, unsigned char *vec)
 	while (rc == 0 && lo < hi) {
 		mapping_part_get(lo, hi, NULL, &part);
 		if (part.mapped)
-			memset(vec, 1, (part.hi - lo) / BLOCK);
+			rc = mincore_all(vec, (part.hi - lo) / BLOCK);
 		else if (next_of_mincore()((void *)lo, part.hi - lo, vec))
 			rc = -errno;
 		mapping_part_put(&part);

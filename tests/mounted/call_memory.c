@@ -286,6 +286,8 @@ static void case_bad(void)
 		at = mapped ? map("m", PAGE, PROT_READ | PROT_WRITE) : NULL;
 		for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 			bad_calls(fd, bad[i], fds);
+		for (unsigned i = 0; mapped && i < sizeof(bad) / sizeof(bad[0]); i++)
+			FAULTS(mincore(at, PAGE, bad[i]));
 		/* What is there of it is done, or some of it. */
 		CHECK(pread(fd, pages + 100, PAGE, 0) <= (ssize_t)PAGE - 100);
 		CHECK(preadv(fd, list, 2, 0) == PAGE && memcmp(pages, content, PAGE) == 0);
