@@ -80,12 +80,14 @@ static void touch_to_read(void *dst, const void *src, size_t len)
 
 static void touch_to_write(void *dst, const void *src, size_t len)
 {
-	uint8_t *at = dst;
+	uint8_t *at = dst, none = 0;
 
 	(void)src;
+	/* Not known to be zero: else compilers make a load of what changes nothing. */
+	__asm__ volatile("" : "+r"(none));
 	for (size_t i = 0; i < len; i += BLOCK)
-		__atomic_fetch_or(&at[i], 0, __ATOMIC_RELAXED);
-	__atomic_fetch_or(&at[len - 1], 0, __ATOMIC_RELAXED);
+		__atomic_fetch_or(&at[i], none, __ATOMIC_RELAXED);
+	__atomic_fetch_or(&at[len - 1], none, __ATOMIC_RELAXED);
 }
 
 /*
@@ -97,7 +99,7 @@ static bool buf_is_there(const struct call *c, bool store)
 
 	if (!c->guards_buf)
 		return true;
-	return !guard_copy_user(store ? touch_to_read : touch_to_write, c->buf, c->buf, n, c->buf);
+	return data_touch(c->buf, n, store);
 }
 
 static struct outcome advance(struct call *c, uint64_t n)
@@ -109,12 +111,15 @@ static struct outcome advance(struct call *c, uint64_t n)
 	return (struct outcome){ .next = GO_ON };
 }
 
-/* After a part of a piece, of which fault is where memory was bad. */
-static struct outcome part_done(struct call *c, uint64_t n, const uint8_t *fault, const uint8_t *at)
+/* Of a part of a piece, between the buffer and at. */
+static struct outcome part_copy(struct call *c, guard_copy_fn copy, void *dst, const void *src, uint64_t n,
+				const uint8_t *at)
 {
 	struct outcome o = { .next = BAD, .ask_off = c->off };
+	const uint8_t *fault;
 
-	if (!fault) {
+	if (c->guards_buf ? guard_copy_user(copy, dst, src, n, c->buf, &fault) :
+			    guard_copy(copy, dst, src, n, &fault)) {
 		c->direct += n;
 		return advance(c, n);
 	}
@@ -129,11 +134,6 @@ static struct outcome part_done(struct call *c, uint64_t n, const uint8_t *fault
 static uint64_t part_of(const struct call *c, const struct umbra_piece *p)
 {
 	return u64_min(u64_min(c->len, p->file_off + p->len - c->off), PART_BYTES);
-}
-
-static const void *user_buf(const struct call *c)
-{
-	return c->guards_buf ? c->buf : NULL;
 }
 
 /* NULL: it is not attached. Within a section. */
@@ -199,10 +199,10 @@ static struct outcome read_part(struct call *c)
 		return kernel;
 	}
 	if (p->flags & UMBRA_PIECE_HOLE)
-		return part_done(c, n, guard_copy_user(copy_zeroes, c->buf, NULL, n, user_buf(c)), NULL);
+		return part_copy(c, copy_zeroes, c->buf, NULL, n, NULL);
 	at = v->base + p->dev_off + (c->off - p->file_off);
 	fetch_early(at, n);
-	return part_done(c, n, guard_copy_user(copy_bytes, c->buf, at, n, user_buf(c)), at);
+	return part_copy(c, copy_bytes, c->buf, at, n, at);
 }
 
 static struct outcome write_part(struct call *c)
@@ -211,7 +211,7 @@ static struct outcome write_part(struct call *c)
 		       kernel = { .next = BY_KERNEL, .kernel_len = c->len };
 	const struct view *v = view_now(c);
 	const struct umbra_piece *p;
-	const uint8_t *fault;
+	struct outcome o;
 	uint8_t *at;
 	uint64_t n;
 
@@ -235,10 +235,10 @@ static struct outcome write_part(struct call *c)
 	}
 	at = v->base + p->dev_off + (c->off - p->file_off);
 	look_up_early(c->section, at, n);
-	fault = guard_copy_user(store_bytes, at, c->buf, n, user_buf(c));
+	o = part_copy(c, store_bytes, at, c->buf, n, at);
 	/* In the section: the slot is this file's, and whoever hears that we have let go knows of the store. */
 	atomic_store_explicit((_Atomic __u64 *)&v->slot->stored, 1, memory_order_release);
-	return part_done(c, n, fault, at);
+	return o;
 }
 
 /*
@@ -557,7 +557,7 @@ ssize_t data_call(struct umbra_file *file, void *buf, size_t size, off_t off, bo
 
 bool data_touch(void *buf, size_t size, bool store)
 {
-	return !guard_copy_user(store ? touch_to_read : touch_to_write, buf, buf, size, buf);
+	return guard_copy_user(store ? touch_to_read : touch_to_write, buf, buf, size, buf, NULL);
 }
 
 bool data_at_once(struct umbra_file *file, struct section *section, void *buf, size_t size, off_t off,

@@ -14,7 +14,7 @@
 
 static const char *const why_names[WHY_COUNT] = {
 	[BY_FEW_CALLS] = "too few calls on a descriptor",
-	[BY_OTHER_FILE] = "other files, O_APPEND, no right",
+	[BY_OTHER_FILE] = "other files, O_APPEND, no right, or others have them open through the kernel",
 	[BY_MAPPED] = "files that the kernel maps",
 	[BY_LIMIT] = "RLIMIT_FSIZE",
 	[BY_SMALL_MAPPING] = "small mappings to be read",

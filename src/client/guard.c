@@ -133,11 +133,17 @@ static bool is_store(const siginfo_t *info, const void *context)
 #endif
 }
 
+/* What no address can be (on x86 those between the halves): the processor does not say which it was. */
+static bool is_no_address(const siginfo_t *info)
+{
+	return info->si_code == SI_KERNEL;
+}
+
 static _Noreturn void guard_leave(const siginfo_t *info, const void *context)
 {
 	struct guard *g = guard_now;
 
-	g->fault = info->si_addr;
+	g->fault = is_no_address(info) ? (const uint8_t *)g->user : info->si_addr;
 	guard_now = NULL;
 	client_calls.mask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 	siglongjmp(g->env, 1);
@@ -145,7 +151,8 @@ static _Noreturn void guard_leave(const siginfo_t *info, const void *context)
 
 static bool is_users(const struct guard *g, const siginfo_t *info)
 {
-	return g && (uintptr_t)info->si_addr - g->user < g->user_len;
+	return g &&
+	       (is_no_address(info) ? g->user_len > 0 : (uintptr_t)info->si_addr - g->user < g->user_len);
 }
 
 /* All of it that is not in the session's own mappings. */
@@ -302,38 +309,42 @@ void guard_back(struct guard *g)
 	guard_now = g;
 }
 
-static const uint8_t *guarded(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user,
-			      bool places)
+static bool guarded(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user,
+		    size_t user_len, bool places, const uint8_t **fault)
 {
 	struct guard g;
 
 	/* One by one: to zero all of env, as an initializer does, costs a tenth of a copy of 4 KiB. */
 	g.user = (uintptr_t)user;
-	g.user_len = user ? len : 0;
+	g.user_len = user_len;
 	g.places = places;
-	if (sigsetjmp(g.env, 0))
-		return g.fault;
+	if (sigsetjmp(g.env, 0)) {
+		if (fault)
+			*fault = g.fault;
+		return false;
+	}
 	guard_now = &g;
 	/* The copy must not move out, even when the compiler sees both sides. */
 	atomic_signal_fence(memory_order_seq_cst);
 	copy(dst, src, len);
 	atomic_signal_fence(memory_order_seq_cst);
 	guard_now = NULL;
-	return NULL;
+	return true;
 }
 
-const uint8_t *guard_copy(guard_copy_fn copy, void *dst, const void *src, size_t len)
+bool guard_copy(guard_copy_fn copy, void *dst, const void *src, size_t len, const uint8_t **fault)
 {
-	return guarded(copy, dst, src, len, NULL, false);
+	return guarded(copy, dst, src, len, NULL, 0, false, fault);
 }
 
-const uint8_t *guard_copy_user(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user)
+bool guard_copy_user(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user,
+		     const uint8_t **fault)
 {
-	return guarded(copy, dst, src, len, user, false);
+	return guarded(copy, dst, src, len, user, len, false, fault);
 }
 
-const uint8_t *guard_copy_placing(guard_copy_fn copy, void *dst, const void *src, size_t len,
-				  const void *user)
+bool guard_copy_placing(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user,
+			const uint8_t **fault)
 {
-	return guarded(copy, dst, src, len, user, true);
+	return guarded(copy, dst, src, len, user, len, true, fault);
 }

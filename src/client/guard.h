@@ -46,13 +46,13 @@ void guard_remove(const uint8_t *base);
 
 /* How bytes are copied: memcpy(), or store_bytes(). */
 typedef void (*guard_copy_fn)(void *dst, const void *src, size_t len);
-/* Not within another one of the same thread, but for guard_aside(). Where the copy ended; NULL: it was done. */
-must_check const uint8_t *guard_copy(guard_copy_fn copy, void *dst, const void *src, size_t len);
-/* The same where one side, user, is memory of the application that may be bad: ends there too, if guard_install_user() was called. NULL: none. */
-must_check const uint8_t *guard_copy_user(guard_copy_fn copy, void *dst, const void *src, size_t len,
-					  const void *user);
+/* Not within another one of the same thread, but for guard_aside(). False: it has ended at *fault (which may be NULL). */
+must_check bool guard_copy(guard_copy_fn copy, void *dst, const void *src, size_t len, const uint8_t **fault);
+/* The same where one side, user, is memory of the application that may be bad, wherever it points: ends there too, if guard_install_user() was called. */
+must_check bool guard_copy_user(guard_copy_fn copy, void *dst, const void *src, size_t len, const void *user,
+				const uint8_t **fault);
 /* The same outside of sections, and without locks: what is missing there of the application's mappings comes into place. */
-must_check const uint8_t *guard_copy_placing(guard_copy_fn copy, void *dst, const void *src, size_t len,
-					     const void *user);
+must_check bool guard_copy_placing(guard_copy_fn copy, void *dst, const void *src, size_t len,
+				   const void *user, const uint8_t **fault);
 
 #endif

@@ -13,6 +13,7 @@
 #include "client/memory.h"
 #include "client/reopen.h"
 #include "client/session.h"
+#include "client/spare_areas.h"
 #include "util/sabotage.h"
 
 #define BLOCK 4096u
@@ -282,23 +283,32 @@ static void areas_add(struct mapping *m, unsigned n)
 	areas += n;
 }
 
-/*
- * It cannot fail where it matters: there is something there, and the reserve of areas is large. If it does, other files' bytes could be seen or
- * changed, which is worse than the end.
- */
-static void off_limits(const struct mapping *m, uint64_t lo, uint64_t hi)
-{
-	if (client_calls.mmap(address(m, lo), hi - lo, PROT_NONE,
-			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-		abort();
-}
-
 static void areas_forget(struct mapping *m)
 {
 	m->placed_lo = m->placed_hi = 0;
 	m->storable = false;
 	areas -= m->areas - 1;
 	m->areas = 1;
+}
+
+static bool cover(const struct mapping *m, uint64_t lo, uint64_t hi)
+{
+	return client_calls.mmap(address(m, lo), hi - lo, PROT_NONE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+				 0) != MAP_FAILED;
+}
+
+/*
+ * All of it, which needs no more areas than there are, and gives back some where it is in pieces. If that fails, other files' bytes could be seen or changed, which is worse than
+ * the end.
+ */
+static void off_limits(struct mapping *m)
+{
+	uint64_t lo = place_lo(m), hi = place_hi(m);
+
+	if (!cover(m, lo, hi) && !(spare_areas_give() && cover(m, lo, hi)))
+		abort();
+	areas_forget(m);
 }
 
 static void void_range(struct mapping *m, uint64_t lo, uint64_t hi)
@@ -314,8 +324,10 @@ static void void_range(struct mapping *m, uint64_t lo, uint64_t hi)
 	hi = u64_min(hi > UINT64_MAX - m->unit ? hi : u64_align_up(hi, m->unit), end);
 	if (lo >= hi)
 		return;
-	off_limits(m, lo, hi);
-	if (lo == first && hi == end)
+	/* A part, as long as the program has not used up what the kernel allows it. */
+	if (!cover(m, lo, hi))
+		off_limits(m);
+	else if (lo == first && hi == end)
 		areas_forget(m);
 	else
 		areas_add(m, 1);
@@ -364,7 +376,7 @@ static void areas_make(void)
 
 /*
  * wanted: to be stored to. To be read only, what could be is not made so: who stores later comes again, and the file is marked then. But for whole units: past the end of the file
- * nobody comes again.
+ * nobody comes again. False: nothing of the mapping is in place any more.
  */
 static bool place_piece(struct mapping *m, const struct view *v, const struct umbra_piece *p, bool wanted,
 			uint64_t lo, uint64_t hi)
@@ -380,7 +392,7 @@ static bool place_piece(struct mapping *m, const struct view *v, const struct um
 	else
 		to = client_calls.mremap(from, 0, hi - lo, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 	if (to == MAP_FAILED) {
-		off_limits(m, lo, hi);
+		off_limits(m);
 		return false;
 	}
 	if (store) {
@@ -426,12 +438,14 @@ static void first_piece(const struct mapping *m, const struct view *v, uint64_t 
 	}
 }
 
-enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t lo, uint64_t hi, uint64_t *end)
+/* alone: no more than the piece at off. */
+static enum place place_around(struct mapping *m, uint64_t off, bool store, uint64_t lo, uint64_t hi,
+			       bool alone, uint64_t *end)
 {
 	const struct view *v = atomic_load_explicit(&m->mapped->file->holding->view, memory_order_relaxed);
+	unsigned count = 0, count_max = alone ? 1 : PIECES_AT_ONCE;
 	enum place found;
 	struct umbra_piece p;
-	unsigned count = 0;
 	uint64_t first;
 
 	if (!v)
@@ -446,17 +460,17 @@ enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t l
 		return found;
 	if (off < lo || off >= hi)
 		window(m, off, &lo, &hi);
-	else
+	else if (!alone)
 		first_piece(m, v, lo, &p);
 	areas_make();
 	hi = u64_min(u64_align_up(hi, m->unit), u64_min(place_hi(m), u64_align_up(v->size_bytes, m->unit)));
 	first = lo = u64_max(u64_max(u64_align_down(lo, m->unit), place_lo(m)), p.file_off);
 	*end = lo;
-	while (found == PLACE_DONE && p.file_off <= lo && lo < hi && count < PIECES_AT_ONCE) {
+	while (found == PLACE_DONE && p.file_off <= lo && lo < hi && count < count_max) {
 		uint64_t to = u64_min(hi, p.file_off + p.len);
 
 		if (!place_piece(m, v, &p, store, lo, to))
-			break;
+			return PLACE_FAILED;
 		if (*end == lo && (!store || (p.flags & UMBRA_PIECE_WRITE)))
 			*end = to;
 		lo = to;
@@ -468,15 +482,37 @@ enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t l
 	return lo > off ? PLACE_DONE : PLACE_FAILED;
 }
 
+enum place mapping_place(struct mapping *m, uint64_t off, bool store, uint64_t lo, uint64_t hi, uint64_t *end)
+{
+	enum place found = place_around(m, off, store, lo, hi, false, end);
+
+	/* Perhaps the kernel allows no more areas: this one piece then, and of all of the mapping no other. */
+	if (found == PLACE_FAILED)
+		found = place_around(m, off, store, lo, hi, true, end);
+	if (found == PLACE_FAILED && spare_areas_give())
+		found = place_around(m, off, store, lo, hi, true, end);
+	return found;
+}
+
+static bool is_file_there(const struct mapping *m, uint64_t off, int fd)
+{
+	return client_calls.mmap(address(m, off), BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+				 0) != MAP_FAILED;
+}
+
 void mapping_place_bus(struct mapping *m, uint64_t off)
 {
 	int fd = memfd_create("umbra", MFD_CLOEXEC);
 
 	off = u64_align_down(off, BLOCK);
-	/* Past the end of a file that is empty. */
-	if (fd < 0 || client_calls.mmap(address(m, off), BLOCK, PROT_READ | PROT_WRITE,
-					MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+	if (fd < 0)
 		abort();
+	/* Past the end of a file that is empty. */
+	if (!is_file_there(m, off, fd)) {
+		off_limits(m);
+		if (!is_file_there(m, off, fd) && !(spare_areas_give() && is_file_there(m, off, fd)))
+			abort();
+	}
 	close(fd);
 	placed(m, off, off + BLOCK, 1);
 }
@@ -691,6 +727,7 @@ int mappings_init(void)
 
 	pthread_once(&once, areas_max_look);
 	pthread_mutex_lock(&client_lock);
+	spare_areas_hold();
 	if (!alive) {
 		at = client_calls.mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 				       0);

@@ -146,6 +146,8 @@ void *mmap_own(void *addr, size_t len, int prot, int flags, struct umbra_file *f
 
 /* As mmap(2) with MAP_FIXED, for something that is the kernel's, over mappings of ours; -errno as a pointer. */
 void *mappings_replace(void *addr, size_t len, int prot, int flags, int fd, off_t off);
+/* The same by another call, which puts something else all over [lo, hi), or gives MAP_FAILED and errno. It is made under client_lock. */
+void *mappings_replace_by(uintptr_t lo, uintptr_t hi, void *(*call)(void *arg), void *arg);
 
 /* ---- mapping_whole.c ---- */
 

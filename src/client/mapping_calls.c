@@ -255,7 +255,7 @@ static int flush_part(struct holding *h, struct section *section, uint64_t *off,
 		if (!(p->flags & (UMBRA_PIECE_HOLE | UMBRA_PIECE_LOST))) {
 			n = u64_min(n, FLUSH_BYTES);
 			/* Bad memory has nothing that could be kept. */
-			(void)!guard_copy(flush, NULL, v->base + p->dev_off + (*off - p->file_off), n);
+			(void)!guard_copy(flush, NULL, v->base + p->dev_off + (*off - p->file_off), n, NULL);
 		}
 	}
 	section_leave(section);

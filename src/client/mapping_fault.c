@@ -59,6 +59,7 @@ static void ask_for(const struct mapping *m, struct touch *t)
 	t->ask_off = t->off;
 	t->ask_len = t->store ? 1 : off_end(m) - t->off;
 	t->around = 0;
+	t->alone |= h->session && h->session->full;
 	t->may_store = m->shared && (m->prot & PROT_WRITE);
 	t->whole = m->unit > BLOCK && (p || t->store);
 	if (!t->whole && t->store && p && (p->flags & UMBRA_PIECE_SHARED) && !(p->flags & UMBRA_PIECE_WRITE))
@@ -144,6 +145,34 @@ static bool busy_passes(const struct touch *t, int64_t since_ns)
 	       (back_ns && now_ns - back_ns < BACK_NS && now_ns - since_ns < PATIENCE_NS);
 }
 
+/* What a store that needs space has come to. */
+static void space_note(const struct touch *t, bool full)
+{
+	struct holding *h = t->mapped->file->holding;
+
+	pthread_mutex_lock(&client_lock);
+	if (h->session)
+		h->session->full = full;
+	pthread_mutex_unlock(&client_lock);
+}
+
+/* What was copied around other stores is given back once a second when space is short. Where that was waited for in vain nobody does so again until somebody has got some. */
+static bool space_may_come(const struct touch *t, int64_t since_ns)
+{
+	const struct holding *h = t->mapped->file->holding;
+	bool full;
+
+	pthread_mutex_lock(&client_lock);
+	full = h->session && h->session->full;
+	pthread_mutex_unlock(&client_lock);
+	if (full)
+		return false;
+	if (client_now_ns() - since_ns < SPACE_NS)
+		return true;
+	space_note(t, true);
+	return false;
+}
+
 /* After an answer that is an error: whether it is to be tried again. */
 static enum fault failed(struct touch *t, int rc, int64_t *since_ns, bool came_as_bus)
 {
@@ -165,8 +194,7 @@ static enum fault failed(struct touch *t, int rc, int64_t *since_ns, bool came_a
 			t->alone = true;
 			return FAULT_DONE;
 		}
-		/* What was copied around other stores is given back once a second when space is short. */
-		if (t->alone && client_now_ns() - *since_ns < SPACE_NS) {
+		if (t->around && space_may_come(t, *since_ns)) {
 			pause_for(SPACE_PAUSE_NS);
 			return FAULT_DONE;
 		}
@@ -248,6 +276,8 @@ static enum fault resolve(struct touch *t, bool came_as_bus)
 			else
 				rc = map_ask_range(t->mapped->file, t->ask_off, t->ask_len, t->store, &t->lo,
 						   &t->hi);
+			if (rc == 0 && t->store && t->around)
+				space_note(t, false);
 			f = rc ? failed(t, rc, &since_ns, came_as_bus) : FAULT_DONE;
 		}
 		mapped_put(t->mapped);

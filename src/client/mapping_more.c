@@ -33,8 +33,7 @@ static void forget(uintptr_t lo, uintptr_t hi, struct mapping *spares[2], struct
 
 /* ---- something else in their place ---- */
 
-/* call is made under client_lock, and what it has replaced in [lo, hi) is forgotten if it succeeds. */
-static void *replace(uintptr_t lo, uintptr_t hi, void *(*call)(void *arg), void *arg)
+void *mappings_replace_by(uintptr_t lo, uintptr_t hi, void *(*call)(void *arg), void *arg)
 {
 	struct mapping *spares[2], *cut = NULL;
 	void *at = MAP_FAILED;
@@ -87,13 +86,13 @@ void *mappings_replace(void *addr, size_t len, int prot, int flags, int fd, off_
 	if (mapping_range(addr, len, &lo, &hi) || lo == hi)
 		return failure(-EINVAL);
 	if (fd < 0 || (flags & MAP_ANONYMOUS))
-		return replace(lo, hi, place_memory, &p);
+		return mappings_replace_by(lo, hi, place_memory, &p);
 	/* Mapping a file may ask its file system, and that may ask us: not under the lock. */
 	p.from = client_calls.mmap(NULL, len, prot, flags & ~MAP_FIXED, fd, off);
 	if (p.from == MAP_FAILED)
 		return failure(-errno);
 	p.flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-	at = replace(lo, hi, place_moved, &p);
+	at = mappings_replace_by(lo, hi, place_moved, &p);
 	if (at != addr)
 		(void)client_calls.munmap(p.from, len);
 	return at;
@@ -294,7 +293,7 @@ static void *move_other(const struct move *mv)
 	void *at;
 
 	if (mv->flags & MREMAP_FIXED && mappings_touch(mv->target, mv->target + mv->new_len))
-		return replace(mv->target, mv->target + mv->new_len, place_moved, &p);
+		return mappings_replace_by(mv->target, mv->target + mv->new_len, place_moved, &p);
 	at = place_moved(&p);
 	return at == MAP_FAILED ? failure(-errno) : at;
 }

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "client/calls.h"
+#include "client/spare_areas.h"
 
 #define KIND_FIRST 6u /* 64 bytes */
 #define KINDS 15u     /* up to 1 MiB; above, each is the kernel's own */
@@ -37,8 +38,12 @@ static unsigned kind_of(uint64_t size)
 
 static void *memory_of_kernel(uint64_t size)
 {
-	void *at = client_calls.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *at;
 
+	do
+		at = client_calls.mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+				       0);
+	while (at == MAP_FAILED && spare_areas_give());
 	return at == MAP_FAILED ? NULL : at;
 }
 

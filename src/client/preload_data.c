@@ -53,7 +53,7 @@ bool parts_get(struct iovec parts[PARTS_MAX], const struct iovec *iov, int count
 
 	if (count < 1 || count > PARTS_MAX || !fds_guard())
 		return false;
-	if (guard_copy_user(copy_parts, parts, iov, (size_t)count * sizeof(*iov), iov))
+	if (!guard_copy_user(copy_parts, parts, iov, (size_t)count * sizeof(*iov), iov, NULL))
 		return false;
 	for (int i = 0; i < count; i++) {
 		if (parts[i].iov_len > left)

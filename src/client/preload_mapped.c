@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "client/mapping.h"
 #include "client/next.h"
 #include "client/preload_mapped.h"
+#include "client/user_memory.h"
 
 NEXT(mmap64, void *, (void *, size_t, int, int, int, off_t))
 NEXT(munmap, int, (void *, size_t))
@@ -35,6 +37,7 @@ NEXT(mlock, int, (const void *, size_t))
 NEXT(mlock2, int, (const void *, size_t, unsigned))
 NEXT(munlock, int, (const void *, size_t))
 NEXT(remap_file_pages, int, (void *, size_t, int, size_t, int))
+NEXT(shmat, void *, (int, const void *, int))
 NEXT(pkey_mprotect, int, (void *, size_t, int, int))
 
 #define BLOCK 4096u
@@ -229,6 +232,19 @@ exported int msync(void *addr, size_t len, int flags)
 }
 
 /* The device is memory: what is mapped of it is there. */
+static int mincore_all(unsigned char *vec, size_t count)
+{
+	static const unsigned char there[256] = { [0 ... 255] = 1 };
+	size_t n;
+
+	for (; count > 0; vec += n, count -= n) {
+		n = count < sizeof(there) ? count : sizeof(there);
+		if (!user_memory_put(vec, there, n))
+			return -EFAULT;
+	}
+	return 0;
+}
+
 static int mincore_parts(uintptr_t lo, uintptr_t hi, unsigned char *vec)
 {
 	struct mapping_part part;
@@ -237,7 +253,7 @@ static int mincore_parts(uintptr_t lo, uintptr_t hi, unsigned char *vec)
 	while (rc == 0 && lo < hi) {
 		mapping_part_get(lo, hi, NULL, &part);
 		if (part.mapped)
-			memset(vec, 1, (part.hi - lo) / BLOCK);
+			rc = mincore_all(vec, (part.hi - lo) / BLOCK);
 		else if (next_of_mincore()((void *)lo, part.hi - lo, vec))
 			rc = -errno;
 		mapping_part_put(&part);
@@ -314,6 +330,36 @@ exported int munlock(const void *addr, size_t len)
 	return number(SLOWLY(int, lock_parts(addr, len, unlock_other, 0)));
 }
 
+/* ---- memory of System V ---- */
+
+struct attach {
+	int id, flags;
+	const void *addr;
+};
+
+static void *attach(void *arg)
+{
+	const struct attach *a = arg;
+
+	return next_of_shmat()(a->id, a->addr, a->flags);
+}
+
+exported void *shmat(int id, const void *addr, int flags)
+{
+	struct attach a = { id, flags, addr };
+	struct shmid_ds about;
+	uintptr_t lo = (uintptr_t)addr, hi;
+
+	if (flags & SHM_RND)
+		lo -= lo % SHMLBA;
+	/* What is wrong with it the kernel says. */
+	if (!(flags & SHM_REMAP) || !addr || lo % BLOCK || !fds_is_quiet() || mappings_are_none() ||
+	    shmctl(id, IPC_STAT, &about) || about.shm_segsz > INT64_MAX - BLOCK ||
+	    __builtin_add_overflow(lo, u64_align_up(about.shm_segsz, BLOCK), &hi) || !mappings_touch(lo, hi))
+		return next_of_shmat()(id, addr, flags);
+	return pointer(SLOWLY(void *, mappings_replace_by(lo, hi, attach, &a)));
+}
+
 /* ---- what only the kernel can do ---- */
 
 bool preload_mapped_leave(const void *addr, size_t len)
@@ -367,6 +413,9 @@ bool preload_mapped_call(long number, const long a[6], long *rc)
 		return true;
 	case SYS_msync:
 		*rc = msync(addr, len, (int)a[2]);
+		return true;
+	case SYS_shmat:
+		*rc = (long)shmat((int)a[0], (void *)a[1], (int)a[2]); /* NOLINT(performance-no-int-to-ptr) */
 		return true;
 	case SYS_mincore:
 		*rc = mincore(addr, len, (unsigned char *)a[2]); /* NOLINT(performance-no-int-to-ptr) */

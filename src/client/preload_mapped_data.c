@@ -181,12 +181,25 @@ static bool mapped_message(int fd, struct msghdr *msg, int flags, bool send, ssi
 	return true;
 }
 
+/* False: nothing of it can be a mapping, or the kernel says what is wrong with it. */
+static bool message_get(struct msghdr *copy, const struct msghdr *msg)
+{
+	return user_memory_exists() && fds_is_quiet() && user_memory_get(copy, msg, sizeof(*copy));
+}
+
 exported ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
+	struct msghdr copy;
 	ssize_t rc;
 
-	if (user_memory_exists() && msg && mapped_message(fd, msg, flags, false, &rc))
+	if (message_get(&copy, msg) && mapped_message(fd, &copy, flags, false, &rc)) {
+		if (rc >= 0) {
+			msg->msg_namelen = copy.msg_namelen;
+			msg->msg_controllen = copy.msg_controllen;
+			msg->msg_flags = copy.msg_flags;
+		}
 		return rc;
+	}
 	return next_of_recvmsg()(fd, msg, flags);
 }
 
@@ -195,11 +208,8 @@ exported ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	struct msghdr copy;
 	ssize_t rc;
 
-	if (user_memory_exists() && msg) {
-		copy = *msg;
-		if (mapped_message(fd, &copy, flags, true, &rc))
-			return rc;
-	}
+	if (message_get(&copy, msg) && mapped_message(fd, &copy, flags, true, &rc))
+		return rc;
 	return next_of_sendmsg()(fd, msg, flags);
 }
 
@@ -212,8 +222,8 @@ static bool mapped_buffer(int fd, void *buf, size_t size, int flags, struct sock
 
 	if (!user_memory_at(buf, size) || !fds_is_quiet())
 		return false;
-	if (name && len)
-		msg.msg_namelen = *len;
+	if (name && len && !user_memory_get(&msg.msg_namelen, len, sizeof(*len)))
+		return false;
 	if (!mapped_message(fd, &msg, flags, send, rc))
 		return false;
 	if (!send && *rc >= 0 && name && len)

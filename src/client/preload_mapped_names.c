@@ -37,6 +37,14 @@ static bool memory_place(const void *at, size_t len, bool store)
 	return !user_memory_at(at, len) || user_memory_touch((void *)(uintptr_t)at, len, store) == len;
 }
 
+static bool name_place(const struct sockaddr *name, const socklen_t *len)
+{
+	socklen_t size;
+
+	return memory_place(len, sizeof(*len), true) && user_memory_get(&size, len, sizeof(size)) &&
+	       memory_place(name, size, true);
+}
+
 #define PLACED(type, failure, call, place)                                     \
 	do {                                                                   \
 		unsigned tries = 0;                                            \
@@ -179,10 +187,8 @@ ONE(ssize_t, readlink, (const char *path, char *buf, size_t size), (path, buf, s
 ONE(ssize_t, readlinkat, (int dir, const char *path, char *buf, size_t size), (dir, path, buf, size),
     IN(path) && OUT(buf, size))
 ONE(ssize_t, getrandom, (void *buf, size_t size, unsigned flags), (buf, size, flags), OUT(buf, size))
-ONE(int, getsockname, (int fd, struct sockaddr *name, socklen_t *len), (fd, name, len),
-    OUT(len, sizeof(*len)) && OUT(name, *len))
-ONE(int, getpeername, (int fd, struct sockaddr *name, socklen_t *len), (fd, name, len),
-    OUT(len, sizeof(*len)) && OUT(name, *len))
+ONE(int, getsockname, (int fd, struct sockaddr *name, socklen_t *len), (fd, name, len), name_place(name, len))
+ONE(int, getpeername, (int fd, struct sockaddr *name, socklen_t *len), (fd, name, len), name_place(name, len))
 ONE(int, bind, (int fd, const struct sockaddr *name, socklen_t len), (fd, name, len),
     memory_place(name, len, false))
 ONE(int, connect, (int fd, const struct sockaddr *name, socklen_t len), (fd, name, len),

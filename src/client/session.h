@@ -53,6 +53,7 @@ struct session {
 	uint32_t slot_count, rights;
 	/* Under client_lock */
 	bool ended;
+	bool full;      /* a store has waited for space in vain, and none has got any since */
 	unsigned users; /* whoever uses sock just now */
 	uint64_t id_last;
 	struct request *requests;

@@ -50,18 +50,22 @@ static void touch_to_read(void *dst, const void *src, size_t len)
 
 static void touch_to_store(void *dst, const void *src, size_t len)
 {
-	uint8_t *at = dst;
+	uint8_t *at = dst, none = 0;
 
 	(void)src;
+	/* Not known to be zero: else compilers make a load of what changes nothing. */
+	__asm__ volatile("" : "+r"(none));
 	for (size_t i = 0; i < len; i += BLOCK - ((uintptr_t)dst + i) % BLOCK)
-		__atomic_fetch_or(&at[i], 0, __ATOMIC_RELAXED);
+		__atomic_fetch_or(&at[i], none, __ATOMIC_RELAXED);
 }
 
 size_t user_memory_touch(void *at, size_t len, bool store)
 {
-	const uint8_t *end = guard_copy_placing(store ? touch_to_store : touch_to_read, at, at, len, at);
+	const uint8_t *end;
 
-	return end ? (size_t)(end - (const uint8_t *)at) : len;
+	if (guard_copy_placing(store ? touch_to_store : touch_to_read, at, at, len, at, &end))
+		return len;
+	return (uintptr_t)end - (uintptr_t)at;
 }
 
 static void touch_string(void *dst, const void *src, size_t len)
@@ -75,7 +79,7 @@ static void touch_string(void *dst, const void *src, size_t len)
 
 bool user_memory_string(const char *at, size_t len_max)
 {
-	return !guard_copy_placing(touch_string, NULL, at, len_max, at);
+	return guard_copy_placing(touch_string, NULL, at, len_max, at, NULL);
 }
 
 static void copy_bytes(void *dst, const void *src, size_t len)
@@ -85,12 +89,12 @@ static void copy_bytes(void *dst, const void *src, size_t len)
 
 bool user_memory_get(void *dst, const void *user, size_t len)
 {
-	return !guard_copy_placing(copy_bytes, dst, user, len, user);
+	return guard_copy_placing(copy_bytes, dst, user, len, user, NULL);
 }
 
 bool user_memory_put(void *user, const void *src, size_t len)
 {
-	return !guard_copy_placing(copy_bytes, user, src, len, user);
+	return guard_copy_placing(copy_bytes, user, src, len, user, NULL);
 }
 
 /* ---- calls ---- */

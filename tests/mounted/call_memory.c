@@ -225,6 +225,85 @@ static void case_errors(void)
 	unmap(readable, 2 * PAGE);
 }
 
+#define FAULTS(call) CHECK(((errno = 0), (call) < 0) && errno == EFAULT)
+
+/* Every call with memory that is none; fd is at the beginning of its file. */
+static void bad_calls(int fd, void *bad, int *fds)
+{
+	struct iovec part = { bad, PART }, *list = bad;
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 },
+		      lists = { .msg_iov = list, .msg_iovlen = 2 };
+	uint8_t got[PAGE];
+
+	FAULTS(pread(fd, bad, 1, 0));
+	FAULTS(pread(fd, bad, PART, 0));
+	FAULTS(pwrite(fd, bad, 1, 0));
+	FAULTS(pwrite(fd, bad, PART, 100));
+	FAULTS(read(fd, bad, PART));
+	FAULTS(write(fd, bad, PART));
+	FAULTS(readv(fd, &part, 1));
+	FAULTS(writev(fd, &part, 1));
+	FAULTS(preadv(fd, &part, 1, 10));
+	FAULTS(pwritev(fd, &part, 1, 10));
+	FAULTS(preadv2(fd, &part, 1, -1, 0));
+	FAULTS(pwritev2(fd, &part, 1, 10, RWF_DSYNC));
+	FAULTS(readv(fd, list, 2));
+	FAULTS(writev(fd, list, 2));
+	FAULTS(preadv(fd, list, 2, 10));
+	FAULTS(pwritev(fd, list, 2, 10));
+	FAULTS(sendmsg(fds[0], bad, 0));
+	FAULTS(recvmsg(fds[1], bad, MSG_DONTWAIT));
+	FAULTS(sendmsg(fds[0], &lists, 0));
+	FAULTS(recvmsg(fds[1], &lists, MSG_DONTWAIT));
+	FAULTS(sendmsg(fds[0], &msg, 0));
+	FAULTS(getsockname(fds[0], (void *)got, bad));
+	/* Nothing has come of any of that, and the offset is where it was. */
+	CHECK(lseek(fd, 0, SEEK_CUR) == 0);
+	CHECK(pread(fd, got, PAGE, 50) == PAGE && memcmp(got, content + 50, PAGE) == 0);
+}
+
+/* Memory that is none, without a mapping in the process and with one. */
+static void case_bad(void)
+{
+	void *none = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *bad[] = { NULL,
+			(void *)8,
+			(void *)(1ull << 47),
+			(void *)0x1234567812345678,
+			(void *)(UINTPTR_MAX - PAGE + 1),
+			none };
+	uint8_t *at,
+		*pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd, fds[2];
+
+	content_make(7);
+	fd = file_make("bad", BYTES);
+	CHECK(lseek(fd, 0, SEEK_SET) == 0 && socketpair(AF_UNIX, SOCK_DGRAM, 0, fds) == 0);
+	CHECK(pages != MAP_FAILED && mprotect(pages + PAGE, PAGE, PROT_NONE) == 0);
+	for (unsigned mapped = 0; mapped < 2; mapped++) {
+		struct iovec list[2] = { { pages, PAGE }, { NULL, PAGE } };
+
+		at = mapped ? map("m", PAGE, PROT_READ | PROT_WRITE) : NULL;
+		for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+			bad_calls(fd, bad[i], fds);
+		for (unsigned i = 0; mapped && i < sizeof(bad) / sizeof(bad[0]); i++)
+			FAULTS(mincore(at, PAGE, bad[i]));
+		/* What is there of it is done, or some of it. */
+		CHECK(pread(fd, pages + 100, PAGE, 0) <= (ssize_t)PAGE - 100);
+		CHECK(preadv(fd, list, 2, 0) == PAGE && memcmp(pages, content, PAGE) == 0);
+		if (mapped) {
+			list[0].iov_base = at;
+			CHECK(preadv(fd, list, 2, 0) == PAGE && memcmp(at, content, PAGE) == 0);
+			unmap(at, PAGE);
+		}
+	}
+	close(fds[0]);
+	close(fds[1]);
+	close(fd);
+	munmap(pages, 2 * PAGE);
+	munmap(none, PAGE);
+}
+
 static void case_names(void)
 {
 	static const char *const names[] = { "one", "two", "three" };
@@ -333,9 +412,9 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
-	{ "disturbed", case_disturbed }, { "errors", case_errors }, { "names", case_names },
-	{ "pipes", case_pipes },         { "read", case_read },     { "streams", case_streams },
-	{ "write", case_write },
+	{ "bad", case_bad },         { "disturbed", case_disturbed }, { "errors", case_errors },
+	{ "names", case_names },     { "pipes", case_pipes },         { "read", case_read },
+	{ "streams", case_streams }, { "write", case_write },
 };
 
 static bool is_wanted(const char *name, char **names)

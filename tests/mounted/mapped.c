@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 static bool is_page(const unsigned char *at, unsigned page)
@@ -132,6 +133,43 @@ static void case_mapped_over(void)
 	OK(munmap(map, BYTES));
 	EQ(SIGSEGV, mapped_touch(map + 4 * PAGE, false));
 	EQ(SIGSEGV, mapped_touch(map, false));
+}
+
+/* Memory of System V over a part, and what changes in the file then. */
+static void attached_over(bool by_number)
+{
+	int f = mapped_file("f", O_RDWR), id = shmget(IPC_PRIVATE, 3 * PAGE - 100, IPC_CREAT | 0600);
+	unsigned char *map = mapped_make(NULL, BYTES, RW, MAP_SHARED, f, 0), *at = map + 4 * PAGE;
+
+	MUST(id);
+	for (unsigned i = 0; i < PAGES; i++)
+		is_page(map + i * PAGE, i);
+	ERR(EINVAL, (long)shmat(id, at, 0));
+	ERR(EINVAL, (long)shmat(id, at + 1, SHM_REMAP));
+	is_page(at, 4);
+	if (by_number)
+		TRUE(syscall(SYS_shmat, id, at, SHM_REMAP) == (long)at);
+	else
+		TRUE(shmat(id, at + 1, SHM_REMAP | SHM_RND) == at);
+	OK(shmctl(id, IPC_RMID, NULL));
+	memset(at, 0xcc, 3 * PAGE);
+	is_page(map + 3 * PAGE, 3);
+	is_page(map + 7 * PAGE, 7);
+	EQ(4, mapped_read("f", 4 * PAGE));
+	/* A change of the file must not come to where something else is now. */
+	OK(ftruncate(f, PAGE));
+	for (unsigned i = 0; i < 3; i++)
+		is_page(at + i * PAGE, 0xcc);
+	EQ(SIGBUS, mapped_touch(map + 7 * PAGE, false));
+	OK(shmdt(at));
+	EQ(SIGSEGV, mapped_touch(at, false));
+	OK(munmap(map, BYTES));
+}
+
+static void case_attached_over(void)
+{
+	attached_over(false);
+	attached_over(true);
 }
 
 static void case_mixed_ranges(void)
@@ -630,6 +668,7 @@ static const struct check_case cases[] = {
 	{ "errors", case_errors },
 	{ "hints", case_hints },
 	{ "mapped_over", case_mapped_over },
+	{ "attached_over", case_attached_over },
 	{ "mixed_ranges", case_mixed_ranges },
 	{ "protect", case_protect },
 	{ "private", case_private },

@@ -86,7 +86,7 @@ case_units()
 # But for times: what may be stored to is so from the first touch on.
 case_units_calls()
 {
-	by_units 0 mapped errors hints mapped_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
+	by_units 0 mapped errors hints mapped_over attached_over mixed_ranges protect private both_kinds mremap madvise by_number descriptors record_locks threads
 }
 
 # But for signals past the end of a file: there is memory, up to the next 2 MiB.
@@ -142,6 +142,27 @@ assert again[4096] == 9
 	is 'small ones' "$(by_kernel 'small mappings')" 1 || return 1
 	is 'those of the kernel' "$(by_kernel 'only the kernel')" 1 || return 1
 	is 'mapped by the kernel' "$(by_kernel 'that the kernel maps')" 1 || return 1
+	sound
+}
+
+# Somebody else has the file open through the kernel all the time: the mapping becomes the kernel's, and the counts say why.
+case_open_elsewhere()
+{
+	local holder
+	mounted && head -c 100000 /dev/urandom >"$mnt/a" || return 1
+	sleep 100 9<>"$mnt/a" &
+	holder=$!
+	wait_for test -e "/proc/$holder/fd/9"
+	UMBRA_STATS=1 "$run" python3 -c 'import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+m = mmap.mmap(fd, 0)
+m[5] = 1
+for i in range(30):
+    os.pwrite(fd, b"x", 4096)
+' "$mnt/a" 2>"$work/stats"
+	kill $holder
+	wait $holder
+	[ "$(by_kernel 'others have them open through the kernel')" -ge 20 ] || { cat "$work/stats"; return 1; }
 	sound
 }
 

@@ -19,6 +19,7 @@
 
 #include <umbra/umbra.h>
 
+#include "client/memory.h"
 #include "fake_daemon.h"
 
 #define LIMIT_S 110u
@@ -132,6 +133,60 @@ static void test_areas_of_parts(void **state)
 	down();
 }
 
+static bool area_more(uint8_t **list)
+{
+	/* The one before it is readable, or is not: they are two areas. */
+	static int prot;
+	uint8_t *at = mmap(NULL, BLOCK, prot ^= PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	*list = at;
+	return at != MAP_FAILED;
+}
+
+/* The program has all areas that the kernel allows: what somebody changes goes all the same, and comes again when it is touched. */
+static void test_areas_used_up(void **state)
+{
+	const uint32_t blocks = 256;
+	static uint8_t *ours[200000];
+	size_t count = 0;
+	uint8_t *at, got;
+
+	(void)state;
+#ifdef MEMORY_IS_WATCHED
+	skip(); /* a sanitizer wants areas too */
+#endif
+	up(blocks, false);
+	at = umbra_mmap(NULL, blocks * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	assert_int_equal(umbra_mmap_error(at), 0);
+	for (uint32_t i = 0; i < blocks; i++)
+		at[i * BLOCK + 8] = 1;
+	while (count < sizeof(ours) / sizeof(ours[0]) && area_more(&ours[count]))
+		count++;
+	if (count == sizeof(ours) / sizeof(ours[0])) {
+		for (size_t i = 0; i < count; i++)
+			munmap(ours[i], BLOCK);
+		down();
+		skip();
+	}
+	fake_begin(fake, 100, 150, false);
+	for (uint32_t i = 100; i < 150; i++)
+		fake_move(fake, i);
+	fake_end(fake);
+	reads_right(at, 0, blocks);
+	for (uint32_t i = 0; i < blocks; i += 3)
+		at[i * BLOCK + 8] = 2;
+	for (uint32_t i = 0; i < blocks; i++)
+		assert_int_equal(at[i * BLOCK + 8], i % 3 == 0 ? 2 : 1);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(munmap(ours[i], BLOCK), 0);
+	for (uint32_t i = 0; i < blocks; i++) {
+		fake_read(fake, i * BLOCK + 8, &got, 1);
+		assert_int_equal(got, i % 3 == 0 ? 2 : 1);
+	}
+	assert_int_equal(umbra_munmap(at, blocks * BLOCK), 0);
+	down();
+}
+
 /* Others have the file open through the kernel, and do not close it: the kernel's mapping serves. */
 static void test_patience(void **state)
 {
@@ -228,9 +283,9 @@ static void test_nobody_accepts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_areas),          cmocka_unit_test(test_areas_of_parts),
-		cmocka_unit_test(test_patience),       cmocka_unit_test(test_other_file),
-		cmocka_unit_test(test_nobody_accepts),
+		cmocka_unit_test(test_areas),         cmocka_unit_test(test_areas_of_parts),
+		cmocka_unit_test(test_areas_used_up), cmocka_unit_test(test_patience),
+		cmocka_unit_test(test_other_file),    cmocka_unit_test(test_nobody_accepts),
 	};
 	const char *only = getenv("UMBRA_TEST_ONLY");
 

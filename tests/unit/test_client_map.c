@@ -199,6 +199,7 @@ static void test_around(void **state)
 static void test_little_space(void **state)
 {
 	uint32_t before[16];
+	unsigned asked;
 	uint8_t *at;
 
 	(void)state;
@@ -217,6 +218,19 @@ static void test_little_space(void **state)
 	fake->write_max = 0;
 	fake->map_write_error = ENOSPC;
 	assert_int_equal(touch(at + 3 * BLOCK, true), SIGBUS);
+	/* Who has waited in vain does not wait again, until somebody has got some: looks and asks once, and again when it comes as SIGBUS. */
+	for (unsigned i = 4; i < 8; i++) {
+		unsigned asks = fake->maps;
+
+		assert_int_equal(touch(at + i * BLOCK, true), SIGBUS);
+		assert_true(fake->maps <= asks + 4);
+	}
+	fake->map_write_error = 0;
+	assert_int_equal(touch(at + 3 * BLOCK, true), 0);
+	fake->map_write_error = ENOSPC;
+	asked = fake->maps;
+	assert_int_equal(touch(at + 5 * BLOCK, true), SIGBUS);
+	assert_true(fake->maps > asked + 8);
 	fake->map_write_error = 0;
 	assert_int_equal(umbra_munmap(at, 16 * BLOCK), 0);
 }
