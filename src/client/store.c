@@ -5,6 +5,8 @@
 #include <libpmem.h>
 #include <pthread.h>
 
+#include "util/sabotage.h"
+
 static __typeof__(pmem_memmove) *copy;
 static __typeof__(pmem_persist) *persist;
 
@@ -28,10 +30,17 @@ bool store_load(void)
 
 void store_bytes(void *dst, const void *src, size_t len)
 {
-	copy(dst, src, len, 0);
+	unsigned flags = 0;
+
+	if (sabotage_point("store-flush"))
+		flags = PMEM_F_MEM_NOFLUSH;
+	if (sabotage_point("store-drain"))
+		flags = PMEM_F_MEM_NODRAIN;
+	copy(dst, src, len, flags);
 }
 
 void store_flush(const void *at, size_t len)
 {
-	persist(at, len);
+	if (!sabotage_point("msync-flush"))
+		persist(at, len);
 }

@@ -180,7 +180,8 @@ int direct_open(struct fs *fs, struct session *mount, const struct daemon_opts *
 			   drop_pages },
 		.rights = opts->direct,
 		.device_fd = dax_fd(dax),
-		.readonly = readonly || dax_is_readonly(dax),
+		/* What processes store reaches a file's disk by msync() alone, and they have no part in ours: it would not be durable when they are told so. */
+		.readonly = readonly || dax_is_readonly(dax) || dax_durability(dax) == DAX_MSYNC,
 		.unit = opts->direct_unit,
 		.revoke_ms = REGISTRY_REVOKE_MS,
 	};

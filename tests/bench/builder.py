@@ -18,7 +18,7 @@ OWN = {
     'null_fuse': ['null_fuse.c', 'null_ops.c', 'null_io.c', 'null_store.c', 'null_data.c',
                   'null_loop.c', 'null_caller.c'],
     'bench_work': ['work.c', 'work_meta.c', 'work_data.c', 'work_clone.c', 'work_scale.c', 'work_evacuate.c',
-                   'work_beside.c'],
+                   'work_beside.c', 'work_run.c'],
 }
 
 

@@ -3,10 +3,11 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 
-from targets import FOR_MAPPED, Skip
+from targets import FOR_DIRECT, Skip
 
 OWNERS = {'poison_1': 1, 'poison_10k': 10000}
 COPY_LIMIT = ('clone_tree',)    # rows that make no sense where a clone is a copy
@@ -21,15 +22,17 @@ class Row:
 
     goal: (comparison, factor, target) or (comparison, value); target: a name, or 'kernel', the best of those that are the kernel's.
     program: the one that does the work; rows of bench_map are for libumbra, or the kernel's calls.
+    is_run: on umbrafs it runs under umbra-run.
     """
 
-    def __init__(self, name, title, kind='rate', work=None, goal=None, program='bench_work'):
+    def __init__(self, name, title, kind='rate', work=None, goal=None, program='bench_work', is_run=False):
         self.name = name
         self.title = title
         self.kind = kind
         self.work = work or name
         self.goal = goal
         self.program = program
+        self.is_run = is_run
 
     @property
     def unit(self):
@@ -63,6 +66,11 @@ class Row:
         return cpu_us(result)
 
     @property
+    def is_direct(self):
+        """Past the kernel on umbrafs, by the kernel alone elsewhere."""
+        return self.program == 'bench_map' or self.is_run
+
+    @property
     def is_ours_alone(self):
         """There is nothing to be compared with."""
         return self.kind in ('limit', 'space', 'mib') or self.work.startswith('map_revoke')
@@ -70,6 +78,10 @@ class Row:
 
 def map_row(name, title, *args, **kwargs):
     return Row(name, title, *args, program='bench_map', **kwargs)
+
+
+def run_row(name, title, *args, **kwargs):
+    return Row(name, title, *args, is_run=True, **kwargs)
 
 
 def cpu_us(result):
@@ -123,6 +135,10 @@ ROWS = [
     map_row('lib_write_sync', 'libumbra: random write 4K; others: and fsync', goal=('>=', 4, 'tmpfs')),
     map_row('lib_read_large', 'libumbra: read 1M, by a copy from memory', 'limit', goal=('>=', 0.9)),
     map_row('lib_write_large', 'libumbra: overwrite 1M, by copies around the cache', 'limit', goal=('>=', 0.9)),
+    run_row('run_read_hot', 'umbra-run: read 4K, the same', goal=('>=', 3, 'kernel')),
+    run_row('run_read_random', 'umbra-run: random read 4K of 1 GiB', goal=('>=', 1.6, 'kernel')),
+    run_row('run_write_random', 'umbra-run: random write 4K', goal=('>=', 3, 'tmpfs')),
+    run_row('run_write_sync', 'umbra-run: random write 4K and fsync', goal=('>=', 4, 'tmpfs')),
     map_row('map_dense', 'first stores to a mapped clone, all pages of 256 MiB', goal=('>=', 450000)),
     map_row('map_dense_sync', 'the same and msync', goal=('>=', 300000)),
     map_row('map_sparse', 'first stores to a mapped clone, 4,096 pages in 256 MiB', goal=('>=', 90000)),
@@ -137,10 +153,11 @@ ROWS = [
 ]
 
 # By row, or by its work.
-DEFAULTS = {'clone_20k': 20000, 'clone_tree': 2000, 'fill': 100000, 'fsck_small': 100000,
-            'scrub': 100000}
+DEFAULTS = {'clone_20k': 20000, 'clone_tree': 2000, 'fill': 100000, 'fsck_small': 100000, 'scrub': 100000,
+            'run_read_hot': 500000, 'run_read_random': 250000, 'run_write_random': 250000, 'run_write_sync': 100000}
 SIZES_MIB = {'seq_write': 512, 'seq_overwrite': 512, 'seq_read_cold': 512, 'clone_1g': 1024,
              'evacuate': 1024, 'getattr_p99': 256, 'fsck_large': 4096}
+BY_KERNEL_MAX = 4096    # under umbra-run, while the file is filled and until its descriptor has had some calls
 AT_REST = ('mount', 'fsck')     # rows whose work is not what is timed
 FILES_COUNT = 20000
 SETTLE_SECONDS = 0.5
@@ -161,7 +178,8 @@ def work_args(row, scale):
 
 def run_work(row, target, prefix, program, scale, args=None):
     """Runs the workload program of a row on a mounted target; returns its result."""
-    argv = list(prefix) + [program, PREPARED_BY.get(row.work, row.work), target.dir] + (args or work_args(row, scale))
+    under = [target.umbra_run] if row.is_run and target.is_direct else []
+    argv = list(prefix) + under + [program, PREPARED_BY.get(row.work, row.work), target.dir] + (args or work_args(row, scale))
     if row.program == 'bench_map':
         argv += ['--raw', os.path.join(target.scratch, 'raw')]
     if target.server_pid:
@@ -169,15 +187,27 @@ def run_work(row, target, prefix, program, scale, args=None):
     if row.work in ('clone_tree', 'evacuate') and getattr(target, 'umbractl', None):
         argv += ['--umbractl', target.umbractl]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          stdin=subprocess.DEVNULL, check=False)
+                          stdin=subprocess.DEVNULL, check=False,
+                          env=dict(os.environ, UMBRA_STATS='1') if under else None)
     if done.returncode == 3:
         raise Skip(done.stderr.strip()[-300:])
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-300:] or 'exit %d' % done.returncode)
     result = json.loads(done.stdout)
-    if done.stderr:
-        result['note'] = done.stderr.strip()
+    note = check_under(done.stderr, result) if under else done.stderr
+    if note:
+        result['note'] = note.strip()
     return result
+
+
+def check_under(said, result):
+    """What umbra-run has said at the end has to be that the calls were direct; returns the rest."""
+    direct = re.search(r'^umbra: directly (\d+) reads of \d+ bytes, (\d+) writes', said, re.M)
+    kernel = sum(int(n) for line in re.findall(r'^umbra: by the kernel .*', said, re.M)
+                 for n in re.findall(r'(\d+) (?:reads|writes|calls)', line))
+    if not direct or sum(map(int, direct.groups())) < result['count'] or kernel > BY_KERNEL_MAX:
+        raise RuntimeError('umbra-run did not do it directly: ' + said.strip()[-300:])
+    return re.sub(r'^umbra: .*\n?', '', said, flags=re.M)
 
 
 def run_poison(row, target, prefix):
@@ -204,10 +234,12 @@ def check_row(row, target):
         raise Skip('does not look after bad memory')
     if row.work == 'evacuate' and not getattr(target, 'umbractl', None):
         raise Skip('cannot empty a range')
-    if isinstance(target, FOR_MAPPED) and row.program != 'bench_map':
-        raise Skip('is compared where files are mapped')
-    if row.program == 'bench_map' and target.is_fuse and not target.is_direct:
-        raise Skip('by libumbra, or by the kernel')
+    if isinstance(target, FOR_DIRECT) and not row.is_direct:
+        raise Skip('is compared where the kernel is passed by')
+    if row.is_direct and target.is_fuse and not target.is_direct:
+        raise Skip('past the kernel, or by it alone')
+    if row.is_run and target.is_direct and not target.umbra_run:
+        raise Skip('no umbra-run')
     if row.is_ours_alone and not target.is_direct:
         raise Skip('is measured against memory')
     if row.name in COPY_ON_WRITE and not target.can_clone:

@@ -61,7 +61,7 @@ class Target:
     can_clone = False       # copy_file_range shares blocks
     is_persistent = True    # content is there after unmount and mount
     can_crash = False
-    is_direct = False       # libumbra goes past its calls
+    is_direct = False       # libumbra goes past its calls, and umbra-run
     is_mapped = False       # of this measurement: its memory is there before, and may be mapped
     files_max = 0           # descriptors that the server may have; 0: as many as we
     fsck = None             # command that looks at the unmounted pool and changes nothing
@@ -356,6 +356,10 @@ class Umbrafs(Target):
         except Skip:
             self.fsck = None
         try:
+            self.umbra_run = self.builder.product('umbra-run')
+        except Skip:
+            self.umbra_run = None
+        try:
             self.poison = self.builder.product('bench_poison')
         except Skip:
             self.poison = None
@@ -371,7 +375,7 @@ class Umbrafs(Target):
 
 ALL = [Null, NullDio, PassthroughHp, Fuse2fs, Tmpfs, Ext4, Xfs, Btrfs, Umbrafs]
 KERNEL = [cls.name for cls in ALL if not cls.is_fuse]
-FOR_MAPPED = (Tmpfs, Ext4)  # peers of rows of mapped files alone
+FOR_DIRECT = (Tmpfs, Ext4)  # peers of rows that go past the kernel alone
 
 
 def by_name(text):

@@ -227,8 +227,8 @@ static void drop_caches(const struct work *w, const char *which)
 
 static const struct row *row_find(const char *name)
 {
-	static const struct row *const all[] = { meta_rows,  data_rows,     clone_rows,
-						 scale_rows, evacuate_rows, beside_rows };
+	static const struct row *const all[] = { meta_rows,     data_rows,   clone_rows, scale_rows,
+						 evacuate_rows, beside_rows, run_rows };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		for (const struct row *row = all[i]; row->name; row++)

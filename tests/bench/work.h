@@ -47,6 +47,7 @@ extern const struct row clone_rows[];
 extern const struct row scale_rows[];
 extern const struct row evacuate_rows[];
 extern const struct row beside_rows[];
+extern const struct row run_rows[];
 
 /* Ends the program with a message when ok is false. */
 void need(bool ok, const char *what);

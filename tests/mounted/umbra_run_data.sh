@@ -104,6 +104,25 @@ case_no_direct()
 	is reads "$(stat_of 'reads of')" 0
 }
 
+# Processes could not make durable what they store: that stays the kernel's.
+case_durability_msync()
+{
+	fresh 64M && works "$umbrafs" -o direct=rw,durability=msync "$pool" "$mnt" || return 1
+	UMBRA_STATS=1 UMBRA_DIRECT=all "$run" python3 -c 'import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.write(fd, b"a" * 400000)
+for i in range(90): assert os.pwrite(fd, b"x" * 4096, i * 4096) == 4096
+for i in range(90): assert os.pread(fd, 4096, i * 4096) == b"x" * 4096
+with mmap.mmap(fd, 400000) as m:
+    m[5:8] = b"yyy"
+    m.flush()
+assert os.pread(fd, 10, 0) == b"xxxxxyyyxx"
+' "$mnt/a" 2>"$work/stats" || { tail -2 "$work/stats"; return 1; }
+	is writes "$(stat_of 'writes of')" 0 || return 1
+	cmp <(printf xxxxxyyyxx) <(head -c 10 "$mnt/a") || return 1
+	sound
+}
+
 case_threads()
 {
 	mounted || return 1
