@@ -184,7 +184,11 @@ uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
 #define FS_WRITE_APPEND 0x1u    /* at the end, whatever off says */
 #define FS_WRITE_KILLPRIV 0x2u  /* clear setuid and setgid */
 #define FS_WRITE_DROP_CAPS 0x8u /* take file capabilities (security.capability) away */
-#define FS_WRITE_CACHED 0x4u    /* write-back of a page: never past the end of the file */
+/*
+ * Write-back of pages: never past the end of the file. What cannot be stored is left out, the rest is stored all the same, and then the
+ * answer is that error: whoever writes pages back does not look at how much was stored.
+ */
+#define FS_WRITE_CACHED 0x4u
 #define FS_WRITE_PAGES 0x10u    /* the kernel keeps what it wrote in pages */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);

@@ -475,20 +475,25 @@ static bool write_less(struct write_call *w)
 static ssize_t write_all(struct fs *fs, const struct fs_cred *cred, struct write_call w)
 {
 	size_t size_bytes = w.size_bytes, done = 0;
+	int failed = 0;
 
 	while (done < size_bytes) {
 		int rc = op_run(fs, TXN_WRITE, cred, write_once, &w);
 
 		if (rc == -ENOSPC && write_less(&w))
 			continue;
-		if (rc)
+		if (rc && (!(w.flags & FS_WRITE_CACHED) || sabotage_point("pages-short")))
 			return done ? (ssize_t)done : rc;
+		if (rc) { /* the kernel will not write this block again, but others may have a place */
+			failed = rc;
+			w.done_bytes = u64_min(BLOCK_SIZE - w.off % BLOCK_SIZE, size_bytes - done);
+		}
 		done += w.done_bytes;
 		w.off += w.done_bytes;
 		w.buf += w.done_bytes;
 		w.size_bytes = size_bytes - done;
 	}
-	return (ssize_t)done;
+	return failed ? failed : (ssize_t)done;
 }
 
 ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf, size_t size_bytes,
