@@ -632,6 +632,7 @@ static int run(struct daemon *d, struct background *bg)
 	if (rc && d->keeper.is_taking)
 		take_failed(d);
 	all_down(d);
+	log_offer();
 	return rc;
 }
 

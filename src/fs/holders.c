@@ -442,22 +442,27 @@ static int pieces_find(struct op *op, const struct inode_attr *attr, const struc
 static int tail_look(struct op *op, const struct inode_attr *attr, const struct pieces *p)
 {
 	uint64_t end_blk = blk_of(attr->size), from = attr->size % BLOCK_SIZE;
-	uint8_t bytes[BLOCK_SIZE];
+	const struct dax *dax = pool_dax(op->fs->pool);
+	static const uint8_t zero[LINE_SIZE];
+	uint8_t bytes[LINE_SIZE];
 
 	for (unsigned i = 0; from && i < p->count; i++) {
 		const struct fs_piece *piece = &p->list[i];
 		uint64_t dev_blk = piece->dev_blk + (end_blk - piece->file_blk);
-		int rc;
 
 		if (end_blk < piece->file_blk || end_blk - piece->file_blk >= piece->count_blk)
 			continue;
 		if (piece->flags & (FS_PIECE_HOLE | FS_PIECE_LOST) || sabotage_point("grant-tail"))
 			return 0;
-		rc = op_dax(op, dax_load(pool_dax(op->fs->pool), bytes, (dev_blk << BLOCK_SHIFT) + from,
-					 BLOCK_SIZE - from, NULL));
-		for (uint64_t k = 0; !rc && k < BLOCK_SIZE - from; k++)
-			rc = bytes[k] ? -EDOM : 0;
-		return rc;
+		for (uint64_t at = from, end; at < BLOCK_SIZE; at = end) {
+			end = u64_align_down(at, LINE_SIZE) + LINE_SIZE;
+			/* What cannot be read is seen by nobody. */
+			if (dax_load(dax, bytes, (dev_blk << BLOCK_SHIFT) + at, end - at, NULL))
+				dax_bad_forget();
+			else if (memcmp(bytes, zero, end - at) != 0)
+				return -EDOM;
+		}
+		return 0;
 	}
 	return 0;
 }

@@ -154,6 +154,13 @@ static bool held_take(char *line, size_t len)
 	return is_on;
 }
 
+void log_offer(void)
+{
+	pthread_mutex_lock(&held.lock);
+	held_offer();
+	pthread_mutex_unlock(&held.lock);
+}
+
 void log_release(void)
 {
 	pthread_mutex_lock(&held.lock);

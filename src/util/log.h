@@ -21,6 +21,8 @@ void log_syslog(void);
  * and comes before the next line that he takes; how many lines had no room is said then.
  */
 void log_hold(void);
+/* What was kept, as far as it is taken at once. */
+void log_offer(void);
 /* What was kept; this waits. By the thread that called log_hold(). */
 void log_release(void);
 
