@@ -189,7 +189,7 @@ uint64_t fs_page_reads(struct fs *fs, uint64_t ino);
  * answer is that error: whoever writes pages back does not look at how much was stored.
  */
 #define FS_WRITE_CACHED 0x4u
-#define FS_WRITE_PAGES 0x10u    /* the kernel keeps what it wrote in pages */
+#define FS_WRITE_PAGES 0x10u /* the kernel keeps what it wrote in pages */
 must_check ssize_t fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const void *buf,
 			    size_t size_bytes, uint64_t off, unsigned flags);
 /*
